@@ -1,0 +1,198 @@
+"""Reverse-mode differentiation: the walk over the tape, from an output back to its sources.
+
+The tape is nothing but the Tensors themselves: each remembers the primitive and the inputs it was
+made from. Walking back from an output in the reverse order of creation, every Tensor's gradient is
+complete when its turn comes; its primitive's rules turn that gradient into contributions to its
+inputs. The rules are Tensor code, so with ``create_graph`` the walk leaves a tape of its own, and
+gradients can be differentiated again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ContextDecorator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from minidl.tensor import Tensor
+
+
+class Mode(threading.local):
+    """What apply() does besides computing; each thread has its own."""
+
+    tape = True  # remember how Tensors were made, so that gradients can be found
+    recorder: Any = None  # told of every primitive while a step is being compiled
+
+
+mode = Mode()
+
+
+class no_grad(ContextDecorator):
+    """Switch the tape off: ``with no_grad():`` or ``@no_grad()``. What is computed has no gradient."""
+
+    def __init__(self) -> None:
+        self._outer: list[bool] = []
+
+    def __enter__(self) -> None:
+        self._outer.append(mode.tape)
+        mode.tape = False
+
+    def __exit__(self, *exception: object) -> None:
+        mode.tape = self._outer.pop()
+
+
+def backward(output: Tensor, gradient: Tensor | None = None, retain_graph: bool = False) -> None:
+    """Add the gradient of ``output`` to ``.grad`` of every Tensor it was computed from.
+
+    Only leaves get a ``.grad``: Parameters, and Tensors created with ``requires_grad=True``.
+
+    Parameters
+    ----------
+    output : usually a loss of one element; else ``gradient`` is needed
+    gradient : the gradient of some later scalar with respect to ``output``, of its shape
+    retain_graph : keep the tape for another backward(); else it is freed as it is walked
+    """
+    if not output.requires_grad:
+        raise RuntimeError(
+            "backward() from a Tensor that depends on nothing with requires_grad=True "
+            "(or that was computed under no_grad())"
+        )
+    seed = _seed(output, gradient)
+    for leaf, total in _walk(output, seed, _is_leaf, False, retain_graph):
+        with no_grad():
+            leaf.grad = total if leaf.grad is None else leaf.grad + total
+
+
+def grad(
+    y: Tensor,
+    xs: Tensor | Sequence[Tensor],
+    gradient: Tensor | None = None,
+    create_graph: bool = False,
+    retain_graph: bool | None = None,
+) -> Any:
+    """Return the gradient of y with respect to one Tensor, or a list for a sequence of them.
+
+    Nothing is added to any ``.grad``. A Tensor that y does not depend on has the gradient zero.
+
+    Parameters
+    ----------
+    gradient : as for backward()
+    create_graph : make the gradients differentiable themselves
+    retain_graph : keep the tape of y; by default it is kept if ``create_graph`` is set
+    """
+    several = isinstance(xs, (list, tuple))
+    targets: list[Any] = list(xs) if several else [xs]
+    for i, x in enumerate(targets):
+        if not x.requires_grad:
+            raise RuntimeError(f"grad: Tensor {i} of xs does not require a gradient: {x!r}")
+    found: dict[int, Tensor] = {}
+    if y.requires_grad:
+        wanted = {id(x) for x in targets}
+        keep = create_graph if retain_graph is None else retain_graph
+        seed = _seed(y, gradient)
+        found = {id(x): g for x, g in _walk(y, seed, lambda x: id(x) in wanted, create_graph, keep)}
+    gradients = [found[id(x)] if id(x) in found else x.zeros_like() for x in targets]
+    return gradients if several else gradients[0]
+
+
+def _is_leaf(x: Tensor) -> bool:
+    return x.primitive is None
+
+
+def _seed(output: Tensor, gradient: Tensor | None) -> Tensor:
+    if gradient is None:
+        if output.size != 1:
+            raise RuntimeError(
+                f"backward() needs a loss of one element, got shape {output.shape}: "
+                "take its mean() or sum(), or pass gradient="
+            )
+        return output.ones_like()
+    if gradient.shape != output.shape:
+        raise ValueError(f"the gradient has shape {gradient.shape}, its output {output.shape}")
+    return gradient
+
+
+def _walk(
+    output: Tensor, seed: Tensor, is_target: Callable[[Tensor], bool], create_graph: bool, retain_graph: bool
+) -> list[tuple[Tensor, Tensor]]:
+    """Return each target that output depends on, with its complete gradient."""
+    tape = _tape(output, is_target)
+    on_tape = {id(x) for x in tape}
+    pending = {id(output): seed}
+    complete = []
+    outer, mode.tape = mode.tape, create_graph
+    try:
+        while tape:
+            x = tape.pop()  # drops the list's reference too, so memory is freed during the walk
+            g = pending.pop(id(x), None)
+            if g is None:
+                continue
+            if is_target(x):
+                complete.append((x, g))
+            if x.primitive is None:
+                continue
+            for source, contribution in _contributions(x, g, on_tape):
+                earlier = pending.get(id(source))
+                pending[id(source)] = contribution if earlier is None else earlier + contribution
+            if not retain_graph:
+                x.inputs = None
+    finally:
+        mode.tape = outer
+    return complete
+
+
+def _tape(output: Tensor, is_target: Callable[[Tensor], bool]) -> list[Tensor]:
+    """Return, oldest first, the Tensors that lie on a path from a target to the output."""
+    seen = {id(output): output}
+    waiting = [output]
+    while waiting:
+        x = waiting.pop()
+        if x.primitive is None:
+            continue
+        if x.inputs is None:
+            raise RuntimeError(
+                f"backward() has been here before: the tape behind a Tensor made by '{x.primitive.name}' was "
+                "freed. Compute the result again, or call the first backward() with retain_graph=True"
+            )
+        for source in x.inputs:
+            if source.requires_grad and id(source) not in seen:
+                seen[id(source)] = source
+                waiting.append(source)
+    leads_to_target: set[int] = set()
+    tape = []
+    for x in sorted(seen.values(), key=lambda x: x.number):
+        if is_target(x) or (x.primitive and any(id(source) in leads_to_target for source in x.inputs or ())):
+            leads_to_target.add(id(x))
+            tape.append(x)
+    return tape
+
+
+def _contributions(x: Tensor, g: Tensor, on_tape: set[int]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield each input of x that a gradient is wanted for, with what x contributes to it."""
+    assert x.primitive is not None
+    assert x.inputs is not None
+    for index, source in enumerate(x.inputs):
+        if id(source) not in on_tape:
+            continue
+        if source.assigned > x.number:
+            raise RuntimeError(
+                f"'{x.primitive.name}' used a Tensor of shape {source.shape} that was assigned a new value "
+                "afterwards, so its gradient cannot be computed: call backward() before assigning"
+            )
+        rule = x.primitive.rule(index)
+        if rule is not None:
+            yield source, _fit(rule(g, x, *x.inputs, **x.attributes), source)
+
+
+def _fit(gradient: Tensor, source: Tensor) -> Tensor:
+    """Undo broadcasting: sum a gradient to the shape, and convert it to the dtype, of its source."""
+    if gradient.shape != source.shape:
+        extra = gradient.ndim - source.ndim
+        stretched = [
+            i + extra
+            for i, length in enumerate(source.shape)
+            if length == 1 and gradient.shape[i + extra] != 1
+        ]
+        gradient = gradient.sum(axis=(*range(extra), *stretched), keepdims=True).reshape(source.shape)
+    return gradient if gradient.dtype == source.dtype else gradient.astype(source.dtype)

@@ -1,0 +1,129 @@
+"""NumPy or CuPy: which module an array belongs to, where it lives, and how it moves.
+
+This file is the one switch between CPU and GPU. Everything else takes its array module from its
+arrays, so the same code runs wherever the data are. A device is named by a string: ``"cpu"``,
+``"gpu"`` (the first GPU), ``"gpu:1"``, or ``"auto"`` (a GPU if there is one, else the CPU).
+CuPy is imported only when a GPU is asked for.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from functools import lru_cache
+from types import ModuleType
+from typing import Any
+
+import numpy
+
+Array = Any  # numpy.ndarray or cupy.ndarray
+
+_HOW_TO_INSTALL = "install it with `pip install minidl[gpu]` (CUDA 12) or `pip install minidl[gpu13]`"
+
+
+class DeviceError(ValueError):
+    """A device that does not exist here, or arrays of several devices in one operation."""
+
+
+def array_module(array: Array) -> ModuleType:
+    """Return the module, ``numpy`` or ``cupy``, whose functions take this array."""
+    if isinstance(array, numpy.ndarray):
+        return numpy
+    cupy = sys.modules.get("cupy")
+    if cupy is not None and isinstance(array, cupy.ndarray):
+        return cupy
+    raise TypeError(f"expected a NumPy or CuPy array, got {type(array).__name__}")
+
+
+def common_module(arrays: list[Array], operation: str) -> ModuleType:
+    """Return the array module shared by all arrays; refuse arrays of several devices."""
+    devices = {device_of(array): None for array in arrays}  # a dict keeps the order of the arrays
+    if len(devices) > 1:
+        raise DeviceError(
+            f"{operation} got Tensors on {' and '.join(devices)}; move them to one device with .to(device)"
+        )
+    return array_module(arrays[0])
+
+
+def device_of(array: Array) -> str:
+    """Return where an array lives: ``"cpu"``, ``"gpu:0"``, ``"gpu:1"``, ..."""
+    if array_module(array) is numpy:
+        return "cpu"
+    return f"gpu:{array.device.id}"
+
+
+def to_device(array: Array, device: str) -> Array:
+    """Return the array on the device: itself if it is there already, else a copy."""
+    device = resolve(device)
+    if device_of(array) == device:
+        return array
+    if device == "cpu":
+        return to_numpy(array)
+    cupy = _cupy()
+    with cupy.cuda.Device(int(device.partition(":")[2])):
+        return cupy.asarray(array)
+
+
+def to_numpy(array: Array) -> numpy.ndarray:
+    """Return the array as a NumPy array: itself if it is one, else a copy on the host."""
+    if isinstance(array, numpy.ndarray):
+        return array
+    return array_module(array).asnumpy(array)
+
+
+def resolve(device: str) -> str:
+    """Return the full name of a device, ``"cpu"`` or ``"gpu:N"``.
+
+    Raises
+    ------
+    DeviceError
+        The name is none of ``cpu``, ``gpu``, ``gpu:N``, ``auto``, or there is no such GPU here.
+    """
+    if device == "cpu":
+        return "cpu"
+    if device == "auto":
+        return "gpu:0" if gpu_problem() is None else "cpu"
+    match = re.fullmatch(r"gpu(?::(\d+))?", device) if isinstance(device, str) else None
+    if match is None:
+        raise DeviceError(f"unknown device {device!r}: use 'cpu', 'gpu', 'gpu:1' or 'auto'")
+    problem = gpu_problem()
+    if problem is not None:
+        raise DeviceError(f"device {device!r} is not available: {problem}")
+    index = int(match.group(1) or 0)
+    count = _cupy().cuda.runtime.getDeviceCount()
+    if index >= count:
+        raise DeviceError(f"device {device!r} does not exist: this machine has {count} GPU(s), from gpu:0")
+    return f"gpu:{index}"
+
+
+def gpu_problem() -> str | None:
+    """Return None if a GPU can be used, else one sentence that says what is missing."""
+    try:
+        cupy = _cupy()
+    except ImportError:
+        return f"CuPy is not installed; {_HOW_TO_INSTALL}"
+    if not cupy.cuda.is_available():
+        return "CuPy finds no CUDA driver or no GPU on this machine"
+    return None
+
+
+def _cupy() -> ModuleType:
+    import cupy
+
+    return cupy
+
+
+def scalar(value: complex, dtype: numpy.dtype, device: str) -> Array:
+    """Return a 0-d array for a Python number; equal requests share one array.
+
+    Nothing may write to it. Sharing spares the GPU an upload for each ``x * 2``, and lets a
+    recorder see that two operations use the same constant.
+    """
+    if value == 0:  # 0.0 and -0.0 are equal, so a cache would take one for the other
+        return to_device(numpy.asarray(value, dtype), device)
+    return _cached_scalar(value, dtype, device)
+
+
+@lru_cache(maxsize=1024)
+def _cached_scalar(value: complex, dtype: numpy.dtype, device: str) -> Array:
+    return to_device(numpy.asarray(value, dtype), device)

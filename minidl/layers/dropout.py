@@ -1,0 +1,36 @@
+"""Dropout."""
+
+from __future__ import annotations
+
+from minidl.layers.layer import Layer
+from minidl.primitives.random import Generator, as_generator, random_uniform
+from minidl.tensor import Tensor
+
+
+class Dropout(Layer):
+    """Set a random part of the inputs to 0 while training, and scale up the rest.
+
+    In evaluation mode the input passes unchanged (Srivastava et al., 2014; "inverted" scaling).
+
+    Parameters
+    ----------
+    rate : the probability with which an element is dropped, 0 <= rate < 1
+    seed : an integer, a Generator or None
+    """
+
+    def __init__(self, rate: float = 0.5, seed: int | Generator | None = None):
+        if not 0 <= rate < 1:
+            raise ValueError(f"Dropout: rate must be at least 0 and below 1, got {rate}")
+        self.rate = rate
+        self.generator = as_generator(seed)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute the output, of the shape of x."""
+        if not self.training or self.rate == 0:
+            return x
+        kept = random_uniform(x, generator=self.generator) >= self.rate
+        return x * kept * (1 / (1 - self.rate))
+
+    def settings(self) -> str:
+        """Return the rate."""
+        return str(self.rate)

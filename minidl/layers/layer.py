@@ -1,0 +1,181 @@
+"""Layer: something with Parameters and a forward; everything else follows from its attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from os import PathLike
+from typing import Any, Self
+
+import numpy
+
+from minidl import devices
+from minidl.layers import weights
+from minidl.tensor import Parameter, Tensor, as_tensors
+
+
+class Layer:
+    """A part of a network: subclass it, set attributes in ``__init__``, compute in ``forward``.
+
+    A Layer finds its Parameters, state Tensors and sub-layers among its attributes, and in lists,
+    tuples and dicts of them, in the order in which they were set. An object found twice is shared:
+    it is listed once, under the first of its names.
+
+    Examples
+    --------
+    >>> import minidl as dl
+    >>> class Scale(dl.Layer):
+    ...     def __init__(self, features):
+    ...         self.factor = dl.Parameter(dl.ones(features))
+    ...
+    ...     def forward(self, x):
+    ...         return x * self.factor
+    >>> Scale(3)(dl.ones((2, 3))).shape
+    (2, 3)
+    """
+
+    training = True
+
+    def forward(self, *inputs: Any) -> Any:
+        """Compute the output Tensor, or a tuple of them, from the input Tensors."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward()")
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Return forward() of the inputs; NumPy arrays among them become Tensors."""
+        return self.forward(*(as_tensors((x,))[0] if isinstance(x, numpy.ndarray) else x for x in inputs))
+
+    # --- what it holds ----------------------------------------------------------------------------
+
+    def members(self) -> dict[str, Any]:
+        """Return what to search for Parameters and sub-layers, by name; the attributes by default."""
+        return vars(self)
+
+    def named_members(self) -> Iterator[tuple[str, Tensor | Layer]]:
+        """Yield every Tensor and Layer inside, depth first, each once, with its dotted name."""
+        seen = {id(self)}
+        waiting = list(reversed(list(_named("", self.members()))))
+        while waiting:
+            name, member = waiting.pop()
+            if id(member) in seen:
+                continue
+            seen.add(id(member))
+            yield name, member
+            if isinstance(member, Layer):
+                waiting.extend(reversed(list(_named(f"{name}.", member.members()))))
+
+    def named_layers(self) -> Iterator[tuple[str, Layer]]:
+        """Yield every sub-layer at any depth with its dotted name, shared ones once."""
+        return ((name, member) for name, member in self.named_members() if isinstance(member, Layer))
+
+    def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield every Parameter and state Tensor with its dotted name, shared ones once."""
+        return ((name, member) for name, member in self.named_members() if isinstance(member, Tensor))
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Yield every Parameter with its dotted name, shared ones once."""
+        return ((name, member) for name, member in self.named_members() if isinstance(member, Parameter))
+
+    def parameters(self) -> list[Parameter]:
+        """Return every Parameter, shared ones once."""
+        return [parameter for _, parameter in self.named_parameters()]
+
+    def parameter_count(self) -> int:
+        """Return the number of trainable values; shared ones count once."""
+        return sum(parameter.size for parameter in self.parameters())
+
+    # --- modes and places -------------------------------------------------------------------------
+
+    def train(self, training: bool = True) -> Self:
+        """Switch this Layer and all inside to training mode (or, with False, to evaluation)."""
+        self.training = training
+        for _, layer in self.named_layers():
+            layer.training = training
+        return self
+
+    def eval(self) -> Self:
+        """Switch this Layer and all inside to evaluation mode."""
+        return self.train(False)
+
+    def to(self, device: str) -> Self:
+        """Move all Parameters and state to a device; sharing is kept. Returns the Layer itself."""
+        device = devices.resolve(device)
+        for _, tensor in self.named_tensors():
+            tensor.data = devices.to_device(tensor.data, device)
+            tensor.grad = None if tensor.grad is None else tensor.grad.to(device)
+        return self
+
+    def astype(self, dtype: Any) -> Self:
+        """Convert all floating-point Parameters and state; gradients are dropped. Returns itself."""
+        for _, tensor in self.named_tensors():
+            if tensor.dtype.kind == "f":
+                tensor.data = tensor.data.astype(dtype)
+                tensor.grad = None
+        return self
+
+    # --- saving -----------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, numpy.ndarray]:
+        """Return a copy of every Parameter and state Tensor by its dotted name, shared ones once."""
+        return {name: tensor.numpy() for name, tensor in self.named_tensors()}
+
+    def load_state_dict(self, state: Mapping[str, numpy.ndarray]) -> None:
+        """Set every Parameter and state Tensor from a state_dict().
+
+        Raises
+        ------
+        ValueError
+            Names are missing or unexpected, or shapes differ; all are listed, nothing is changed.
+        """
+        weights.load_state(dict(self.named_tensors()), state, type(self).__name__)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the state_dict() to a safetensors file; an existing file is replaced in one move."""
+        weights.save(self.state_dict(), path)
+
+    def load(self, path: str | PathLike[str]) -> Self:
+        """Set every Parameter and state Tensor from a file written by save(). Returns the Layer.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            The file is missing, is no safetensors file, or does not fit; nothing is changed.
+        """
+        weights.load_state(dict(self.named_tensors()), weights.read(path), f"{path}")
+        return self
+
+    # --- showing ----------------------------------------------------------------------------------
+
+    def settings(self) -> str:
+        """Return what stands in the parentheses of the Layer's printed name, for example sizes."""
+        return ""
+
+    def __repr__(self) -> str:
+        return _tree(self, {})
+
+
+def _named(prefix: str, members: Mapping[str, Any]) -> Iterator[tuple[str, Tensor | Layer]]:
+    """Yield the Tensors and Layers among values, looking into lists, tuples and dicts."""
+    for name, value in members.items():
+        if isinstance(value, (Tensor, Layer)):
+            yield f"{prefix}{name}", value
+        elif isinstance(value, (list, tuple)):
+            yield from _named(f"{prefix}{name}.", {str(i): item for i, item in enumerate(value)})
+        elif isinstance(value, dict):
+            yield from _named(f"{prefix}{name}.", {str(key): item for key, item in value.items()})
+
+
+def _tree(layer: Layer, shown: dict[int, str], path: str = "") -> str:
+    """Return the printed form: one line for each sub-layer, indented; shared ones point back."""
+    lines = []
+    for name, member in _named("", layer.members()):
+        if not isinstance(member, Layer):
+            continue
+        if id(member) in shown:
+            lines.append(f"({name}): the same as {shown[id(member)]}")
+        else:
+            shown[id(member)] = f"{path}{name}"
+            lines.append(f"({name}): {_tree(member, shown, f'{path}{name}.')}")
+    title = f"{type(layer).__name__}({layer.settings()}"
+    if not lines:
+        return f"{title})"
+    body = "\n".join(lines).replace("\n", "\n  ")
+    return f"{title}\n  {body}\n)"

@@ -1,0 +1,42 @@
+"""Layers that change the shape of each observation."""
+
+from __future__ import annotations
+
+import math
+
+from minidl.layers.layer import Layer
+from minidl.tensor import Tensor
+
+
+class Flatten(Layer):
+    """Put all elements of each observation into one axis: (batch, ...) to (batch, features)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute (batch, features) from (batch, ...)."""
+        if x.ndim < 1:
+            raise ValueError("Flatten() takes inputs (batch, ...); got a 0-d Tensor")
+        return x.reshape(x.shape[0], math.prod(x.shape[1:]))
+
+
+class Reshape(Layer):
+    """Give each observation another shape.
+
+    Parameters
+    ----------
+    shape : the shape without the batch axis, for example ``Reshape(28, 28, 1)``; one may be -1
+    """
+
+    def __init__(self, *shape: int):
+        self.shape = shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute (batch, *shape) from (batch, ...)."""
+        size = math.prod(x.shape[1:])
+        known = math.prod(length for length in self.shape if length != -1)
+        if known != size and not (-1 in self.shape and known and size % known == 0):
+            raise ValueError(f"{self!r} takes inputs (batch, ...) with {known} values each; got {x.shape}")
+        return x.reshape(x.shape[0], *(size // known if length == -1 else length for length in self.shape))
+
+    def settings(self) -> str:
+        """Return the shape."""
+        return ", ".join(map(str, self.shape))

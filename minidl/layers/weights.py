@@ -1,0 +1,49 @@
+"""Weights on disk (safetensors: an open format that cannot execute code) and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike, fspath
+from pathlib import Path
+
+import numpy
+
+from minidl import devices, files
+from minidl.tensor import Tensor
+
+
+def save(state: Mapping[str, numpy.ndarray], path: str | PathLike[str]) -> None:
+    """Write arrays by name to a safetensors file."""
+    from safetensors.numpy import save_file
+
+    arrays = {name: numpy.ascontiguousarray(array) for name, array in state.items()}
+    with files.replacing(path) as temporary:
+        save_file(arrays, temporary, metadata={"format": "minidl"})
+
+
+def read(path: str | PathLike[str]) -> dict[str, numpy.ndarray]:
+    """Read a safetensors file; a missing or damaged one is named in the error."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {fspath(path)!r}")
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError) as error:
+        raise ValueError(f"{fspath(path)!r} is not a complete safetensors file: {error}") from error
+
+
+def load_state(tensors: Mapping[str, Tensor], state: Mapping[str, numpy.ndarray], source: str) -> None:
+    """Assign arrays to Tensors by name: all of them, or, if anything does not fit, none."""
+    problems = [f"missing: {name} {x.shape}" for name, x in tensors.items() if name not in state]
+    problems += [f"unexpected: {name} {x.shape}" for name, x in state.items() if name not in tensors]
+    problems += [
+        f"wrong shape: {name} is {state[name].shape}, the network takes {x.shape}"
+        for name, x in tensors.items()
+        if name in state and state[name].shape != x.shape
+    ]
+    if problems:
+        raise ValueError(f"the state of {source} does not fit this network:\n  " + "\n  ".join(problems))
+    for name, x in tensors.items():
+        x.assign(Tensor(devices.to_device(state[name], x.device)))

@@ -1,0 +1,159 @@
+"""Optimizer: what all update rules share - gradients, regularisation, clipping, the learning rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy
+
+from minidl.autodiff import no_grad
+from minidl.creation import full
+from minidl.primitives.elementwise import clip, minimum, sqrt
+from minidl.tensor import Parameter, Tensor
+
+Schedule = Callable[[Tensor], Tensor]
+
+
+class Optimizer:
+    """The base of all optimizers; a subclass writes ``initial_state`` and ``update``.
+
+    Everything that changes from step to step (the step count, the learning rate, moments) is a
+    Tensor, so that a recorded step reads and updates it when it is replayed.
+
+    Parameters
+    ----------
+    parameters : Parameters to train; one that is listed twice is trained once
+    learning_rate : a number, or a schedule: a function from the number of steps made so far (a 0-d
+        float64 Tensor) to the learning rate; see `minidl.schedules`
+    l2 : L2 regularisation: ``l2 * parameter.l2_factor * parameter`` is added to the gradient
+        (after clipping). The factor is 1 for weights and 0 for biases unless it is set.
+    clip_value : limit each element of a gradient to [-clip_value, clip_value]
+    clip_norm : scale a Parameter's gradient down to this Euclidean norm
+    clip_global_norm : scale all gradients together down to this Euclidean norm
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[Parameter],
+        learning_rate: float | Schedule,
+        l2: float = 0.0,
+        clip_value: float | None = None,
+        clip_norm: float | None = None,
+        clip_global_norm: float | None = None,
+    ):
+        self.parameters = list({id(parameter): parameter for parameter in parameters}.values())
+        if not self.parameters:
+            raise ValueError(f"{type(self).__name__} got no parameters to train")
+        for parameter in self.parameters:
+            if not isinstance(parameter, Parameter):
+                raise TypeError(f"{type(self).__name__} trains Parameters, got {type(parameter).__name__}")
+        limits = {
+            "l2": l2,
+            "clip_value": clip_value,
+            "clip_norm": clip_norm,
+            "clip_global_norm": clip_global_norm,
+        }
+        for name, limit in limits.items():
+            if limit is not None and not limit >= 0:
+                raise ValueError(f"{type(self).__name__}: {name} must not be negative, got {limit}")
+        device = self.parameters[0].device
+        self.schedule = learning_rate if callable(learning_rate) else None
+        self.step_count = full((), 0, numpy.float64, device)
+        self.learning_rate = full((), 0, numpy.float64, device)
+        if self.schedule is None:
+            self.set_learning_rate(learning_rate)  # type: ignore[arg-type]
+        else:
+            with no_grad():
+                self.learning_rate.assign(self.schedule(self.step_count))
+        self.l2 = l2
+        self.clip_value = clip_value
+        self.clip_norm = clip_norm
+        self.clip_global_norm = clip_global_norm
+        self.states = [self.initial_state(parameter) for parameter in self.parameters]
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Use another constant learning rate from the next step on."""
+        if not (learning_rate >= 0 and math.isfinite(learning_rate)):
+            raise ValueError(
+                f"{type(self).__name__}: learning_rate must be finite and not negative, got {learning_rate}"
+            )
+        self.schedule = None
+        self.learning_rate.assign(learning_rate)
+
+    def initial_state(self, parameter: Parameter) -> dict[str, Tensor]:
+        """Return the state kept for one Parameter, by the names under which update() gets it."""
+        return {}
+
+    def begin_step(self) -> None:
+        """Prepare what all updates of one step share; step_count counts this step already."""
+
+    def update(self, parameter: Parameter, gradient: Tensor, rate: Tensor, **state: Tensor) -> None:
+        """Assign new values to one Parameter and its state; ``rate`` is its learning rate."""
+        raise NotImplementedError
+
+    @no_grad()
+    def step(self) -> None:
+        """Update all Parameters that have a gradient, and clear the gradients.
+
+        Raises
+        ------
+        RuntimeError
+            No Parameter has a gradient: backward() was not called.
+        """
+        chosen = [
+            (parameter, state)
+            for parameter, state in zip(self.parameters, self.states, strict=True)
+            if parameter.grad is not None
+        ]
+        if not chosen:
+            raise RuntimeError(f"{type(self).__name__}.step(): no gradients; call loss.backward() first")
+        if self.schedule is not None:
+            self.learning_rate.assign(self.schedule(self.step_count))
+        self.step_count.assign(self.step_count + 1)
+        self.begin_step()
+        gradients = self._clipped([parameter.grad for parameter, _ in chosen])  # type: ignore[misc]
+        for (parameter, state), gradient in zip(chosen, gradients, strict=True):
+            parameter.grad = None
+            if parameter.learning_rate_factor == 0:
+                continue
+            if self.l2 and parameter.l2_factor:
+                gradient = gradient + (self.l2 * parameter.l2_factor) * parameter
+            rate = self.learning_rate * parameter.learning_rate_factor
+            self.update(parameter, gradient, rate, **self._following(parameter, state))
+
+    def zero_grad(self) -> None:
+        """Drop all gradients without a step."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def _clipped(self, gradients: list[Tensor]) -> list[Tensor]:
+        if self.clip_value is not None:
+            gradients = [clip(g, -self.clip_value, self.clip_value) for g in gradients]
+        if self.clip_norm is not None:
+            gradients = [g * _shrink(self.clip_norm, _norm([g])) for g in gradients]
+        if self.clip_global_norm is not None:
+            factor = _shrink(self.clip_global_norm, _norm(gradients))
+            gradients = [g * factor.astype(g.dtype) for g in gradients]
+        return gradients
+
+    def _following(self, parameter: Parameter, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the state on the device and in the dtype of its Parameter, should that have moved."""
+        for name, x in state.items():
+            if x.device != parameter.device or x.dtype != parameter.dtype:
+                state[name] = x.to(parameter.device).astype(parameter.dtype)
+        return state
+
+
+def _norm(gradients: list[Tensor]) -> Tensor:
+    total: Any = 0.0
+    for g in gradients:
+        total = total + (g * g).sum()
+    return sqrt(total)
+
+
+def _shrink(limit: float, norm: Tensor) -> Tensor:
+    """Return the factor that brings a norm down to the limit: 1 if it is below, or 0."""
+    tiny = float(numpy.finfo(norm.dtype).tiny)  # spares a division by 0
+    return minimum(limit / (norm + tiny), 1.0)

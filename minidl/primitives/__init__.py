@@ -1,0 +1,4 @@
+"""The operations, one file for each family; see primitive.py for what an operation is."""
+
+# Primitives and tensor.py need each other; whoever comes first, tensor.py is read first.
+import minidl.tensor  # noqa: F401

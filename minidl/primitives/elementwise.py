@@ -1,0 +1,370 @@
+"""Operations that compute each element by itself, with NumPy's broadcasting: the table.
+
+Each entry stands beside its derivative. Where a derivative is worked out from the *output*, as for
+sigmoid, the backward step is a primitive with rules of its own, so that it costs one pass and can
+be differentiated again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+
+from minidl.primitives.primitive import elementwise
+
+# --- arithmetic -----------------------------------------------------------------------------------
+
+add = elementwise(
+    "add",
+    lambda xp, a, b, out=None: xp.add(a, b, out=out),
+    cuda="a + b",
+    gradients=(lambda g, out, a, b: g, lambda g, out, a, b: g),
+    doc="Return a + b.",
+)
+subtract = elementwise(
+    "subtract",
+    lambda xp, a, b, out=None: xp.subtract(a, b, out=out),
+    cuda="a - b",
+    gradients=(lambda g, out, a, b: g, lambda g, out, a, b: -g),
+    doc="Return a - b.",
+)
+multiply = elementwise(
+    "multiply",
+    lambda xp, a, b, out=None: xp.multiply(a, b, out=out),
+    cuda="a * b",
+    gradients=(lambda g, out, a, b: g * b, lambda g, out, a, b: g * a),
+    doc="Return a * b.",
+)
+divide = elementwise(
+    "divide",
+    lambda xp, a, b, out=None: xp.divide(a, b, out=out),
+    cuda="a / b",
+    gradients=(lambda g, out, a, b: g / b, lambda g, out, a, b: -g * out / b),
+    floating=True,
+    domain=(0.5, 2.0),
+    doc="Return a / b.",
+)
+power = elementwise(
+    "power",
+    lambda xp, a, b, out=None: xp.power(a, b, out=out),
+    cuda="pow(a, b)",
+    gradients=(lambda g, out, a, b: g * b * power(a, b - 1), lambda g, out, a, b: g * out * log(a)),
+    domain=(0.5, 2.0),
+    doc="Return a to the power b; a gradient for b needs a > 0.",
+)
+negative = elementwise(
+    "negative",
+    lambda xp, x, out=None: xp.negative(x, out=out),
+    cuda="-x",
+    gradients=(lambda g, out, x: -g,),
+    doc="Return -x.",
+)
+absolute = elementwise(
+    "absolute",
+    lambda xp, x, out=None: xp.absolute(x, out=out),
+    cuda="abs(x)",
+    gradients=(lambda g, out, x: g * sign(x),),
+    doc="Return |x|; the gradient at 0 is 0.",
+)
+sign = elementwise(
+    "sign",
+    lambda xp, x, out=None: xp.sign(x, out=out),
+    cuda="(x > 0) - (x < 0)",
+    gradients=(None,),
+    doc="Return -1, 0 or 1.",
+)
+floor = elementwise(
+    "floor",
+    lambda xp, x, out=None: xp.floor(x, out=out),
+    cuda="floor(x)",
+    gradients=(None,),
+    floating=True,
+    doc="Return the largest whole number that is not above x.",
+)
+
+# --- exponentials and their relatives -------------------------------------------------------------
+
+exp = elementwise(
+    "exp",
+    lambda xp, x, out=None: xp.exp(x, out=out),
+    cuda="exp(x)",
+    gradients=(lambda g, out, x: g * out,),
+    floating=True,
+    doc="Return e to the power x.",
+)
+log = elementwise(
+    "log",
+    lambda xp, x, out=None: xp.log(x, out=out),
+    cuda="log(x)",
+    gradients=(lambda g, out, x: g / x,),
+    floating=True,
+    domain=(0.5, 2.0),
+    doc="Return the natural logarithm of x.",
+)
+log1p = elementwise(
+    "log1p",
+    lambda xp, x, out=None: xp.log1p(x, out=out),
+    cuda="log1p(x)",
+    gradients=(lambda g, out, x: g / (1 + x),),
+    floating=True,
+    domain=(-0.5, 2.0),
+    doc="Return log(1 + x), exact for small x too.",
+)
+sqrt = elementwise(
+    "sqrt",
+    lambda xp, x, out=None: xp.sqrt(x, out=out),
+    cuda="sqrt(x)",
+    gradients=(lambda g, out, x: 0.5 * g / out,),
+    floating=True,
+    domain=(0.5, 2.0),
+    doc="Return the square root of x.",
+)
+sin = elementwise(
+    "sin",
+    lambda xp, x, out=None: xp.sin(x, out=out),
+    cuda="sin(x)",
+    gradients=(lambda g, out, x: g * cos(x),),
+    floating=True,
+    doc="Return the sine of x (radians).",
+)
+cos = elementwise(
+    "cos",
+    lambda xp, x, out=None: xp.cos(x, out=out),
+    cuda="cos(x)",
+    gradients=(lambda g, out, x: -g * sin(x),),
+    floating=True,
+    doc="Return the cosine of x (radians).",
+)
+
+# --- activations ----------------------------------------------------------------------------------
+
+
+def _sigmoid(xp: Any, x: Any, out: Any = None) -> Any:
+    # exp(-x) may overflow to infinity, whose reciprocal is the right answer; this form keeps the
+    # relative accuracy of small probabilities, which the cheaper (1 + tanh(x / 2)) / 2 loses.
+    with numpy.errstate(over="ignore"):
+        out = xp.exp(xp.negative(x, out=out), out=out)
+        out = xp.add(out, 1, out=out)
+        return xp.reciprocal(out, out=out)
+
+
+def _sigmoid_backward(xp: Any, g: Any, y: Any, out: Any = None) -> Any:
+    out = xp.multiply(y, y, out=out)
+    out = xp.subtract(y, out, out=out)
+    return xp.multiply(g, out, out=out)
+
+
+def _tanh_backward(xp: Any, g: Any, y: Any, out: Any = None) -> Any:
+    out = xp.multiply(y, y, out=out)
+    out = xp.subtract(1, out, out=out)
+    return xp.multiply(g, out, out=out)
+
+
+def _relu_backward(xp: Any, g: Any, y: Any, out: Any = None) -> Any:
+    if out is None:
+        return xp.multiply(g, xp.greater(y, 0))
+    xp.greater(y, 0, out=out)  # 0.0 and 1.0 in the gradient's own dtype: no temporary mask
+    return xp.multiply(g, out, out=out)
+
+
+def _softplus(xp: Any, x: Any, out: Any = None) -> Any:
+    out = xp.absolute(x, out=out)
+    out = xp.exp(xp.negative(out, out=out), out=out)
+    out = xp.log1p(out, out=out)
+    return xp.add(out, xp.maximum(x, 0), out=out)
+
+
+relu = elementwise(
+    "relu",
+    lambda xp, x, out=None: xp.maximum(x, 0, out=out),
+    cuda="max(x, 0)",
+    gradients=(lambda g, out, x: relu_backward(g, out),),
+    doc="Return max(x, 0); the gradient at 0 is 0.",
+)
+relu_backward = elementwise(
+    "relu_backward",
+    _relu_backward,
+    cuda="y > 0 ? g : 0",
+    gradients=(lambda gg, out, g, y: relu_backward(gg, y), None),
+    overwrites=(1,),
+    doc="Return g where y, the output of relu, is positive, else 0.",
+)
+sigmoid = elementwise(
+    "sigmoid",
+    _sigmoid,
+    cuda="1 / (1 + exp(-x))",
+    gradients=(lambda g, out, x: sigmoid_backward(g, out),),
+    floating=True,
+    keeps_inputs=True,
+    doc="Return 1 / (1 + exp(-x)), accurate for every x.",
+)
+sigmoid_backward = elementwise(
+    "sigmoid_backward",
+    _sigmoid_backward,
+    cuda="g * (y - y * y)",
+    gradients=(lambda gg, out, g, y: sigmoid_backward(gg, y), lambda gg, out, g, y: gg * g * (1 - 2 * y)),
+    overwrites=(),
+    doc="Return g * y * (1 - y): the gradient behind y = sigmoid(x).",
+)
+tanh = elementwise(
+    "tanh",
+    lambda xp, x, out=None: xp.tanh(x, out=out),
+    cuda="tanh(x)",
+    gradients=(lambda g, out, x: tanh_backward(g, out),),
+    floating=True,
+    doc="Return the hyperbolic tangent of x.",
+)
+tanh_backward = elementwise(
+    "tanh_backward",
+    _tanh_backward,
+    cuda="g * (1 - y * y)",
+    gradients=(lambda gg, out, g, y: tanh_backward(gg, y), lambda gg, out, g, y: gg * g * (-2 * y)),
+    overwrites=(),
+    doc="Return g * (1 - y * y): the gradient behind y = tanh(x).",
+)
+softplus = elementwise(
+    "softplus",
+    _softplus,
+    cuda="max(x, 0) + log1p(exp(-abs(x)))",
+    gradients=(lambda g, out, x: g * sigmoid(x),),
+    floating=True,
+    overwrites=(),
+    doc="Return log(1 + exp(x)), without overflow.",
+)
+
+
+def _logit_cross_entropy(xp: Any, z: Any, t: Any, out: Any = None) -> Any:
+    out = xp.absolute(z, out=out)
+    out = xp.exp(xp.negative(out, out=out), out=out)
+    out = xp.log1p(out, out=out)
+    # The parenthesis is exactly 0 where the logit agrees with a target of 0 or 1, so the small
+    # loss there keeps its accuracy.
+    return xp.add(out, xp.subtract(xp.maximum(z, 0), xp.multiply(z, t)), out=out)
+
+
+logit_cross_entropy = elementwise(
+    "logit_cross_entropy",
+    _logit_cross_entropy,
+    cuda="(max(z, 0) - z * t) + log1p(exp(-abs(z)))",
+    gradients=(lambda g, out, z, t: g * (sigmoid(z) - t), lambda g, out, z, t: -g * z),
+    floating=True,
+    overwrites=(),
+    doc="Return the binary cross-entropy of sigmoid(z) and t: softplus(z) - z * t, without cancellation.",
+)
+
+# --- comparisons and choices ----------------------------------------------------------------------
+
+equal = elementwise(
+    "equal",
+    lambda xp, a, b, out=None: xp.equal(a, b, out=out),
+    cuda="a == b",
+    gradients=(None, None),
+    doc="Return a == b as bool.",
+)
+not_equal = elementwise(
+    "not_equal",
+    lambda xp, a, b, out=None: xp.not_equal(a, b, out=out),
+    cuda="a != b",
+    gradients=(None, None),
+    doc="Return a != b as bool.",
+)
+less = elementwise(
+    "less",
+    lambda xp, a, b, out=None: xp.less(a, b, out=out),
+    cuda="a < b",
+    gradients=(None, None),
+    doc="Return a < b as bool.",
+)
+less_equal = elementwise(
+    "less_equal",
+    lambda xp, a, b, out=None: xp.less_equal(a, b, out=out),
+    cuda="a <= b",
+    gradients=(None, None),
+    doc="Return a <= b as bool.",
+)
+greater = elementwise(
+    "greater",
+    lambda xp, a, b, out=None: xp.greater(a, b, out=out),
+    cuda="a > b",
+    gradients=(None, None),
+    doc="Return a > b as bool.",
+)
+greater_equal = elementwise(
+    "greater_equal",
+    lambda xp, a, b, out=None: xp.greater_equal(a, b, out=out),
+    cuda="a >= b",
+    gradients=(None, None),
+    doc="Return a >= b as bool.",
+)
+
+
+def _where(xp: Any, condition: Any, a: Any, b: Any, out: Any = None) -> Any:
+    if out is None:
+        return xp.where(condition, a, b)
+    xp.copyto(out, b)
+    xp.copyto(out, a, where=condition)
+    return out
+
+
+def _cast(xp: Any, x: Any, dtype: Any, out: Any = None) -> Any:
+    if out is None:
+        return x.astype(dtype)
+    xp.copyto(out, x, casting="unsafe")
+    return out
+
+
+maximum = elementwise(
+    "maximum",
+    lambda xp, a, b, out=None: xp.maximum(a, b, out=out),
+    cuda="max(a, b)",
+    gradients=(
+        lambda g, out, a, b: g * (a > b) + g * 0.5 * (a == b),
+        lambda g, out, a, b: g * (b > a) + g * 0.5 * (a == b),
+    ),
+    doc="Return the larger of a and b; where they are equal, each gets half the gradient.",
+)
+minimum = elementwise(
+    "minimum",
+    lambda xp, a, b, out=None: xp.minimum(a, b, out=out),
+    cuda="min(a, b)",
+    gradients=(
+        lambda g, out, a, b: g * (a < b) + g * 0.5 * (a == b),
+        lambda g, out, a, b: g * (b < a) + g * 0.5 * (a == b),
+    ),
+    doc="Return the smaller of a and b; where they are equal, each gets half the gradient.",
+)
+where = elementwise(
+    "where",
+    _where,
+    cuda="condition ? a : b",
+    gradients=(
+        None,
+        lambda g, out, condition, a, b: where(condition, g, 0),
+        lambda g, out, condition, a, b: where(condition, 0, g),
+    ),
+    overwrites=(),
+    doc="Return a where the condition holds, else b.",
+)
+clip_ = elementwise(
+    "clip",
+    lambda xp, x, low, high, out=None: xp.clip(x, low, high, out=out),
+    cuda="min(max(x, {low}), {high})",
+    gradients=(lambda g, out, x, low, high: g * (x >= low) * (x <= high),),
+    doc="Return x limited to [low, high]; the gradient is 1 inside, ends included, and 0 outside.",
+)
+cast = elementwise(
+    "cast",
+    _cast,
+    cuda="({dtype}) x",
+    gradients=(lambda g, out, x, dtype: g.astype(x.dtype),),
+    overwrites=(),
+    doc="Return x converted to the dtype.",
+)
+
+
+def clip(x: Any, low: float, high: float) -> Any:
+    """Return x limited to [low, high]; the gradient is 1 inside, ends included, and 0 outside."""
+    if not low <= high:
+        raise ValueError(f"clip needs low <= high, got low={low}, high={high}")
+    return clip_(x, low=low, high=high)

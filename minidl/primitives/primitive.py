@@ -1,0 +1,89 @@
+"""What a primitive is: a name, a forward on arrays, and gradient rules written with Tensors.
+
+A forward has the signature ``forward(xp, *arrays, out=None, **attributes)``: ``xp`` is NumPy or
+CuPy, and if ``out`` is given the result is written there and nothing of its size is allocated.
+
+A gradient rule has the signature ``rule(g, out, *inputs, **attributes)``: it gets the gradient
+``g`` of the output, the output and the inputs, all as Tensors, and returns the gradient of one
+input. There is one rule for each input, so that a gradient nobody needs is never computed. Rules
+are ordinary Tensor code: they can be differentiated again, and recorded. A rule may return a
+gradient of the broadcast shape; autodiff.py sums it back to the shape of the input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from minidl.tensor import Tensor, apply, as_tensors
+
+Rule = Callable[..., Any]
+
+#: Every primitive by its name. The gradient checks in the tests run over this table.
+PRIMITIVES: dict[str, Primitive] = {}
+
+
+@dataclass(eq=False)
+class Primitive:
+    """One differentiable operation.
+
+    Calling a primitive applies it to Tensors; numbers and arrays among its inputs become constant
+    Tensors first.
+
+    Attributes
+    ----------
+    name : the name that tapes, programs and error messages show
+    forward : the computation on arrays
+    gradients : one rule (or None, where there is no gradient) for each input, or, for primitives
+        with any number of inputs, one function that gets the index of the input as first argument
+    kind : ``"elementwise"``, ``"view"`` (the result shares the input's memory where it can) or
+        ``"general"``
+    cuda : for elementwise primitives, the result of one element as a CUDA C++ expression in the
+        forward's argument names (attributes in braces)
+    floating : integer and bool inputs are converted to float32 before the forward
+    overwrites : the indices of inputs whose memory ``out`` may be; None for all of them
+    keeps_inputs : the result remembers its inputs even where no gradient is asked for, so that a
+        loss can see the logits behind a probability
+    domain : the interval from which the tests draw inputs
+    doc : the docstring
+    """
+
+    name: str
+    forward: Callable[..., Any]
+    gradients: Sequence[Rule | None] | Rule
+    kind: str = "general"
+    cuda: str | None = None
+    floating: bool = False
+    overwrites: tuple[int, ...] | None = ()
+    keeps_inputs: bool = False
+    domain: tuple[float, float] = (-2.0, 2.0)
+    doc: str = ""
+    differentiable: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.name in PRIMITIVES:
+            raise ValueError(f"there are two primitives named {self.name!r}")
+        self.differentiable = callable(self.gradients) or any(self.gradients)
+        self.__doc__ = self.doc or None
+        PRIMITIVES[self.name] = self
+
+    def __call__(self, *inputs: Any, **attributes: Any) -> Tensor:
+        """Return the result for Tensors, or what becomes Tensors; see tensor.apply()."""
+        return apply(self, as_tensors(inputs, self.floating), attributes)
+
+    def __repr__(self) -> str:
+        return f"<primitive {self.name}>"
+
+    def rule(self, index: int) -> Rule | None:
+        """Return the gradient rule of the input with this index, or None if it has none."""
+        if callable(self.gradients):
+            gradients = self.gradients
+            return lambda *arguments, **attributes: gradients(index, *arguments, **attributes)
+        return self.gradients[index]
+
+
+def elementwise(name: str, forward: Callable[..., Any], **options: Any) -> Primitive:
+    """Declare a primitive that computes each element by itself, with NumPy's broadcasting."""
+    options.setdefault("overwrites", None)
+    return Primitive(name, forward, kind="elementwise", **options)

@@ -1,0 +1,68 @@
+"""Random numbers as primitives, so that a replayed program draws anew each time.
+
+A `Generator` is what the primitives draw from. Whatever takes a ``seed`` takes an integer, a
+Generator (shared: several layers may draw from one), a ``numpy.random.Generator``, or None for
+fresh entropy.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+
+from minidl.primitives.primitive import Primitive
+
+
+class Generator:
+    """A source of random numbers that works for NumPy and CuPy arrays alike.
+
+    Host draws come from a ``numpy.random.Generator`` (PCG64). The first draw for a GPU array seeds
+    a generator on that GPU from the host stream, so one seed decides both.
+
+    Parameters
+    ----------
+    seed : an integer, a ``numpy.random.Generator``, or None for fresh entropy
+    """
+
+    def __init__(self, seed: int | numpy.random.Generator | None = None):
+        self.numpy = numpy.random.default_rng(seed)
+        self.on_device: dict[int, Any] = {}  # GPU number -> cupy.random.Generator
+
+    def of(self, xp: Any, array: Any) -> Any:
+        """Return the generator of the module and device of an array."""
+        if xp is numpy:
+            return self.numpy
+        index = array.device.id
+        if index not in self.on_device:
+            self.on_device[index] = xp.random.default_rng(int(self.numpy.integers(2**63)))
+        return self.on_device[index]
+
+
+def as_generator(seed: int | Generator | numpy.random.Generator | None) -> Generator:
+    """Return the Generator itself, or a new one from a seed."""
+    return seed if isinstance(seed, Generator) else Generator(seed)
+
+
+def _uniform(xp: Any, x: Any, generator: Generator, out: Any = None) -> Any:
+    return generator.of(xp, x).random(x.shape, dtype=x.dtype, out=out)
+
+
+def _normal(xp: Any, x: Any, generator: Generator, out: Any = None) -> Any:
+    return generator.of(xp, x).standard_normal(x.shape, dtype=x.dtype, out=out)
+
+
+random_uniform = Primitive(
+    "random_uniform",
+    _uniform,
+    gradients=(None,),
+    kind="random",
+    doc="Return one draw from [0, 1) for each element of x: random_uniform(x, generator=generator).",
+)
+random_normal = Primitive(
+    "random_normal",
+    _normal,
+    gradients=(None,),
+    kind="random",
+    doc="Return one standard normal draw for each element of x: random_normal(x, generator=generator).",
+)

@@ -1,0 +1,501 @@
+"""Tensor: an array plus how it was made; Parameter: a Tensor that trains; apply: the one choke point.
+
+Everything that happens to Tensors goes through apply(), which computes with arrays, and notes on the
+result how it was made. autodiff.py follows these notes back to compute gradients.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy
+
+from minidl import autodiff, devices
+from minidl.autodiff import mode
+
+DTypeLike = Any
+
+#: Orders Tensors by creation, and assignments among them.
+_clock = itertools.count(1)
+
+
+class Tensor:
+    """An array plus how it was made.
+
+    Make one with `tensor`, not with this class. A Tensor computes with NumPy's operators, functions
+    and methods under NumPy's names. Nothing writes to its array except `assign`.
+
+    Attributes
+    ----------
+    data : the NumPy or CuPy array
+    requires_grad : whether gradients are computed for it, or through it
+    grad : the gradient that backward() has added up, or None
+    primitive, inputs, attributes : how it was made; ``primitive`` is None for a leaf, and
+        ``inputs`` is None where the tape has been freed or was never kept
+    number, assigned : when it was made, and when it was last assigned a new value
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "assigned",
+        "attributes",
+        "data",
+        "grad",
+        "inputs",
+        "number",
+        "primitive",
+        "requires_grad",
+    )
+
+    __array_ufunc__ = None  # NumPy's operators leave `array * tensor` to Tensor.__rmul__
+
+    def __init__(self, data: devices.Array, requires_grad: bool = False):
+        if requires_grad and data.dtype.kind != "f":
+            raise TypeError(f"only floating-point Tensors can require a gradient, got {data.dtype}")
+        self.data = data
+        self.requires_grad = requires_grad
+        self.grad: Tensor | None = None
+        self.primitive: Primitive | None = None
+        self.inputs: tuple[Tensor, ...] | None = None
+        self.attributes: dict[str, Any] = {}
+        self.number = next(_clock)
+        self.assigned = 0
+
+    # --- what it is -------------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The length of each axis."""
+        return self.data.shape
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return self.data.ndim
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return self.data.size
+
+    @property
+    def dtype(self) -> numpy.dtype:
+        """The NumPy dtype of the elements."""
+        return self.data.dtype
+
+    @property
+    def device(self) -> str:
+        """Where the array lives: ``"cpu"``, ``"gpu:0"``, ..."""
+        return devices.device_of(self.data)
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("a 0-d Tensor has no length")
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        if mode.recorder is not None:
+            return f"tensor(shape={self.shape}, dtype={self.dtype})"
+        text = numpy.array2string(devices.to_numpy(self.data), separator=", ", prefix="tensor(", threshold=50)
+        notes = "" if self.dtype == numpy.float32 else f", dtype={self.dtype}"
+        notes += "" if self.device == "cpu" else f", device={self.device}"
+        if self.requires_grad:
+            notes += ", requires_grad=True" if self.primitive is None else f", made by {self.primitive.name}"
+        return f"{type(self).__name__.lower()}({text}{notes})"
+
+    # --- its values, as something other than a Tensor ---------------------------------------------
+
+    def _values(self, reader: str) -> devices.Array:
+        """Return the array to be read by Python; a step that is being recorded cannot allow that."""
+        if mode.recorder is not None:
+            mode.recorder.refuse_reading(self, reader)
+        return self.data
+
+    def numpy(self) -> Any:
+        """Return the values as a NumPy array of their own (a copy, on the host)."""
+        return numpy.array(devices.to_numpy(self._values("numpy()")))
+
+    def item(self) -> Any:
+        """Return the only element as a Python number."""
+        if self.size != 1:
+            raise ValueError(f"item() needs a Tensor of one element, got shape {self.shape}")
+        return self._values("item()").item()
+
+    def tolist(self) -> Any:
+        """Return the values as nested lists of Python numbers."""
+        return self._values("tolist()").tolist()
+
+    def nonzero(self) -> tuple[Tensor, ...]:
+        """Return the positions of elements that are not zero: one int64 Tensor for each axis."""
+        return tuple(Tensor(positions) for positions in self._values("nonzero()").nonzero())
+
+    def __array__(self, dtype: DTypeLike = None, copy: bool | None = None) -> Any:
+        if self.device != "cpu":
+            raise TypeError(f"a Tensor on {self.device} is not converted implicitly: use .numpy()")
+        return self.numpy().astype(dtype) if dtype is not None else self.numpy()
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        if self.dtype.kind not in "iu":
+            raise TypeError(f"only an integer Tensor can be an index, got {self.dtype}")
+        return int(self.item())
+
+    def __bool__(self) -> bool:
+        if self.size != 1:
+            raise ValueError(f"the truth value of a Tensor of shape {self.shape} is ambiguous")
+        return bool(self._values("the truth value").item())
+
+    # --- gradients and state ----------------------------------------------------------------------
+
+    def backward(self, gradient: Tensor | None = None, retain_graph: bool = False) -> None:
+        """Add the gradient of this Tensor to ``.grad`` of every leaf behind it: autodiff.backward."""
+        autodiff.backward(self, gradient, retain_graph)
+
+    def detach(self) -> Tensor:
+        """Return a Tensor of the same array that gradients do not flow through."""
+        return shape_operations.detach(self)
+
+    def assign(self, value: Any) -> None:
+        """Write a new value, of the same shape, into this Tensor's array.
+
+        This is how Parameters and other state change; gradients do not flow through it.
+
+        Raises
+        ------
+        ValueError
+            The value has another shape.
+        RuntimeError
+            This Tensor is the result of an operation whose gradient may still be asked for.
+        """
+        if self.requires_grad and self.primitive is not None:
+            raise RuntimeError(
+                f"assign() is for Parameters and state, not for a result of '{self.primitive.name}'"
+            )
+        value = as_tensors((self, value))[1]
+        if value.shape != self.shape:
+            raise ValueError(
+                f"assign: a value of shape {value.shape} does not fit a Tensor of shape {self.shape}"
+            )
+        if value.dtype != self.dtype:
+            value = value.detach().astype(self.dtype)
+        xp = devices.common_module([self.data, value.data], "assign")
+        indexing.assign_.forward(xp, self.data, value.data)
+        self.assigned = next(_clock)
+        if mode.recorder is not None:
+            mode.recorder.record(indexing.assign_, (self, value), {}, self)
+
+    def to(self, device: str) -> Tensor:
+        """Return this Tensor on a device, as a new leaf if it has to be moved."""
+        if devices.resolve(device) == self.device:
+            return self
+        return Tensor(devices.to_device(self._values("to()"), device), self.requires_grad)
+
+    def copy(self) -> Tensor:
+        """Return a Tensor with an array of its own, that gradients do not flow through."""
+        return Tensor(self._values("copy()").copy())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        Tensor.__init__(twin, self.data.copy(), self.requires_grad and self.primitive is None)
+        return twin
+
+    def zeros_like(self) -> Tensor:
+        """Return zeros of this shape, dtype and device."""
+        return Tensor(devices.array_module(self.data).zeros(self.shape, self.dtype))
+
+    def ones_like(self) -> Tensor:
+        """Return ones of this shape, dtype and device."""
+        return Tensor(devices.array_module(self.data).ones(self.shape, self.dtype))
+
+    # --- operators --------------------------------------------------------------------------------
+
+    __hash__ = object.__hash__  # Tensors are told apart by identity; == compares elements
+
+    def __add__(self, other: Any) -> Tensor:
+        return elementwise.add(self, other)
+
+    def __radd__(self, other: Any) -> Tensor:
+        return elementwise.add(other, self)
+
+    def __sub__(self, other: Any) -> Tensor:
+        return elementwise.subtract(self, other)
+
+    def __rsub__(self, other: Any) -> Tensor:
+        return elementwise.subtract(other, self)
+
+    def __mul__(self, other: Any) -> Tensor:
+        return elementwise.multiply(self, other)
+
+    def __rmul__(self, other: Any) -> Tensor:
+        return elementwise.multiply(other, self)
+
+    def __truediv__(self, other: Any) -> Tensor:
+        return elementwise.divide(self, other)
+
+    def __rtruediv__(self, other: Any) -> Tensor:
+        return elementwise.divide(other, self)
+
+    def __pow__(self, other: Any) -> Tensor:
+        if isinstance(other, (int, float)) and other == 2:
+            return self * self  # exact, many times faster than a general power, and fine at 0
+        return elementwise.power(self, other)
+
+    def __rpow__(self, other: Any) -> Tensor:
+        return elementwise.power(other, self)
+
+    def __neg__(self) -> Tensor:
+        return elementwise.negative(self)
+
+    def __abs__(self) -> Tensor:
+        return elementwise.absolute(self)
+
+    def __matmul__(self, other: Any) -> Tensor:
+        return linear_algebra.matmul(*as_tensors((self, other)))
+
+    def __rmatmul__(self, other: Any) -> Tensor:
+        return linear_algebra.matmul(*as_tensors((other, self)))
+
+    def __eq__(self, other: Any) -> Any:
+        return elementwise.equal(self, other)
+
+    def __ne__(self, other: Any) -> Any:
+        return elementwise.not_equal(self, other)
+
+    def __lt__(self, other: Any) -> Tensor:
+        return elementwise.less(self, other)
+
+    def __le__(self, other: Any) -> Tensor:
+        return elementwise.less_equal(self, other)
+
+    def __gt__(self, other: Any) -> Tensor:
+        return elementwise.greater(self, other)
+
+    def __ge__(self, other: Any) -> Tensor:
+        return elementwise.greater_equal(self, other)
+
+    def __getitem__(self, key: Any) -> Tensor:
+        return indexing.index(self, key)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    # --- NumPy's methods --------------------------------------------------------------------------
+
+    @property
+    def T(self) -> Tensor:
+        """The Tensor with its axes reversed, as a view."""
+        return shape_operations.transpose(self)
+
+    def transpose(self, *axes: Any) -> Tensor:
+        """Return the Tensor with its axes in another order, as a view."""
+        return shape_operations.transpose(self, *axes)
+
+    def reshape(self, *shape: Any) -> Tensor:
+        """Return the Tensor with another shape, as a view where possible."""
+        return shape_operations.reshape(self, *shape)
+
+    def flatten(self) -> Tensor:
+        """Return the elements in one axis."""
+        return shape_operations.reshape(self, (-1,))
+
+    def squeeze(self, axis: int | None = None) -> Tensor:
+        """Return the Tensor without its axes of length 1."""
+        return shape_operations.squeeze(self, axis)
+
+    def astype(self, dtype: DTypeLike) -> Tensor:
+        """Return the Tensor converted to a dtype; itself if it has it."""
+        dtype = numpy.dtype(dtype)
+        if dtype == self.dtype:
+            return self
+        return elementwise.cast(self if dtype.kind == "f" else self.detach(), dtype=dtype)
+
+    def sum(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        """Return the sum over the axes."""
+        return reduction.sum(self, axis, keepdims)
+
+    def mean(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        """Return the mean over the axes."""
+        return reduction.mean(self, axis, keepdims)
+
+    def max(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        """Return the largest element over the axes."""
+        return reduction.max(self, axis, keepdims)
+
+    def min(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        """Return the smallest element over the axes."""
+        return reduction.min(self, axis, keepdims)
+
+    def var(self, axis: Any = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
+        """Return the variance over the axes."""
+        return reduction.var(self, axis, ddof, keepdims)
+
+    def std(self, axis: Any = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
+        """Return the standard deviation over the axes."""
+        return reduction.std(self, axis, ddof, keepdims)
+
+    def argmax(self, axis: int = -1) -> Tensor:
+        """Return the index of the largest element along an axis."""
+        return reduction.argmax(self, axis)
+
+    def clip(self, low: float, high: float) -> Tensor:
+        """Return the Tensor limited to [low, high]."""
+        return elementwise.clip(self, low, high)
+
+
+class Parameter(Tensor):
+    """A Tensor that trains: a leaf that requires a gradient.
+
+    A Parameter used in two places is shared: its gradients add up, and every list of parameters
+    holds it once.
+
+    Parameters
+    ----------
+    value : array, Tensor or nested lists; copied
+    learning_rate_factor : multiplies the optimizer's learning rate for this Parameter; 0 freezes it
+    l2_factor : multiplies the optimizer's L2 regularisation; by default 1 for weights and 0 for
+        biases and gains, which are told apart by having fewer than two axes
+    """
+
+    __slots__ = ("l2_factor", "learning_rate_factor")
+
+    def __init__(self, value: Any, learning_rate_factor: float = 1.0, l2_factor: float | None = None):
+        source = tensor(value)
+        if source.dtype.kind != "f":
+            source = source.astype(numpy.float32)
+        super().__init__(source.data.copy(), requires_grad=True)
+        self.learning_rate_factor = learning_rate_factor
+        self.l2_factor = (1.0 if self.ndim >= 2 else 0.0) if l2_factor is None else l2_factor
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        twin = super().__deepcopy__(memo)
+        assert isinstance(twin, Parameter)
+        twin.learning_rate_factor = self.learning_rate_factor
+        twin.l2_factor = self.l2_factor
+        return twin
+
+
+def apply(primitive: Primitive, inputs: tuple[Tensor, ...], attributes: dict[str, Any]) -> Tensor:
+    """Compute a primitive on Tensors: the one place where that happens.
+
+    The forward computes with arrays. If a gradient may be asked for, the result remembers how it
+    was made; if a step is being recorded, the recorder is told.
+
+    Raises
+    ------
+    DeviceError
+        The inputs live on several devices.
+    ValueError
+        The shapes do not fit each other; the message names the primitive and the shapes.
+    """
+    arrays = [x.data for x in inputs]
+    xp = numpy
+    for array in arrays:
+        if type(array) is not numpy.ndarray:
+            xp = devices.common_module(arrays, primitive.name)
+            break
+    try:
+        data = primitive.forward(xp, *arrays, **attributes)
+    except ValueError as error:
+        shapes = " and ".join(str(x.shape) for x in inputs)
+        raise ValueError(f"{primitive.name} cannot take inputs of shape {shapes}: {error}") from error
+    if xp is numpy and type(data) is not numpy.ndarray:
+        data = numpy.asarray(data)  # NumPy gives scalars where all inputs are 0-d
+    out = Tensor(data)
+    if mode.tape and primitive.differentiable:
+        for index, x in enumerate(inputs):
+            if x.requires_grad and primitive.rule(index) is not None:
+                out.requires_grad = True
+                break
+    if out.requires_grad or primitive.keeps_inputs:
+        out.primitive, out.inputs, out.attributes = primitive, inputs, attributes
+    if mode.recorder is not None:
+        mode.recorder.record(primitive, inputs, attributes, out)
+    return out
+
+
+def as_tensors(values: Sequence[Any], floating: bool = False) -> tuple[Tensor, ...]:
+    """Return the values as Tensors; numbers get the dtype and device of the Tensors beside them.
+
+    With ``floating``, integer and bool Tensors are converted to float32.
+    """
+    like = None
+    for value in values:
+        if isinstance(value, Tensor):
+            like = value
+            break
+    tensors = tuple(value if isinstance(value, Tensor) else _constant(value, like) for value in values)
+    if floating and any(x.data.dtype.kind != "f" for x in tensors):
+        tensors = tuple(x if x.dtype.kind == "f" else x.astype(numpy.float32) for x in tensors)
+    return tensors
+
+
+def _constant(value: Any, like: Tensor | None) -> Tensor:
+    if isinstance(value, numpy.generic):
+        value = value.item()
+    if not isinstance(value, (bool, int, float)):
+        return tensor(value)
+    dtype = tensor_dtype(value)
+    device = "cpu"
+    if like is not None:
+        device = like.device
+        if "biuf".index(like.dtype.kind) >= "biuf".index(dtype.kind):
+            dtype = like.dtype
+    return Tensor(devices.scalar(value, dtype, device))
+
+
+def tensor_dtype(value: bool | int | float) -> numpy.dtype:
+    """Return the dtype of a Tensor made from a Python number."""
+    return numpy.dtype(
+        bool if isinstance(value, bool) else numpy.int64 if isinstance(value, int) else numpy.float32
+    )
+
+
+def tensor(
+    data: Any, dtype: DTypeLike = None, device: str | None = None, requires_grad: bool = False
+) -> Tensor:
+    """Make a Tensor.
+
+    Parameters
+    ----------
+    data : numbers in nested lists, a NumPy or CuPy array, or a Tensor; always copied
+    dtype : by default, arrays and Tensors keep theirs, and Python's floats become float32
+    device : ``"cpu"``, ``"gpu"``, ``"gpu:1"`` or ``"auto"``; by default, data stay where they are
+    requires_grad : whether backward() computes a gradient for it
+
+    Raises
+    ------
+    TypeError
+        The data are not numbers.
+    DeviceError
+        There is no such device here.
+    """
+    if isinstance(data, Tensor):
+        data = data._values("tensor()")
+    if hasattr(data, "dtype") and not isinstance(data, numpy.generic):
+        array = data.copy()
+    else:
+        array = numpy.array(data)
+        if array.dtype == numpy.float64:
+            array = array.astype(numpy.float32)
+    if dtype is not None:
+        array = array.astype(dtype)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"a Tensor holds numbers, got {type(data).__name__} of dtype {array.dtype}")
+    if device is not None:
+        array = devices.to_device(array, device)
+    return Tensor(array, requires_grad)
+
+
+# Primitives call apply(), and operators call primitives: each module needs the other when it is
+# used, not while it is being read.
+from minidl.primitives import elementwise, indexing, linear_algebra, reduction  # noqa: E402
+from minidl.primitives import shape as shape_operations  # noqa: E402
+from minidl.primitives.primitive import Primitive  # noqa: E402

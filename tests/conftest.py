@@ -1,0 +1,34 @@
+"""What all tests share: hypothesis settings, and a check that no test leaves a mode switched."""
+
+import numpy
+import pytest
+from hypothesis import settings
+
+from minidl import devices
+from minidl.autodiff import mode
+from tests import strict_device
+
+# Examples are derived from the test's name: a failure shows again in every run.
+settings.register_profile("minidl", deadline=None, derandomize=True, max_examples=25)
+settings.load_profile("minidl")
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaks():
+    yield
+    assert mode.tape, "the test left the tape switched off"
+    assert mode.recorder is None, "the test left a recorder in place"
+
+
+@pytest.fixture
+def rng():
+    return numpy.random.default_rng(0)
+
+
+@pytest.fixture
+def strict_gpu(monkeypatch):
+    """Stand in for CuPy with arrays that refuse to mix with NumPy's, so that "gpu" exists."""
+    devices._cached_scalar.cache_clear()
+    monkeypatch.setitem(__import__("sys").modules, "cupy", strict_device.module)
+    yield strict_device.module
+    devices._cached_scalar.cache_clear()
