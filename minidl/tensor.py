@@ -421,27 +421,39 @@ def apply(primitive: Primitive, inputs: tuple[Tensor, ...], attributes: dict[str
     return out
 
 
-def as_tensors(values: Sequence[Any], floating: bool = False) -> tuple[Tensor, ...]:
-    """Return the values as Tensors; numbers get the dtype and device of the Tensors beside them.
-
-    With ``floating``, integer and bool Tensors are converted to float32.
-    """
+def as_tensors(values: Sequence[Any]) -> tuple[Tensor, ...]:
+    """Return the values as Tensors; numbers get the dtype and device of the Tensors beside them."""
     like = None
     for value in values:
         if isinstance(value, Tensor):
             like = value
             break
-    tensors = tuple(value if isinstance(value, Tensor) else _constant(value, like) for value in values)
-    if floating and any(x.data.dtype.kind != "f" for x in tensors):
-        tensors = tuple(x if x.dtype.kind == "f" else x.astype(numpy.float32) for x in tensors)
-    return tensors
+    return tuple(value if isinstance(value, Tensor) else _constant(value, like) for value in values)
+
+
+def promoted(tensors: tuple[Tensor, ...], floating: bool) -> tuple[Tensor, ...]:
+    """Return Tensors that NumPy combines without leaving float32 by itself.
+
+    Integers beside floating-point Tensors take their dtype (NumPy would make float64 of int64 and
+    float32). With ``floating``, integers and bools alone become float32.
+    """
+    dtypes = {x.data.dtype for x in tensors}
+    if len(dtypes) == 1 and not (floating and tensors[0].data.dtype.kind != "f"):
+        return tensors
+    floats = [dtype for dtype in dtypes if dtype.kind == "f"]
+    if not floats and not floating:
+        return tensors
+    target = numpy.result_type(*floats) if floats else numpy.dtype(numpy.float32)
+    converted = "biu" if floating else "iu"
+    return tuple(x.astype(target) if x.dtype.kind in converted else x for x in tensors)
 
 
 def _constant(value: Any, like: Tensor | None) -> Tensor:
     if isinstance(value, numpy.generic):
         value = value.item()
     if not isinstance(value, (bool, int, float)):
-        return tensor(value)
+        written_out = isinstance(value, (list, tuple))  # like numbers, lists have no device of their own
+        return tensor(value, device=like.device if like is not None and written_out else None)
     dtype = tensor_dtype(value)
     device = "cpu"
     if like is not None:

@@ -140,38 +140,52 @@ cos = elementwise(
 # --- activations ----------------------------------------------------------------------------------
 
 
-def _sigmoid(xp: Any, x: Any, out: Any = None) -> Any:
+def _in_steps(forward: Any) -> Any:
+    """Give a forward that works in several steps, each in place, a destination to work in."""
+
+    def forward_with_destination(xp: Any, *arrays: Any, out: Any = None) -> Any:
+        if out is None:
+            shape = numpy.broadcast_shapes(*(array.shape for array in arrays))
+            out = xp.empty(shape, numpy.result_type(*(array.dtype for array in arrays)))
+        return forward(xp, *arrays, out)
+
+    return forward_with_destination
+
+
+@_in_steps
+def _sigmoid(xp: Any, x: Any, out: Any) -> Any:
     # exp(-x) may overflow to infinity, whose reciprocal is the right answer; this form keeps the
     # relative accuracy of small probabilities, which the cheaper (1 + tanh(x / 2)) / 2 loses.
     with numpy.errstate(over="ignore"):
-        out = xp.exp(xp.negative(x, out=out), out=out)
-        out = xp.add(out, 1, out=out)
+        xp.exp(xp.negative(x, out=out), out=out)
+        xp.add(out, 1, out=out)
         return xp.reciprocal(out, out=out)
 
 
-def _sigmoid_backward(xp: Any, g: Any, y: Any, out: Any = None) -> Any:
-    out = xp.multiply(y, y, out=out)
-    out = xp.subtract(y, out, out=out)
+@_in_steps
+def _sigmoid_backward(xp: Any, g: Any, y: Any, out: Any) -> Any:
+    xp.multiply(y, y, out=out)
+    xp.subtract(y, out, out=out)
     return xp.multiply(g, out, out=out)
 
 
-def _tanh_backward(xp: Any, g: Any, y: Any, out: Any = None) -> Any:
-    out = xp.multiply(y, y, out=out)
-    out = xp.subtract(1, out, out=out)
+@_in_steps
+def _tanh_backward(xp: Any, g: Any, y: Any, out: Any) -> Any:
+    xp.multiply(y, y, out=out)
+    xp.subtract(1, out, out=out)
     return xp.multiply(g, out, out=out)
 
 
-def _relu_backward(xp: Any, g: Any, y: Any, out: Any = None) -> Any:
-    if out is None:
-        return xp.multiply(g, xp.greater(y, 0))
+@_in_steps
+def _relu_backward(xp: Any, g: Any, y: Any, out: Any) -> Any:
     xp.greater(y, 0, out=out)  # 0.0 and 1.0 in the gradient's own dtype: no temporary mask
     return xp.multiply(g, out, out=out)
 
 
-def _softplus(xp: Any, x: Any, out: Any = None) -> Any:
-    out = xp.absolute(x, out=out)
-    out = xp.exp(xp.negative(out, out=out), out=out)
-    out = xp.log1p(out, out=out)
+@_in_steps
+def _softplus(xp: Any, x: Any, out: Any) -> Any:
+    xp.negative(xp.absolute(x, out=out), out=out)
+    xp.log1p(xp.exp(out, out=out), out=out)
     return xp.add(out, xp.maximum(x, 0), out=out)
 
 
@@ -234,10 +248,10 @@ softplus = elementwise(
 )
 
 
-def _logit_cross_entropy(xp: Any, z: Any, t: Any, out: Any = None) -> Any:
-    out = xp.absolute(z, out=out)
-    out = xp.exp(xp.negative(out, out=out), out=out)
-    out = xp.log1p(out, out=out)
+@_in_steps
+def _logit_cross_entropy(xp: Any, z: Any, t: Any, out: Any) -> Any:
+    xp.negative(xp.absolute(z, out=out), out=out)
+    xp.log1p(xp.exp(out, out=out), out=out)
     # The parenthesis is exactly 0 where the logit agrees with a target of 0 or 1, so the small
     # loss there keeps its accuracy.
     return xp.add(out, xp.subtract(xp.maximum(z, 0), xp.multiply(z, t)), out=out)

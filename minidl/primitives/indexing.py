@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy
 
+from minidl import devices
 from minidl.primitives.primitive import Primitive
 
 
@@ -71,6 +72,12 @@ def index_by_key(x: Any, key: tuple, positions: tuple) -> Any:
     return gather_(x, *positions, key=key) if positions else slice_(x, key=key)
 
 
+def _literal(positions: Any, device: str) -> devices.Array:
+    """Return positions written as a list: like numbers, they have no device of their own."""
+    array = numpy.asarray(positions)
+    return devices.to_device(array if array.size else array.astype(numpy.int64), device)
+
+
 def index(x: Any, key: Any) -> Any:
     """Return ``x[key]`` with NumPy's meaning: integers, slices, None, ..., and arrays of positions.
 
@@ -84,7 +91,7 @@ def index(x: Any, key: Any) -> Any:
         elif isinstance(part, (int, numpy.integer)) and not isinstance(part, bool):
             prepared.append(int(part))
         else:
-            array = part if hasattr(part, "dtype") else numpy.asarray(part, int if part == [] else None)
+            array = part if hasattr(part, "dtype") else _literal(part, x.device)
             if array.dtype.kind not in "iub":
                 raise TypeError(
                     f"an index is made of integers, slices, None, ... or bool masks, got {part!r}"

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from minidl.tensor import Tensor, apply, as_tensors
+from minidl.tensor import Tensor, apply, as_tensors, promoted
 
 Rule = Callable[..., Any]
 
@@ -70,7 +70,10 @@ class Primitive:
 
     def __call__(self, *inputs: Any, **attributes: Any) -> Tensor:
         """Return the result for Tensors, or what becomes Tensors; see tensor.apply()."""
-        return apply(self, as_tensors(inputs, self.floating), attributes)
+        tensors = as_tensors(inputs)
+        if self.kind == "elementwise" or self.floating:
+            tensors = promoted(tensors, self.floating)
+        return apply(self, tensors, attributes)
 
     def __repr__(self) -> str:
         return f"<primitive {self.name}>"

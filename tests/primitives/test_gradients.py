@@ -1,0 +1,222 @@
+"""Every primitive: gradients of first and second order, destinations, and what may be overwritten.
+
+The tests run over the table of primitives. An elementwise primitive joins by being declared; any
+other needs an entry in CASES, and test_every_primitive_has_a_case says so.
+"""
+
+import numpy
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import minidl as dl
+from minidl.checks import check_gradients
+from minidl.primitives.indexing import SLOT
+from minidl.primitives.primitive import PRIMITIVES
+
+BUILT_IN = dict(PRIMITIVES)  # without those that other tests declare
+SHAPES = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)
+FILLED = hnp.array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=3)
+
+
+@st.composite
+def values(draw, shape, domain=(-2.0, 2.0), stream=0):
+    """Float64 numbers in a domain, of contiguous or strided memory; never at a kink, never equal."""
+    rng = numpy.random.default_rng((draw(st.integers(0, 2**32 - 1)), stream))
+    if shape and draw(st.booleans()):
+        return rng.uniform(*domain, (*shape[:-1], 2 * shape[-1]))[..., ::-2]
+    return rng.uniform(*domain, shape)
+
+
+def some_axes(draw, ndim, at_least=0):
+    return tuple(sorted(draw(st.sets(st.integers(0, ndim - 1), min_size=at_least)))) if ndim else ()
+
+
+@st.composite
+def broadcasting(draw, primitive):
+    """Inputs of different shapes that NumPy broadcasts to one."""
+    count = len(primitive.gradients)
+    shapes = draw(hnp.mutually_broadcastable_shapes(num_shapes=count, max_dims=3, min_side=0, max_side=3))
+    inputs = [draw(values(shape, primitive.domain, i)) for i, shape in enumerate(shapes.input_shapes)]
+    return inputs, {}
+
+
+@st.composite
+def with_condition(draw, primitive):
+    (condition, a, b), attributes = draw(broadcasting(primitive))
+    return [condition > 0, a, b], attributes
+
+
+@st.composite
+def one_input(draw, primitive, shapes=SHAPES, **attributes):
+    return [draw(values(draw(shapes), primitive.domain))], attributes
+
+
+@st.composite
+def reducing(draw, primitive, shapes=SHAPES, keepdims=True):
+    x = draw(values(draw(shapes)))
+    attributes = {"axis": some_axes(draw, x.ndim)}
+    return [x], attributes | ({"keepdims": draw(st.booleans())} if keepdims else {})
+
+
+@st.composite
+def reshaping(draw, primitive):
+    x = draw(values(draw(SHAPES)))
+    return [x], {"shape": draw(st.sampled_from([(x.size,), (1, x.size), (*x.shape, 1)]))}
+
+
+@st.composite
+def transposing(draw, primitive):
+    x = draw(values(draw(SHAPES)))
+    return [x], {"axes": tuple(draw(st.permutations(range(x.ndim))))}
+
+
+@st.composite
+def broadcasting_to(draw, primitive):
+    shapes = draw(hnp.mutually_broadcastable_shapes(num_shapes=1, base_shape=draw(SHAPES)))
+    return [draw(values(shapes.input_shapes[0]))], {"shape": shapes.result_shape}
+
+
+@st.composite
+def concatenating(draw, primitive):
+    shape, lengths = draw(FILLED), draw(st.lists(st.integers(0, 3), min_size=1, max_size=3))
+    axis = draw(st.integers(0, len(shape) - 1))
+    parts = [draw(values((*shape[:axis], length, *shape[axis + 1 :]))) for length in lengths]
+    return parts, {"axis": axis}
+
+
+@st.composite
+def padding(draw, primitive):
+    x = draw(values(draw(SHAPES)))
+    widths = tuple(draw(st.tuples(st.integers(0, 2), st.integers(0, 2))) for _ in x.shape)
+    return [x], {"widths": widths, "value": 0.5}
+
+
+@st.composite
+def multiplying(draw, primitive):
+    stacks = draw(hnp.mutually_broadcastable_shapes(num_shapes=2, max_dims=2, min_side=0, max_side=2))
+    n, k, m = draw(st.tuples(*[st.integers(0, 3)] * 3))
+    left, right = stacks.input_shapes
+    return [draw(values((*left, n, k))), draw(values((*right, k, m)))], {}
+
+
+@st.composite
+def slicing(draw, primitive):
+    x = draw(values(draw(FILLED)))
+    key = draw(hnp.basic_indices(x.shape, allow_newaxis=True))
+    return [x], {"key": key if isinstance(key, tuple) else (key,)}
+
+
+@st.composite
+def gathering(draw, primitive):
+    x = draw(values(draw(FILLED)))
+    where = draw(hnp.arrays(numpy.int64, draw(SHAPES), elements=st.integers(-len(x), len(x) - 1)))
+    rest = (slice(None),) if x.ndim > 1 and draw(st.booleans()) else ()
+    return [x, where], {"key": (SLOT, *rest)}
+
+
+@st.composite
+def scattering(draw, primitive):
+    (x, where), attributes = draw(gathering(primitive))
+    g = draw(values(x[where].shape))
+    return [g, where], attributes | {"shape": x.shape}
+
+
+CASES = {
+    "where": with_condition,
+    "clip": lambda p: one_input(p, low=-1.0, high=0.7),
+    "cast": lambda p: one_input(p, dtype=numpy.dtype("float64")),
+    "sum": reducing,
+    "max": lambda p: reducing(p, FILLED),
+    "logsumexp": lambda p: reducing(p, FILLED),
+    "softmax": lambda p: reducing(p, FILLED, keepdims=False),
+    "argmax": lambda p: one_input(p, FILLED, axis=0),
+    "reshape": reshaping,
+    "transpose": transposing,
+    "broadcast_to": broadcasting_to,
+    "detach": one_input,
+    "concatenate": concatenating,
+    "pad": padding,
+    "matmul": multiplying,
+    "slice": slicing,
+    "gather": gathering,
+    "scatter_add": scattering,
+    "random_uniform": lambda p: one_input(p, generator=dl.Generator(0)),
+    "random_normal": lambda p: one_input(p, generator=dl.Generator(0)),
+}
+WITHOUT_RESULT = {"assign"}
+
+
+def case(primitive):
+    elementwise = broadcasting if primitive.kind == "elementwise" else None
+    return CASES.get(primitive.name, elementwise)(primitive)
+
+
+def primitives(*exclude, **wanted):
+    chosen = [
+        p
+        for name, p in BUILT_IN.items()
+        if name not in WITHOUT_RESULT | set(exclude) and all(getattr(p, k) == v for k, v in wanted.items())
+    ]
+    return pytest.mark.parametrize("primitive", chosen, ids=lambda p: p.name)
+
+
+def test_every_primitive_has_a_case():
+    covered = CASES.keys() | WITHOUT_RESULT
+    elementwise = {name for name, p in BUILT_IN.items() if p.kind == "elementwise"}
+    assert BUILT_IN.keys() == covered | elementwise, "a new primitive needs an entry in CASES"
+
+
+@primitives(differentiable=True)
+@given(data=st.data())
+def test_gradients_of_first_and_second_order(primitive, data):
+    inputs, attributes = data.draw(case(primitive))
+    check_gradients(lambda *xs: primitive(*xs, **attributes), *inputs, order=2)
+
+
+@primitives(differentiable=False)
+@given(data=st.data())
+def test_no_gradient_is_claimed_where_there_is_none(primitive, data):
+    inputs, attributes = data.draw(case(primitive))
+    out = primitive(*(dl.tensor(x, requires_grad=x.dtype.kind == "f") for x in inputs), **attributes)
+    assert not out.requires_grad
+
+
+@primitives("random_uniform", "random_normal", "detach")
+@given(data=st.data())
+def test_destination_is_filled_with_the_same_result(primitive, data):
+    inputs, attributes = data.draw(case(primitive))
+    expected = numpy.asarray(primitive.forward(numpy, *inputs, **attributes))
+    before = [x.copy() for x in inputs]
+    out = numpy.full(expected.shape, 77, expected.dtype)
+    with numpy.errstate(all="ignore"):
+        result = primitive.forward(numpy, *inputs, out=out, **attributes)
+    assert result is out
+    numpy.testing.assert_array_equal(out, expected)
+    for x, y in zip(inputs, before, strict=True):
+        numpy.testing.assert_array_equal(x, y)
+
+
+@primitives(kind="elementwise")
+@given(data=st.data())
+def test_result_may_take_the_place_of_the_inputs_it_overwrites(primitive, data):
+    inputs, attributes = data.draw(case(primitive))
+    inputs = [numpy.array(x) for x in numpy.broadcast_arrays(*inputs)]
+    expected = primitive.forward(numpy, *inputs, **attributes)
+    overwritten = range(len(inputs)) if primitive.overwrites is None else primitive.overwrites
+    for index in overwritten:
+        if inputs[index].dtype == expected.dtype:
+            copies = [x.copy() for x in inputs]
+            primitive.forward(numpy, *copies, out=copies[index], **attributes)
+            numpy.testing.assert_array_equal(copies[index], expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@primitives("cast")
+@given(data=st.data())
+def test_dtype_of_the_inputs_is_kept(primitive, dtype, data):
+    inputs, attributes = data.draw(case(primitive))
+    inputs = [x.astype(dtype) if x.dtype.kind == "f" else x for x in inputs]
+    out = primitive(*inputs, **attributes)
+    assert out.dtype.kind != "f" or out.dtype == dtype

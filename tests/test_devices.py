@@ -1,0 +1,103 @@
+import subprocess
+import sys
+
+import numpy
+import pytest
+
+import minidl as dl
+from minidl import devices
+
+
+def test_unknown_devices_are_refused():
+    for name in ("tpu", "gpu:x", "GPU", "cpu:1", "", None, 0):
+        with pytest.raises(devices.DeviceError, match="unknown device"):
+            dl.ones(3).to(name)
+
+
+def test_without_a_gpu_the_error_says_what_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(
+        devices.DeviceError, match=r"'gpu' is not available: CuPy is not installed; install it"
+    ):
+        dl.ones(3).to("gpu")
+    assert devices.resolve("auto") == "cpu"
+
+
+def test_without_a_driver_the_error_says_so(strict_gpu, monkeypatch):
+    monkeypatch.setattr(strict_gpu.cuda, "is_available", lambda: False)
+    with pytest.raises(devices.DeviceError, match="no CUDA driver"):
+        dl.tensor([1.0], device="gpu")
+    assert devices.resolve("auto") == "cpu"
+
+
+def test_there_and_back(strict_gpu):
+    x = dl.tensor([1.0, 2.0], device="gpu")
+    assert x.device == "gpu:0"
+    assert devices.resolve("auto") == "gpu:0"
+    assert x.to("gpu:0") is x
+    assert x.to("cpu").device == "cpu"
+    numpy.testing.assert_array_equal(x.numpy(), [1, 2])
+    assert repr(x) == "tensor([1., 2.], device=gpu:0)"
+    with pytest.raises(devices.DeviceError, match=r"'gpu:3' does not exist: this machine has 1 GPU"):
+        x.to("gpu:3")
+
+
+def test_mixing_devices_names_both(strict_gpu):
+    with pytest.raises(devices.DeviceError, match="add got Tensors on gpu:0 and cpu"):
+        dl.tensor([1.0], device="gpu") + dl.ones(1)
+    with pytest.raises(devices.DeviceError, match="assign got Tensors on cpu and gpu:0"):
+        dl.ones(1).assign(dl.tensor([1.0], device="gpu"))
+
+
+def test_nothing_moves_implicitly(strict_gpu):
+    with pytest.raises(TypeError, match="not converted implicitly"):
+        numpy.asarray(dl.tensor([1.0], device="gpu"))
+
+
+def test_the_stand_in_refuses_what_cupy_refuses(strict_gpu):
+    x = dl.tensor([1.0, 2.0], device="gpu").data
+    with pytest.raises(TypeError, match="Unsupported type"):
+        strict_gpu.add(x, numpy.ones(2))
+    with pytest.raises(TypeError, match="Implicit conversion"):
+        numpy.asarray(x)
+    with pytest.raises(TypeError):
+        numpy.ones(2) + x
+
+
+def test_every_operation_runs_on_device_arrays(strict_gpu, rng):
+    """The expressions and their gradients agree with the CPU's, on arrays that refuse NumPy."""
+    values = rng.uniform(0.5, 1.5, (2, 4))
+
+    def expression(x):
+        y = dl.exp(x) * 2 + dl.log(x) / x - dl.sqrt(x) ** 1.5 + dl.tanh(x) * dl.sigmoid(x) - dl.softplus(x)
+        y = y + dl.where(x > 1, x, 0.5) + dl.maximum(x, 1.0) + dl.clip(x, 0.6, 1.2) + abs(-x) + dl.relu(x - 1)
+        y = y + dl.softmax(x) + dl.logsumexp(x, axis=0) + x.max(axis=1, keepdims=True) + x.var(axis=0)
+        z = dl.concatenate([y, dl.pad(y[:, 1:], ((0, 0), (1, 0)))], axis=0) @ dl.stack([x[0], x[1]], axis=1)
+        return (z[[0, 0, 1]].T.reshape(-1) * 0.1).sum() + x[x > 1].mean() + dl.sin(x).sum() * dl.cos(x).mean()
+
+    results = {}
+    for device in ("cpu", "gpu"):
+        x = dl.tensor(values, device=device, requires_grad=True)
+        y = expression(x)
+        first = dl.grad(y, x, create_graph=True)
+        (first * first).sum().backward()
+        assert x.grad.device == devices.resolve(device)
+        results[device] = [y.numpy(), first.numpy(), x.grad.numpy()]
+    for ours, theirs in zip(results["gpu"], results["cpu"], strict=True):
+        numpy.testing.assert_allclose(ours, theirs, rtol=1e-12)
+
+
+def test_random_numbers_follow_the_seed_on_the_device(strict_gpu):
+    draws = []
+    for _ in range(2):
+        layer = dl.Dropout(0.5, seed=3)
+        x = dl.tensor(numpy.ones((4, 4)), device="gpu")
+        draws.append([layer(x).numpy(), layer(x).numpy()])
+    numpy.testing.assert_array_equal(draws[0], draws[1])
+    assert (draws[0][0] != draws[0][1]).any()
+
+
+def test_importing_minidl_imports_neither_cupy_nor_anything_heavy():
+    program = "import sys, minidl; print(*[m for m in ('cupy', 'matplotlib', 'scipy', 'tqdm', 'torch') if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == ""

@@ -1,0 +1,219 @@
+import copy
+
+import numpy
+import pytest
+
+import minidl as dl
+
+
+def test_python_numbers_become_float32_and_arrays_keep_their_dtype():
+    assert dl.tensor([1.0, 2.0]).dtype == numpy.float32
+    assert dl.tensor([1, 2]).dtype == numpy.int64
+    assert dl.tensor(numpy.ones(2)).dtype == numpy.float64
+    assert dl.tensor([1, 2], dtype="float32").dtype == numpy.float32
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("number", [2, 2.5, True, numpy.float64(2.5), numpy.int64(2), numpy.float32(2.5)])
+def test_numbers_take_the_dtype_of_the_tensor(dtype, number):
+    x = dl.tensor([1.0, 2.0], dtype=dtype)
+    for result in (x * number, number * x, x + number, number - x, x / number, number / x, x**number):
+        assert result.dtype == dtype
+    assert (dl.tensor([1, 2]) * 2).dtype == numpy.int64
+    assert (dl.tensor([1, 2]) * 2.5).dtype == numpy.float32
+
+
+def test_integers_divide_and_exponentiate_as_float32():
+    x = dl.tensor([1, 2, 4])
+    assert (x / 2).dtype == numpy.float32
+    numpy.testing.assert_array_equal((x / 2).numpy(), [0.5, 1, 2])
+    numpy.testing.assert_allclose(dl.exp(x).numpy(), numpy.exp([1, 2, 4]), rtol=1e-6)
+
+
+def test_numpy_arrays_leave_operators_to_tensors():
+    array = numpy.array([1.0, 2.0], "float32")
+    x = dl.tensor([3.0, 4.0])
+    for result in (array + x, array * x, array - x, array / x, array @ x):
+        assert isinstance(result, dl.Tensor)
+    with pytest.raises(TypeError):
+        numpy.exp(x)
+
+
+def test_data_are_copied_in_and_out():
+    array = numpy.ones(3)
+    x = dl.tensor(array)
+    array[0] = 7
+    x.numpy()[1] = 7
+    numpy.testing.assert_array_equal(x.numpy(), [1, 1, 1])
+
+
+def test_operators_agree_with_numpy(rng):
+    a, b = rng.uniform(0.5, 2, (2, 3, 4))
+    x, y = dl.tensor(a), dl.tensor(b)
+    pairs = [
+        (x + y, a + b),
+        (x - y, a - b),
+        (x * y, a * b),
+        (x / y, a / b),
+        (x**y, a**b),
+        (2**x, 2**a),
+        (x**2, a**2),
+        (-x, -a),
+        (abs(-x), a),
+        (x @ y.T, a @ b.T),
+        (x < y, a < b),
+        (x <= y, a <= b),
+        (x > y, a > b),
+        (x >= y, a >= b),
+        (x == y, a == b),
+        (x != y, a != b),
+        (x.sum(axis=0), a.sum(axis=0)),
+        (x.mean(axis=(0, 1)), a.mean(axis=(0, 1))),
+        (x.max(axis=-1, keepdims=True), a.max(axis=-1, keepdims=True)),
+        (x.min(), a.min()),
+        (x.var(axis=0, ddof=1), a.var(axis=0, ddof=1)),
+        (x.std(), a.std()),
+        (x.argmax(axis=0), a.argmax(axis=0)),
+        (x.reshape(2, -1), a.reshape(2, -1)),
+        (x.flatten(), a.ravel()),
+        (x.clip(0.7, 1.1), a.clip(0.7, 1.1)),
+        (x.T, a.T),
+        (x[1:, ::-1], a[1:, ::-1]),
+        (x[a > 1], a[a > 1]),
+        (x[dl.tensor(a > 1)], a[a > 1]),
+        (x[[0, 0, 2]], a[[0, 0, 2]]),
+        (x[numpy.array([0, 2]), 1], a[numpy.array([0, 2]), 1]),
+        (x[..., None, 0], a[..., None, 0]),
+        (dl.stack([x, y], axis=1), numpy.stack([a, b], axis=1)),
+        (dl.concatenate([x, y], axis=-1), numpy.concatenate([a, b], axis=-1)),
+        (dl.pad(x, 1, value=3), numpy.pad(a, 1, constant_values=3)),
+        (dl.where(x > y, x, 0), numpy.where(a > b, a, 0)),
+        (dl.maximum(x, 1), numpy.maximum(a, 1)),
+        (dl.softplus(x), numpy.log1p(numpy.exp(a))),
+        (dl.swapaxes(x, 0, 1), a.swapaxes(0, 1)),
+        (dl.expand_dims(x, -1), a[..., None]),
+        (dl.squeeze(x[:1]), a[0]),
+        (dl.softmax(x), numpy.exp(a) / numpy.exp(a).sum(-1, keepdims=True)),
+        (dl.logsumexp(x, axis=0), numpy.log(numpy.exp(a).sum(0))),
+    ]
+    for i, (ours, theirs) in enumerate(pairs):
+        numpy.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-12, err_msg=f"pair {i}")
+        assert ours.dtype == theirs.dtype
+
+
+@pytest.mark.parametrize(("left", "right"), [((3,), (3,)), ((2, 3), (3,)), ((3,), (3, 2)), ((4, 2, 3), (3,))])
+def test_matmul_takes_vectors_as_numpy_does(left, right, rng):
+    a, b = rng.normal(size=left), rng.normal(size=right)
+    numpy.testing.assert_allclose((dl.tensor(a) @ dl.tensor(b)).numpy(), a @ b)
+
+
+def test_softmax_family_does_not_overflow():
+    x = dl.tensor([1000.0, 0.0, -1000.0], requires_grad=True)
+    numpy.testing.assert_array_equal(dl.softmax(x).numpy(), [1, 0, 0])
+    assert dl.logsumexp(x).item() == 1000
+    assert dl.softplus(x).numpy().tolist() == [1000, numpy.float32(numpy.log(2)), 0]
+    assert dl.sigmoid(x).numpy().tolist() == [1, 0.5, 0]
+    dl.sigmoid(x).sum().backward()
+    assert numpy.isfinite(x.grad.numpy()).all()
+    assert dl.logsumexp(dl.tensor([-numpy.inf, -numpy.inf]).astype("float64")[:0].reshape(0, 1), 1).shape == (
+        0,
+    )
+
+
+def test_small_probabilities_keep_their_relative_accuracy():
+    z = numpy.array([-80.0, -40.0, -20.0, -5.0])
+    numpy.testing.assert_allclose(
+        dl.sigmoid(dl.tensor(z, "float32")).numpy(), numpy.exp(z) / (1 + numpy.exp(z)), 2e-6
+    )
+
+
+def test_negative_zero_is_not_taken_for_zero():
+    zeros = dl.tensor([1.0]) * 0.0
+    assert numpy.signbit((dl.tensor([1.0]) * -0.0).numpy()).all()
+    assert not numpy.signbit(zeros.numpy()).any()
+
+
+def test_assign_writes_in_place_and_keeps_shape_and_dtype():
+    p = dl.Parameter([1.0, 2.0])
+    array = p.data
+    p.assign(numpy.array([3.0, 4.0]))
+    assert p.data is array
+    assert p.dtype == numpy.float32
+    numpy.testing.assert_array_equal(p.numpy(), [3, 4])
+    with pytest.raises(ValueError, match=r"shape \(3,\) does not fit .* shape \(2,\)"):
+        p.assign([1.0, 2.0, 3.0])
+    with pytest.raises(RuntimeError, match="not for a result of 'multiply'"):
+        (p * 2).assign([1.0, 2.0])
+
+
+def test_deepcopy_keeps_what_a_parameter_is():
+    p = dl.Parameter(dl.ones((2, 2)), learning_rate_factor=0.5, l2_factor=3)
+    first, second = copy.deepcopy([p, p])
+    assert first is second
+    assert first is not p
+    assert (first.learning_rate_factor, first.l2_factor, first.requires_grad) == (0.5, 3, True)
+    first.assign(dl.zeros((2, 2)))
+    assert p.numpy().all()
+
+
+def test_regularisation_is_for_weights_by_default():
+    assert dl.Parameter(dl.ones((2, 2))).l2_factor == 1
+    assert dl.Parameter(dl.ones(2)).l2_factor == 0
+    assert dl.Parameter([1, 2]).dtype == numpy.float32
+
+
+def test_identity_is_what_tells_tensors_apart():
+    x, y = dl.ones(3), dl.ones(3)
+    assert len({x: 1, y: 2}) == 2
+    assert (x == y).numpy().all()
+
+
+@pytest.mark.parametrize(
+    ("action", "error", "message"),
+    [
+        (lambda: dl.tensor("text"), TypeError, "a Tensor holds numbers"),
+        (lambda: dl.tensor([1, 2], requires_grad=True), TypeError, "only floating-point"),
+        (lambda: dl.ones(3) + dl.ones(4), ValueError, r"add cannot take inputs of shape \(3,\) and \(4,\)"),
+        (lambda: dl.ones((2, 3)) @ dl.ones((2, 3)), ValueError, r"matmul.*\(2, 3\).*differ"),
+        (lambda: dl.ones(()) @ dl.ones(3), ValueError, "matmul needs at least one axis"),
+        (lambda: dl.ones((2, 3)).sum(axis=2), ValueError, "sum: axis 2 does not exist"),
+        (lambda: dl.ones((2, 3)).sum(axis=(0, -2)), ValueError, "sum: an axis stands twice"),
+        (lambda: dl.ones((2, 3)).reshape(4, -1), ValueError, "reshape: 6 elements"),
+        (lambda: dl.ones((2, 3)).transpose(0, 0), ValueError, "transpose: axes"),
+        (lambda: dl.ones((0, 3)).max(), ValueError, "max of no elements"),
+        (lambda: dl.ones(3)["a"], TypeError, "an index is made of"),
+        (lambda: dl.ones(3).item(), ValueError, "one element"),
+        (lambda: bool(dl.ones(3)), ValueError, "ambiguous"),
+        (lambda: len(dl.ones(())), TypeError, "no length"),
+        (lambda: dl.concatenate([]), ValueError, "at least one"),
+        (lambda: dl.clip(dl.ones(3), 2, 1), ValueError, "low <= high"),
+        (lambda: dl.squeeze(dl.ones((2, 3)), 1), ValueError, "has length 3, not 1"),
+        (lambda: dl.pad(dl.ones((2, 3)), ((1, 1),)), ValueError, "a pair of widths"),
+    ],
+)
+def test_bad_input_is_refused_with_a_clear_error(action, error, message):
+    with pytest.raises(error, match=message):
+        action()
+
+
+def test_creation_functions():
+    numpy.testing.assert_array_equal(dl.arange(3).numpy(), [0, 1, 2])
+    numpy.testing.assert_array_equal(dl.arange(0, 1, 0.5).numpy(), [0, 0.5])
+    numpy.testing.assert_array_equal(dl.full((2,), 3.0).numpy(), [3, 3])
+    assert dl.zeros_like(dl.ones((2, 3), "float64")).dtype == numpy.float64
+    assert dl.ones_like(dl.zeros((0, 3))).shape == (0, 3)
+
+
+def test_a_tensor_prints_its_values_and_what_is_special_about_it():
+    assert repr(dl.tensor([1.0, 2.0])) == "tensor([1., 2.])"
+    assert repr(dl.tensor([1, 2])) == "tensor([1, 2], dtype=int64)"
+    assert repr(dl.Parameter([1.0])) == "parameter([1.], requires_grad=True)"
+    assert repr(dl.Parameter([1.0]) * 2) == "tensor([2.], made by multiply)"
+
+
+def test_iteration_and_conversion():
+    assert [x.item() for x in dl.tensor([1.0, 2.0])] == [1, 2]
+    assert float(dl.tensor(2.5)) == 2.5
+    assert [10, 20, 30][dl.tensor(1)] == 20
+    numpy.testing.assert_array_equal(numpy.asarray(dl.tensor([1.0, 2.0])), [1, 2])
+    assert dl.tensor([[1, 2]]).tolist() == [[1, 2]]
