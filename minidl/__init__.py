@@ -58,6 +58,7 @@ from minidl.primitives.shape import (
     swapaxes,
     transpose,
 )
+from minidl.program.compile import compile
 from minidl.tensor import Parameter, Tensor, apply, tensor
 
 __all__ = [
@@ -89,6 +90,7 @@ __all__ = [
     "binary_cross_entropy_with_logits",
     "broadcast_to",
     "clip",
+    "compile",
     "concatenate",
     "cos",
     "data",

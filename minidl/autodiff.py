@@ -117,6 +117,9 @@ def _walk(
     output: Tensor, seed: Tensor, is_target: Callable[[Tensor], bool], create_graph: bool, retain_graph: bool
 ) -> list[tuple[Tensor, Tensor]]:
     """Return each target that output depends on, with its complete gradient."""
+    if mode.recorder is not None and mode.recorder.current_phase != "backward":
+        with mode.recorder.phase("backward"):
+            return _walk(output, seed, is_target, create_graph, retain_graph)
     tape = _tape(output, is_target)
     on_tape = {id(x) for x in tape}
     pending = {id(output): seed}

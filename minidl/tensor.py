@@ -187,7 +187,7 @@ class Tensor:
             value = value.detach().astype(self.dtype)
         xp = devices.common_module([self.data, value.data], "assign")
         indexing.assign_.forward(xp, self.data, value.data)
-        self.assigned = next(_clock)
+        touch(self)
         if mode.recorder is not None:
             mode.recorder.record(indexing.assign_, (self, value), {}, self)
 
@@ -419,6 +419,11 @@ def apply(primitive: Primitive, inputs: tuple[Tensor, ...], attributes: dict[str
     if mode.recorder is not None:
         mode.recorder.record(primitive, inputs, attributes, out)
     return out
+
+
+def touch(x: Tensor) -> None:
+    """Note that the array of a Tensor has been written, as assign() does."""
+    x.assigned = next(_clock)
 
 
 def as_tensors(values: Sequence[Any]) -> tuple[Tensor, ...]:

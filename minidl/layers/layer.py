@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy
 
 from minidl import devices
+from minidl.autodiff import mode
 from minidl.layers import weights
 from minidl.tensor import Parameter, Tensor, as_tensors
 
@@ -41,6 +42,8 @@ class Layer:
 
     def __call__(self, *inputs: Any) -> Any:
         """Return forward() of the inputs; NumPy arrays among them become Tensors."""
+        if mode.recorder is not None:
+            mode.recorder.guard(self, "training")
         return self.forward(*(as_tensors((x,))[0] if isinstance(x, numpy.ndarray) else x for x in inputs))
 
     # --- what it holds ----------------------------------------------------------------------------

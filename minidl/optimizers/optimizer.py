@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy
 
-from minidl.autodiff import no_grad
+from minidl.autodiff import mode, no_grad
 from minidl.creation import full
 from minidl.primitives.elementwise import clip, minimum, sqrt
 from minidl.tensor import Parameter, Tensor
@@ -102,6 +102,14 @@ class Optimizer:
         RuntimeError
             No Parameter has a gradient: backward() was not called.
         """
+        if mode.recorder is None:
+            self._step()
+        else:
+            mode.recorder.guard(self)
+            with mode.recorder.phase("update"):
+                self._step()
+
+    def _step(self) -> None:
         chosen = [
             (parameter, state)
             for parameter, state in zip(self.parameters, self.states, strict=True)

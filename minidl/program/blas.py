@@ -1,0 +1,113 @@
+"""Matrix products through the BLAS that NumPy brought along, with an accumulating form and a thread count.
+
+NumPy's matmul neither adds to its destination (beta = 1) nor says how many threads to use. Both are
+a C call away: threadpoolctl finds the library, ctypes calls it. Where there is no such library,
+NumPy's matmul serves instead.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+import numpy
+
+_ROW_MAJOR, _AS_IS, _TRANSPOSED = 101, 111, 112
+_LETTER = {numpy.dtype("float32"): "s", numpy.dtype("float64"): "d"}
+_REAL = {"s": ctypes.c_float, "d": ctypes.c_double}
+
+
+class Blas:
+    """One OpenBLAS library: its gemm for float32 and float64, and its number of threads."""
+
+    def __init__(self, path: str):
+        library = ctypes.CDLL(path)
+        for prefix, suffix, integer in (
+            ("scipy_", "64_", ctypes.c_int64),
+            ("", "64_", ctypes.c_int64),
+            ("scipy_", "", ctypes.c_int),
+            ("", "", ctypes.c_int),
+        ):
+            if hasattr(library, f"{prefix}cblas_sgemm{suffix}"):
+                self.integer: Any = integer
+                self.functions = {
+                    letter: getattr(library, f"{prefix}cblas_{letter}gemm{suffix}") for letter in "sd"
+                }
+                self.set_threads = getattr(library, f"{prefix}openblas_set_num_threads{suffix}")
+                self.get_threads = getattr(library, f"{prefix}openblas_get_num_threads{suffix}")
+                return
+        raise OSError(f"{path} has no cblas_sgemm")
+
+    def gemm(self, a: numpy.ndarray, b: numpy.ndarray, out: numpy.ndarray, add: bool) -> Callable[[], Any]:
+        """Return a call that computes ``out = a @ b``, or ``out += a @ b``, for matrices in these places."""
+        letter, real, integer = _LETTER[out.dtype], _REAL[_LETTER[out.dtype]], self.integer
+        (transpose_a, stride_a), (transpose_b, stride_b) = _layout(a), _layout(b)
+        arguments = (
+            ctypes.c_int(_ROW_MAJOR),
+            ctypes.c_int(transpose_a),
+            ctypes.c_int(transpose_b),
+            integer(a.shape[0]),
+            integer(b.shape[1]),
+            integer(a.shape[1]),
+            real(1.0),
+            ctypes.c_void_p(a.ctypes.data),
+            integer(stride_a),
+            ctypes.c_void_p(b.ctypes.data),
+            integer(stride_b),
+            real(1.0 if add else 0.0),
+            ctypes.c_void_p(out.ctypes.data),
+            integer(_layout(out)[1]),
+        )
+        return partial(self.functions[letter], *arguments)
+
+
+def _layout(matrix: numpy.ndarray) -> tuple[int, int]:
+    """Return how BLAS sees a matrix: transposed or not, and the distance between its rows."""
+    row, column = (stride // matrix.itemsize for stride in matrix.strides)
+    rows, columns = matrix.shape
+    if column == 1 and (row >= max(columns, 1) or rows <= 1):
+        return _AS_IS, max(row, columns, 1)
+    return _TRANSPOSED, max(column, rows, 1)
+
+
+def blas_takes(matrix: numpy.ndarray) -> bool:
+    """Say whether a matrix has a dtype and memory layout that gemm takes without a copy."""
+    if matrix.dtype not in _LETTER or matrix.ndim != 2 or matrix.size == 0:
+        return False
+    row, column = (stride // matrix.itemsize for stride in matrix.strides)
+    if any(stride % matrix.itemsize for stride in matrix.strides) or row < 1 or column < 1:
+        return False
+    return (column == 1 and row >= matrix.shape[1]) or (row == 1 and column >= matrix.shape[0])
+
+
+@cache
+def numpys_blas() -> Blas | None:
+    """Return the OpenBLAS library that NumPy uses, or None if it uses another BLAS."""
+    from threadpoolctl import threadpool_info
+
+    libraries = [info for info in threadpool_info() if info["internal_api"] == "openblas"]
+    libraries.sort(key=lambda info: "numpy" not in info["filepath"])  # SciPy brings one of its own
+    for info in libraries:
+        try:
+            return Blas(info["filepath"])
+        except (OSError, AttributeError):
+            continue
+    return None
+
+
+def matmul_call(a: numpy.ndarray, b: numpy.ndarray, out: numpy.ndarray, add: bool) -> Callable[[], Any]:
+    """Return a call that computes ``out = a @ b``, or with ``add`` ``out += a @ b``."""
+    blas = numpys_blas()
+    if blas is not None and a.dtype == b.dtype == out.dtype and all(map(blas_takes, (a, b, out))):
+        if out.strides[1] == out.itemsize:
+            return blas.gemm(a, b, out, add)
+        return blas.gemm(b.T, a.T, out.T, add)
+    if add:
+        return partial(_matmul_and_add, a, b, out)
+    return partial(numpy.matmul, a, b, out)
+
+
+def _matmul_and_add(a: numpy.ndarray, b: numpy.ndarray, out: numpy.ndarray) -> None:
+    out += a @ b

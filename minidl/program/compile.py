@@ -1,0 +1,235 @@
+"""compile(): what the user calls. Records a function on its first call, replays it on the next."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy
+
+from minidl import devices
+from minidl.autodiff import mode
+from minidl.program.numpy_executor import NumpyExecutor
+from minidl.program.passes.pipeline import optimize
+from minidl.program.plain_executor import PlainExecutor
+from minidl.program.program import Program, Value
+from minidl.program.recorder import Recorder, RecordingError
+from minidl.tensor import Tensor, touch
+
+
+def compile(
+    function: Callable[..., Any] | None = None,
+    *,
+    verify: bool = False,
+    threads: int | None = None,
+    poison: bool = False,
+) -> Any:
+    """Turn a function of Tensors into one that records itself once and is then replayed.
+
+    The first call runs the function as it is, and records every operation: forward, backward,
+    optimizer update. Later calls with arguments of the same shapes, dtypes and devices replay the
+    record: no tape, no allocation, elementwise work in cache-sized blocks on all cores. Other
+    arguments, another training mode, or changed settings of layers and optimizers record another
+    program by themselves. Use it as ``@compile`` or ``step = compile(step)``.
+
+    What a replay repeats is the Tensor operations, reading Parameters and other outside Tensors as
+    they are then, and updating them. Python code around the operations runs while recording only:
+    prints, counters and the like happen once. Gradients do not flow through a compiled function;
+    compile the whole step.
+
+    Parameters
+    ----------
+    function : takes Tensors, arrays, numbers and nested lists, tuples and dicts of them; returns
+        Tensors in such a nest, or None
+    verify : at every replay, also compute the recorded operations one by one, without any of the
+        compiler's improvements, and compare
+    threads : how many threads compute; by default one for each core this process may use
+    poison : fill every buffer with NaN before each replay, to find a step that reads what it
+        should not
+
+    Raises
+    ------
+    RecordingError
+        While recording, the function reads a value into Python (a branch, ``item()``), or does
+        something else that a replay could not repeat; the message names the line.
+    """
+    if function is None:
+        return functools.partial(compile, verify=verify, threads=threads, poison=poison)
+    return functools.wraps(function)(Compiled(function, verify, threads, poison))
+
+
+@dataclass
+class _Recording:
+    """One program of a compiled function, ready to be replayed."""
+
+    program: Program
+    original: Program
+    executor: Any
+    rebuild: Callable[[list[Any]], Any]
+    guards: list[tuple[Any, str, Any]]
+    states: list[Value]
+    updated: list[Tensor]
+    gradients: list[tuple[Tensor, Value]]
+
+    def is_valid(self) -> bool:
+        """Say whether everything the recording took for granted is still so."""
+        return all(
+            state.tensor.data is state.array
+            for state in self.states  # type: ignore[union-attr]
+        ) and all(getattr(owner, name, None) is value for owner, name, value in self.guards)
+
+
+class Compiled:
+    """A compiled function; `programs` lists what has been recorded so far."""
+
+    def __init__(self, function: Callable[..., Any], verify: bool, threads: int | None, poison: bool):
+        self.function = function
+        self.verify, self.threads, self.poison = verify, threads, poison
+        self._recordings: dict[Any, _Recording] = {}
+
+    @property
+    def programs(self) -> list[Program]:
+        """The recorded programs, one for each kind of arguments; print one to read it."""
+        return [recording.program for recording in self._recordings.values()]
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        """Replay the function, or record it if these arguments are new to it."""
+        if mode.recorder is not None:  # inside another compiled function: become part of it
+            return self.function(*arguments, **keywords)
+        leaves: list[Any] = []
+        structure = _flatten((arguments, keywords), leaves)
+        key = (structure, mode.tape)
+        recording = self._recordings.get(key)
+        if recording is None or not recording.is_valid():
+            return self._record(key, arguments, keywords, leaves)
+        return self._replay(recording, leaves)
+
+    def _record(self, key: Any, arguments: tuple, keywords: dict, leaves: list[Any]) -> Any:
+        inputs = [Tensor(_array(leaf).copy(), _requires_grad(leaf)) for leaf in leaves]
+        recorder = Recorder(inputs)
+        remaining = iter(inputs)
+        arguments, keywords = _rebuild((arguments, keywords), lambda leaf: next(remaining))
+        mode.recorder = recorder
+        try:
+            result = self.function(*arguments, **keywords)
+        finally:
+            mode.recorder = None
+        outputs: list[Any] = []
+        _flatten(result, outputs, results=True)
+        gradients = recorder.gradients()
+        original = recorder.finish([*outputs, *(x.grad for x in gradients)])
+        program = optimize(original)
+        on_cpu = all(devices.array_module(x.data) is numpy for x in recorder.kept)
+        executor = NumpyExecutor(program, self.threads) if on_cpu else PlainExecutor(program)
+        returned = [Tensor(x.data.copy()) for x in outputs]
+        filled = iter(returned)
+        answer = _rebuild(result, lambda leaf: next(filled), results=True)
+        self._recordings[key] = _Recording(
+            program,
+            original,
+            executor,
+            lambda leaves: _rebuild(result, lambda leaf: leaves.pop(0), results=True),
+            recorder.guards,
+            program.states,
+            [state.tensor for state in program.updates if state.tensor is not None],
+            list(zip(gradients, program.outputs[len(outputs) :], strict=True)),
+        )
+        for x in gradients:
+            x.grad = Tensor(x.grad.data.copy())  # type: ignore[union-attr]
+        recorder.release()
+        return answer
+
+    def _replay(self, recording: _Recording, leaves: list[Any]) -> Any:
+        program, executor = recording.program, recording.executor
+        for x, _ in recording.gradients:
+            if x.grad is not None:
+                raise RecordingError(
+                    "a Parameter still has the gradient of the last call: call optimizer.step() or "
+                    "optimizer.zero_grad() between calls of a compiled function"
+                )
+        for value, leaf in zip(program.inputs, leaves, strict=True):
+            array = _array(leaf)
+            devices.array_module(value.array).copyto(value.array, array)
+        expected = recording.original.evaluate([v.array for v in program.inputs]) if self.verify else None
+        if self.poison:
+            executor.poison()
+        executor.run()
+        for x in recording.updated:
+            touch(x)
+        results = [Tensor(executor.array(value).copy()) for value in program.outputs]
+        if expected is not None:
+            _compare(recording, results, expected)
+        for (x, _), g in zip(
+            recording.gradients, results[len(results) - len(recording.gradients) :], strict=True
+        ):
+            x.grad = g
+        return recording.rebuild(results)
+
+
+def _compare(recording: _Recording, results: list[Tensor], expected: Any) -> None:
+    outputs, updates = expected
+    pairs = [
+        (f"output {i}", x.numpy(), array) for i, (x, array) in enumerate(zip(results, outputs, strict=True))
+    ]
+    pairs += [(f"new state of shape {state.shape}", state.array, array) for state, array in updates.items()]
+    for name, replayed, plain in pairs:
+        plain, replayed = devices.to_numpy(plain), devices.to_numpy(replayed)
+        tolerance = 1e-4 if plain.dtype == numpy.float32 else 1e-9
+        if not numpy.allclose(replayed, plain, rtol=tolerance, atol=tolerance, equal_nan=True):
+            worst = numpy.abs(replayed - plain).max()
+            raise AssertionError(
+                f"verify: {name} differs between replay and plain execution by up to {worst:.3g}"
+            )
+
+
+# --- nests of arguments and results ---------------------------------------------------------------
+
+
+def _is_leaf(x: Any) -> bool:
+    return isinstance(x, (Tensor, numpy.ndarray))
+
+
+def _flatten(nest: Any, leaves: list[Any], results: bool = False) -> Any:
+    """Append the Tensors and arrays of a nest to ``leaves``; return a hashable description of it."""
+    if _is_leaf(nest):
+        leaves.append(nest)
+        array = _array(nest)
+        return (array.shape, array.dtype, devices.device_of(array), _requires_grad(nest))
+    if isinstance(nest, (list, tuple)):
+        return (type(nest).__name__, *(_flatten(item, leaves, results) for item in nest))
+    if isinstance(nest, dict):
+        return ("dict", *((key, _flatten(item, leaves, results)) for key, item in nest.items()))
+    if results and nest is not None:
+        raise RecordingError(
+            f"a compiled function returns Tensors, or nests of them, not {type(nest).__name__}"
+        )
+    try:
+        hash(nest)
+    except TypeError:
+        raise RecordingError(
+            f"a compiled function takes Tensors, arrays and hashable values, not {type(nest).__name__}"
+        ) from None
+    return (type(nest).__name__, nest)
+
+
+def _rebuild(nest: Any, replace: Callable[[Any], Any], results: bool = False) -> Any:
+    """Return the nest with each Tensor or array replaced."""
+    if _is_leaf(nest):
+        return replace(nest)
+    if isinstance(nest, tuple) and hasattr(nest, "_fields"):
+        return type(nest)(*(_rebuild(item, replace) for item in nest))
+    if isinstance(nest, (list, tuple)):
+        return type(nest)(_rebuild(item, replace) for item in nest)
+    if isinstance(nest, dict):
+        return {key: _rebuild(item, replace) for key, item in nest.items()}
+    return nest
+
+
+def _array(leaf: Any) -> Any:
+    return leaf.data if isinstance(leaf, Tensor) else leaf
+
+
+def _requires_grad(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and leaf.requires_grad

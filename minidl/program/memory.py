@@ -1,0 +1,115 @@
+"""Where results live: buffers by liveness, so that memory that is no longer read is used again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy
+
+from minidl.program.program import Program, Value
+from minidl.program.schedule import EVERYONE, Aliases, Schedule
+
+
+@dataclass
+class MemoryPlan:
+    """The arrays of all values, and how much memory the plan saves.
+
+    ``planned`` counts the bytes of the buffers, ``unplanned`` what the results would take if each
+    had its own.
+    """
+
+    arrays: dict[Value, numpy.ndarray]
+    planned: int
+    unplanned: int
+
+
+@dataclass
+class _Life:
+    """When a value is first written and last read: (phase, position), and whether always row by row."""
+
+    first: tuple[int, int]
+    last: tuple[int, int]
+    by_rows: bool = True
+
+
+def plan_memory(program: Program, schedule: Schedule, aliases: Aliases) -> MemoryPlan:
+    """Give every value an array.
+
+    A dead buffer is used again from the next phase on; within a phase only where no thread can be
+    ahead of another: with one thread, or if every thread touched just its own rows of it and will
+    do so again.
+    """
+    lives = _lives(program, schedule, aliases)
+    roots = sorted(lives, key=lambda value: lives[value].first)
+    arrays: dict[Value, numpy.ndarray] = {
+        value: value.array for value in program.values() if value.array is not None
+    }
+    free: list[tuple[Value, numpy.ndarray]] = []
+    alive: list[tuple[Value, numpy.ndarray]] = []
+    buffers: list[numpy.ndarray] = []
+    for value in roots:
+        life = lives[value]
+        if value in schedule.in_place:
+            arrays[value] = schedule.in_place[value].array
+            continue
+        for other in [other for other in alive if lives[other[0]].last < life.first]:
+            alive.remove(other)
+            free.append(other)
+        fitting = [
+            (buffer.nbytes, index)
+            for index, (other, buffer) in enumerate(free)
+            if buffer.nbytes >= value.nbytes and _may_follow(value, life, other, lives[other])
+        ]
+        if fitting and min(fitting)[0] <= 2 * value.nbytes + 4096:
+            buffer = free.pop(min(fitting)[1])[1]
+        else:
+            buffer = numpy.empty(max(value.nbytes, 1), numpy.uint8)
+            buffers.append(buffer)
+        alive.append((value, buffer))
+        arrays[value] = buffer[: value.nbytes].view(value.dtype).reshape(value.shape)
+    for step in program.steps:
+        if aliases.is_view[id(step)]:
+            (source,) = step.inputs
+            arrays[step.outputs[0]] = step.primitive.forward(  # type: ignore[union-attr]
+                numpy,
+                arrays[source],
+                **step.attributes,  # type: ignore[union-attr]
+            )
+    return MemoryPlan(arrays, sum(b.nbytes for b in buffers), unplanned_bytes(program))
+
+
+def unplanned_bytes(program: Program) -> int:
+    """Return the bytes of all results of a program, if each had a buffer of its own."""
+    return sum(value.nbytes for value in program.values() if value.kind == "result" and value.array is None)
+
+
+def _may_follow(value: Value, life: _Life, other: Value, other_life: _Life) -> bool:
+    if other_life.last[0] < life.first[0]:
+        return True
+    return life.by_rows and other_life.by_rows and value.shape == other.shape and value.dtype == other.dtype
+
+
+def _lives(program: Program, schedule: Schedule, aliases: Aliases) -> dict[Value, _Life]:
+    lives: dict[Value, _Life] = {}
+    single = all(turn.owner == 0 for phase in schedule.phases for turn in phase)
+    position = 0
+    for number, phase in enumerate(schedule.phases):
+        for turn in phase:
+            position += 1
+            moment = (position if single else number, position)
+            for value in turn.task.outputs:
+                lives[value] = _Life(moment, moment, turn.owner == EVERYONE)
+            for value in turn.task.inputs:
+                root = aliases.root[value]
+                if root in lives:
+                    lives[root].last = moment
+                    # A matrix product reads all rows of its second factor, so rows are not enough.
+                    lives[root].by_rows = (
+                        lives[root].by_rows and turn.owner == EVERYONE and type(turn.task).__name__ == "Group"
+                    )
+    end = (position + 1, position + 1)
+    for value in program.results_needed:
+        root = aliases.root[value]
+        if root in lives:
+            lives[root].last = end
+    return lives

@@ -1,0 +1,198 @@
+"""The NumPy executor: a program as lists of calls on buffers that never move.
+
+Everything that can be decided once is decided here: which thread computes which rows, where
+results live, how elementwise groups are cut into blocks that fit in cache. What is left for a
+replay is to run the calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy
+
+from minidl.program.blas import matmul_call, numpys_blas
+from minidl.program.memory import plan_memory
+from minidl.program.program import Gemm, Group, Instruction, Program, Value
+from minidl.program.schedule import EVERYONE, Aliases, Copy, Schedule, Turn, schedule, share
+from minidl.program.team import available_cores, team_of
+
+Call = Callable[[], Any]
+
+#: Bytes of one block of one value of a group: with several values alive, a block stays in L2.
+BLOCK_BYTES = 64 * 1024
+
+
+class NumpyExecutor:
+    """Runs a program on the CPU.
+
+    Parameters
+    ----------
+    program : the program, after all passes
+    threads : how many threads compute; by default one for each core this process may use
+    """
+
+    def __init__(self, program: Program, threads: int | None = None):
+        self.program = program
+        self.threads = threads or (available_cores() if numpys_blas() is not None else 1)
+        aliases = Aliases(program)
+        self.schedule: Schedule = schedule(program, self.threads, aliases)
+        self.memory = plan_memory(program, self.schedule, aliases)
+        del aliases
+        self.phases = [
+            [self._calls(phase, thread) for thread in range(self.threads)] for phase in self.schedule.phases
+        ]
+        self.team = team_of(self.threads)
+
+    def run(self) -> None:
+        """Compute everything from the arrays of inputs and states, and update the states."""
+        blas = numpys_blas()
+        if blas is None or self.threads == 1:
+            self.team.run(self.phases)
+            return
+        before = blas.get_threads()
+        blas.set_threads(1)  # the team's threads call it side by side
+        try:
+            self.team.run(self.phases)
+        finally:
+            blas.set_threads(before)
+
+    def array(self, value: Value) -> numpy.ndarray:
+        """Return the array in which a value lies after run(); the next run overwrites it."""
+        return self.memory.arrays[value]
+
+    def poison(self) -> None:
+        """Fill every buffer with NaN, so that a step reading what it did not write shows."""
+        for value, array in self.memory.arrays.items():
+            if value.kind == "result" and value not in self.schedule.in_place and array.flags.writeable:
+                array.fill(numpy.nan if array.dtype.kind == "f" else 0)
+
+    # --- from turns to calls ----------------------------------------------------------------------
+
+    def _calls(self, phase: Sequence[Turn], thread: int) -> list[Call]:
+        calls: list[Call] = []
+        scratch = _Scratch()
+        for turn in phase:
+            if turn.owner == EVERYONE:
+                calls += self._task_calls(turn, thread, self.threads, scratch)
+            elif turn.owner == thread:
+                calls += self._task_calls(turn, 0, 1, scratch)
+        return calls
+
+    def _task_calls(self, turn: Turn, index: int, parts: int, scratch: _Scratch) -> list[Call]:
+        task, arrays = turn.task, self.memory.arrays
+        if isinstance(task, Group):
+            return self._group_calls(task, index, parts, scratch)
+        if isinstance(task, Gemm):
+            out = arrays[task.output]
+            rows = share(len(out), index, parts)
+            return [
+                matmul_call(arrays[a][rows], arrays[b], out[rows], add=i > 0)
+                for i, (a, b) in enumerate(task.terms)
+            ]
+        if isinstance(task, Copy):
+            target, source = arrays[task.state], arrays[task.value]
+            if target.ndim:
+                rows = share(len(target), index, parts)
+                target, source = target[rows], source[rows]
+            return [partial(numpy.copyto, target, source)]
+        assert isinstance(task, Instruction)
+        inputs = [arrays[value] for value in task.inputs]
+        return [partial(task.primitive.forward, numpy, *inputs, out=arrays[task.output], **task.attributes)]
+
+    def _group_calls(self, group: Group, index: int, parts: int, scratch: _Scratch) -> list[Call]:
+        shape = group.members[0].output.shape
+        rows = share(shape[0], index, parts) if shape else slice(0, 1)
+        row_bytes = max(1, _size(shape[1:]) * max(m.output.dtype.itemsize for m in group.members))
+        step = max(1, BLOCK_BYTES // row_bytes)
+        slots = _slots(group)
+        calls: list[Call] = []
+        for start in range(rows.start, rows.stop, step):
+            block = slice(start, min(start + step, rows.stop))
+            calls += self._block_calls(group, shape, block, slots, scratch)
+        return calls
+
+    def _block_calls(
+        self,
+        group: Group,
+        shape: tuple[int, ...],
+        block: slice,
+        slots: dict[Value, int],
+        scratch: _Scratch,
+    ) -> list[Call]:
+        places: dict[Value, numpy.ndarray] = {}
+        block_shape = (block.stop - block.start, *shape[1:]) if shape else ()
+
+        def place(value: Value) -> numpy.ndarray:
+            if value not in places:
+                if value in slots:
+                    places[value] = scratch.array(slots[value], block_shape, value.dtype)
+                else:
+                    array = self.memory.arrays[value]
+                    whole = not shape or len(array.shape) < len(shape) or array.shape[0] != shape[0]
+                    places[value] = array if whole else array[block]
+            return places[value]
+
+        calls: list[Call] = []
+        for member in group.members:
+            inputs = [place(value) for value in member.inputs]
+            calls.append(
+                partial(
+                    member.primitive.forward, numpy, *inputs, out=place(member.output), **member.attributes
+                )
+            )
+        return calls
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    size = 1
+    for length in shape:
+        size *= length
+    return size
+
+
+class _Scratch:
+    """Memory for one block of the inner values of a group, used by one thread for all its groups."""
+
+    def __init__(self) -> None:
+        self.buffers: dict[int, numpy.ndarray] = {}
+
+    def array(self, slot: int, shape: tuple[int, ...], dtype: numpy.dtype) -> numpy.ndarray:
+        """Return an array in a slot. A slot that proves too small is replaced, not moved."""
+        nbytes = _size(shape) * dtype.itemsize
+        if slot not in self.buffers or self.buffers[slot].nbytes < nbytes:
+            self.buffers[slot] = numpy.empty(max(nbytes, 1), numpy.uint8)
+        return self.buffers[slot][:nbytes].view(dtype).reshape(shape)
+
+
+def _slots(group: Group) -> dict[Value, int]:
+    """Give each inner value of a group a slot of scratch memory, in place of a dying input if it may."""
+    outside = set(group.outputs)
+    last_read = {value: i for i, member in enumerate(group.members) for value in member.inputs}
+    slots: dict[Value, int] = {}
+    free: list[int] = []
+    for i, member in enumerate(group.members):
+        dying = [
+            (index, value)
+            for index, value in enumerate(member.inputs)
+            if value in slots and last_read[value] == i
+        ]
+        output = member.output
+        if output not in outside:
+            allowed = member.primitive.overwrites
+            reusable = [
+                value
+                for index, value in dying
+                if (allowed is None or index in allowed)
+                and value.dtype == output.dtype
+                and all(index_ == index or other is not value for index_, other in enumerate(member.inputs))
+            ]
+            if reusable:
+                slots[output] = slots[reusable[0]]
+                dying = [(index, value) for index, value in dying if value is not reusable[0]]
+            else:
+                slots[output] = free.pop() if free else len(set(slots.values()))
+        free += [slot for slot in {slots[value] for _, value in dying} if slot not in free]
+    return slots

@@ -1,0 +1,103 @@
+"""The pass that puts elementwise instructions together, so that their data stay in cache."""
+
+from __future__ import annotations
+
+from minidl.program.program import Group, Instruction, Program, Step, Value
+
+
+def group_elementwise(program: Program) -> Program:
+    """Form groups of elementwise instructions of one shape.
+
+    An instruction joins the group of a producer or of a fellow reader of its inputs, unless that
+    would make the group wait for something that waits for the group.
+    """
+    graph = _Graph(program)
+    for step in program.steps:
+        if isinstance(step, Instruction) and step.primitive.kind == "elementwise":
+            for candidate in graph.neighbours(step):
+                if graph.can_join(step, candidate):
+                    graph.join(step, candidate)
+                    break
+            else:
+                graph.open_group(step)
+    return graph.program()
+
+
+class _Graph:
+    """The steps as nodes, where a group is one node; which node computes and reads each value."""
+
+    def __init__(self, program: Program):
+        self.original = program
+        self.node_of: dict[int, Step] = {id(step): step for step in program.steps}
+        self.producer = {value: step for step in program.steps for value in step.outputs}
+        self.shapes: dict[int, tuple[int, ...]] = {}
+        self.readers: dict[Value, list[Step]] = {}
+        for step in program.steps:
+            for value in step.inputs:
+                self.readers.setdefault(value, []).append(step)
+
+    def node(self, step: Step) -> Step:
+        return self.node_of[id(step)]
+
+    def neighbours(self, step: Instruction) -> list[Group]:
+        """Return the groups of its shape among the producers and readers of its inputs, latest first."""
+        nodes: dict[int, Group] = {}
+        for value in step.inputs:
+            related = [self.producer[value]] if value in self.producer else []
+            if value.shape == step.output.shape:
+                related += self.readers[value]
+            for other in related:
+                node = self.node(other)
+                if isinstance(node, Group) and node.members[0].output.shape == step.output.shape:
+                    nodes[id(node)] = node
+        return list(reversed(nodes.values()))
+
+    def inputs_of(self, node: Step) -> list[Step]:
+        producers = [self.node(self.producer[v]) for v in node.inputs if v in self.producer]
+        return [producer for producer in producers if producer is not node]
+
+    def can_join(self, step: Instruction, group: Group) -> bool:
+        """Say whether nothing that the instruction waits for waits for the group."""
+        waiting = [n for n in self.inputs_of(step) if n is not group]
+        seen: set[int] = set()
+        while waiting:
+            node = waiting.pop()
+            if node is group:
+                return False
+            if id(node) not in seen:
+                seen.add(id(node))
+                waiting.extend(self.inputs_of(node))
+        return True
+
+    def join(self, step: Instruction, group: Group) -> None:
+        group.members.append(step)
+        self.node_of[id(step)] = group
+
+    def open_group(self, step: Instruction) -> None:
+        self.node_of[id(step)] = Group([step])
+
+    def program(self) -> Program:
+        """Return the program with the groups in it, in an order in which it can be computed."""
+        needed = set(self.original.results_needed)
+        ordered: list[Step] = []
+        done: set[int] = set()
+        for step in self.original.steps:
+            waiting = [self.node(step)]
+            while waiting:
+                node = waiting[-1]
+                missing = [n for n in self.inputs_of(node) if id(n) not in done]
+                if id(node) in done or missing:
+                    waiting.extend(missing) if id(node) not in done else waiting.pop()
+                    continue
+                done.add(id(node))
+                ordered.append(node)
+                waiting.pop()
+        for node in ordered:
+            if isinstance(node, Group):
+                inside = set(map(id, node.members))
+                node.outputs = [
+                    m.output
+                    for m in node.members
+                    if m.output in needed or any(id(r) not in inside for r in self.readers.get(m.output, []))
+                ]
+        return Program(self.original.inputs, ordered, self.original.outputs, self.original.updates)

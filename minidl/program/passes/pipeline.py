@@ -1,0 +1,38 @@
+"""All passes, in the order in which they help each other."""
+
+from __future__ import annotations
+
+from minidl.program.passes.group import group_elementwise
+from minidl.program.passes.simplify import (
+    accumulate_products,
+    broadcast_in_place,
+    drop_aliases,
+    drop_dead,
+    drop_idle_casts,
+    fold_constants,
+    merge_equal,
+    protect_old_state,
+    transpose_products,
+)
+from minidl.program.program import Program
+
+#: Single instructions come first, then those that make larger steps of them.
+PASSES = (
+    drop_aliases,
+    fold_constants,
+    drop_idle_casts,
+    broadcast_in_place,
+    merge_equal,
+    drop_dead,
+    transpose_products,
+    protect_old_state,
+    accumulate_products,
+    group_elementwise,
+)
+
+
+def optimize(program: Program) -> Program:
+    """Return the program after all passes."""
+    for improve in PASSES:
+        program = improve(program)
+    return program

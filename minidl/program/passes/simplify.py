@@ -1,0 +1,229 @@
+"""Passes on single instructions: what need not be computed, or not like that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy
+
+from minidl import devices
+from minidl.primitives.elementwise import add, cast
+from minidl.primitives.linear_algebra import matmul_
+from minidl.primitives.shape import broadcast_to_, detach, transpose_
+from minidl.program.program import Gemm, Instruction, Program, Step, Value
+
+
+def instructions(program: Program) -> list[Instruction]:
+    """Return the steps of a program before grouping, all of them single instructions."""
+    assert all(isinstance(step, Instruction) for step in program.steps)
+    return program.steps  # type: ignore[return-value]
+
+
+def rewritten(program: Program, rewrite: Callable[[Instruction], Instruction | Value]) -> Program:
+    """Replace each instruction by what ``rewrite`` returns: an instruction, or a value that exists."""
+    same: dict[Value, Value] = {}
+    steps: list[Step] = []
+    for step in instructions(program):
+        inputs = [same.get(value, value) for value in step.inputs]
+        result = rewrite(Instruction(step.primitive, inputs, step.attributes, step.output, step.phase))
+        if isinstance(result, Value):
+            same[step.output] = result
+        else:
+            steps.append(result)
+    return Program(
+        program.inputs,
+        steps,
+        [same.get(value, value) for value in program.outputs],
+        {state: same.get(value, value) for state, value in program.updates.items()},
+    )
+
+
+def drop_aliases(program: Program) -> Program:
+    """Let readers of detach() read its input, which is the same array."""
+    return rewritten(program, lambda step: step.inputs[0] if step.primitive is detach else step)
+
+
+def fold_constants(program: Program) -> Program:
+    """Compute now what depends on constants alone; random draws stay."""
+
+    def rewrite(step: Instruction) -> Instruction | Value:
+        if step.primitive.kind == "random" or any(value.kind != "constant" for value in step.inputs):
+            return step
+        arrays = {value: value.array for value in step.inputs}
+        xp = devices.array_module(step.inputs[0].array)
+        array = step.evaluate(xp, arrays)[step.output]
+        return Value(step.output.shape, step.output.dtype, "constant", array)
+
+    return rewritten(program, rewrite)
+
+
+def broadcast_in_place(program: Program) -> Program:
+    """Let elementwise instructions broadcast by themselves where another input has the full shape."""
+    sources: dict[Value, Value] = {}
+
+    def rewrite(step: Instruction) -> Instruction:
+        if step.primitive is broadcast_to_:
+            sources[step.output] = step.inputs[0]
+        if step.primitive.kind == "elementwise":
+            narrow = [_narrow_constant(sources.get(value, value)) for value in step.inputs]
+            if numpy.broadcast_shapes(*(value.shape for value in narrow)) == step.output.shape:
+                step.inputs = narrow
+        return step
+
+    return rewritten(program, rewrite)
+
+
+def _narrow_constant(value: Value) -> Value:
+    """Return a constant that was broadcast from one number as that number."""
+    if value.kind == "constant" and value.size > 1 and not any(value.array.strides):
+        one = value.array[(0,) * len(value.shape)].reshape((1,) * len(value.shape))
+        return Value(one.shape, value.dtype, "constant", one)
+    return value
+
+
+def merge_equal(program: Program) -> Program:
+    """Compute equal expressions once; random draws are never equal."""
+    seen: dict[tuple, Value] = {}
+    constants: dict[tuple, Value] = {}
+
+    def identity(value: Value) -> Value:
+        if value.kind == "constant" and value.size == 1 and devices.device_of(value.array) == "cpu":
+            return constants.setdefault((value.shape, value.dtype, value.array.tobytes()), value)
+        return value
+
+    def rewrite(step: Instruction) -> Instruction | Value:
+        if step.primitive.kind == "random":
+            return step
+        step.inputs = [identity(value) for value in step.inputs]
+        key = (step.primitive, *map(id, step.inputs), repr(sorted(step.attributes.items())))
+        if key in seen:
+            return seen[key]
+        seen[key] = step.output
+        return step
+
+    return rewritten(program, rewrite)
+
+
+def drop_dead(program: Program) -> Program:
+    """Drop what nobody reads. Random draws stay, so that the generator's stream is the eager one."""
+    needed = set(program.results_needed)
+    steps: list[Step] = []
+    for step in reversed(program.steps):
+        is_random = isinstance(step, Instruction) and step.primitive.kind == "random"
+        if is_random or not needed.isdisjoint(step.outputs):
+            needed.update(step.inputs)
+            steps.append(step)
+    return Program(program.inputs, steps[::-1], program.outputs, program.updates)
+
+
+def protect_old_state(program: Program) -> Program:
+    """Copy what is returned or assigned, if it is the memory of an input or a state, or a view of it.
+
+    After this pass, an update may overwrite its state without changing what the program returns.
+    """
+    outside = {value for value in program.values() if value.kind in ("input", "state")}
+    for step in instructions(program):
+        if step.primitive.kind == "view" and step.inputs[0] in outside:
+            outside.add(step.output)
+    copies: dict[Value, Value] = {}
+    steps = list(program.steps)
+    for value in program.results_needed:
+        if value in outside:
+            copies[value] = Value(value.shape, value.dtype)
+            steps.append(Instruction(cast, [value], {"dtype": value.dtype}, copies[value]))
+    return Program(
+        program.inputs,
+        steps,
+        [copies.get(value, value) for value in program.outputs],
+        {state: copies.get(value, value) for state, value in program.updates.items()},
+    )
+
+
+def drop_idle_casts(program: Program) -> Program:
+    """Let readers of a cast to the same dtype read its input."""
+
+    def rewrite(step: Instruction) -> Instruction | Value:
+        idle = step.primitive is cast and step.inputs[0].dtype == step.output.dtype
+        return step.inputs[0] if idle else step
+
+    return rewritten(program, rewrite)
+
+
+def transpose_products(program: Program) -> Program:
+    """Write the transpose of a matrix product as the product of the transposes, swapped.
+
+    Transposes of factors are free (BLAS takes them as flags); afterwards both contributions to the
+    gradient of a tied weight have the same layout and can be added up in one buffer.
+    """
+    factors: dict[Value, tuple[Value, Value]] = {}
+    readers: dict[Value, int] = {}
+    for step in program.steps:
+        for value in step.inputs:
+            readers[value] = readers.get(value, 0) + 1
+    kept = set(program.results_needed)
+    steps: list[Step] = []
+    for step in instructions(program):
+        source = step.inputs[0] if step.inputs else None
+        if step.primitive is matmul_ and len(step.output.shape) == 2:
+            factors[step.output] = (step.inputs[0], step.inputs[1])
+        elif (
+            step.primitive is transpose_ and source in factors and source not in kept and readers[source] == 1
+        ):
+            a, b = factors[source]
+            turned = [_transposed(b, steps, step.phase), _transposed(a, steps, step.phase)]
+            step = Instruction(matmul_, turned, {}, step.output, step.phase)
+            factors[step.output] = (turned[0], turned[1])
+        steps.append(step)
+    return drop_dead(
+        merge_equal(_undo_double_transposes(Program(program.inputs, steps, program.outputs, program.updates)))
+    )
+
+
+def _transposed(value: Value, steps: list[Step], phase: str) -> Value:
+    output = Value(value.shape[::-1], value.dtype)
+    steps.append(Instruction(transpose_, [value], {"axes": (1, 0)}, output, phase))
+    return output
+
+
+def _undo_double_transposes(program: Program) -> Program:
+    sources: dict[Value, Value] = {}
+
+    def rewrite(step: Instruction) -> Instruction | Value:
+        if step.primitive is transpose_ and step.attributes["axes"] == (1, 0):
+            if step.inputs[0] in sources:
+                return sources[step.inputs[0]]
+            sources[step.output] = step.inputs[0]
+        return step
+
+    return rewritten(program, rewrite)
+
+
+def accumulate_products(program: Program) -> Program:
+    """Turn matrix products into Gemm steps, and sums of them into one Gemm that accumulates."""
+    readers: dict[Value, int] = {}
+    for step in program.steps:
+        for value in step.inputs:
+            readers[value] = readers.get(value, 0) + 1
+    kept = set(program.results_needed)
+    products: dict[Value, Gemm] = {}
+    steps: list[Step] = []
+    for step in program.steps:
+        if isinstance(step, Instruction) and step.primitive is matmul_ and len(step.output.shape) == 2:
+            gemm = Gemm([(step.inputs[0], step.inputs[1])], step.output, step.phase)
+            products[step.output] = gemm
+            steps.append(gemm)
+        elif (
+            isinstance(step, Instruction)
+            and step.primitive is add
+            and all(v in products and readers[v] == 1 and v not in kept for v in step.inputs)
+            and step.inputs[0].shape == step.inputs[1].shape
+            and step.inputs[0] is not step.inputs[1]
+        ):
+            summands = [products.pop(value) for value in step.inputs]
+            steps = [other for other in steps if other not in summands]
+            gemm = Gemm(summands[0].terms + summands[1].terms, step.output, step.phase)
+            products[step.output] = gemm
+            steps.append(gemm)
+        else:
+            steps.append(step)
+    return Program(program.inputs, steps, program.outputs, program.updates)

@@ -1,0 +1,200 @@
+"""What a recorded step is: a list of operations on values, without side effects until its end.
+
+A program maps inputs and state to outputs and new state. Every value is computed once and never
+changes; assignments are collected in ``updates`` and take effect after everything was computed.
+Passes rewrite programs without having to think of the order of reads and writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy
+
+from minidl import devices
+from minidl.devices import Array
+from minidl.primitives.primitive import Primitive
+from minidl.tensor import Tensor
+
+
+@dataclass(eq=False)
+class Value:
+    """Something a program computes or is given.
+
+    Attributes
+    ----------
+    kind : ``"input"`` (changes with every call), ``"state"`` (a Tensor that lives outside and is read
+        at every replay), ``"constant"``, or ``"result"`` of an operation
+    array : the memory of an input, state or constant
+    tensor : the Tensor whose state it is
+    """
+
+    shape: tuple[int, ...]
+    dtype: numpy.dtype
+    kind: str = "result"
+    array: Array = None
+    tensor: Tensor | None = None
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        size = 1
+        for length in self.shape:
+            size *= length
+        return size
+
+    @property
+    def nbytes(self) -> int:
+        """The number of bytes of its elements."""
+        return self.size * self.dtype.itemsize
+
+
+@dataclass(eq=False)
+class Instruction:
+    """One primitive applied to values.
+
+    ``phase`` says what the step was doing: ``"forward"``, ``"backward"`` or ``"update"``.
+    """
+
+    primitive: Primitive
+    inputs: list[Value]
+    attributes: dict[str, Any]
+    output: Value
+    phase: str = "forward"
+
+    @property
+    def outputs(self) -> list[Value]:
+        """The values it computes."""
+        return [self.output]
+
+    @property
+    def name(self) -> str:
+        """The name of the primitive."""
+        return self.primitive.name
+
+    def evaluate(self, xp: Any, arrays: Mapping[Value, Array]) -> dict[Value, Array]:
+        """Compute the outputs from the arrays of the inputs, the plain way."""
+        inputs = [arrays[value] for value in self.inputs]
+        return {self.output: xp.asarray(self.primitive.forward(xp, *inputs, **self.attributes))}
+
+
+@dataclass(eq=False)
+class Group:
+    """Elementwise instructions of one shape that run together, block by block, in cache.
+
+    ``outputs`` are the values that others read; the rest never leaves the cache.
+    """
+
+    members: list[Instruction]
+    outputs: list[Value] = field(default_factory=list)
+
+    @property
+    def inputs(self) -> list[Value]:
+        """The values it reads that it does not compute."""
+        inside = {member.output for member in self.members}
+        read = [value for member in self.members for value in member.inputs if value not in inside]
+        return list(dict.fromkeys(read))
+
+    @property
+    def phase(self) -> str:
+        """The phase of the last member."""
+        return self.members[-1].phase
+
+    @property
+    def name(self) -> str:
+        """The members' names, shortened if they are many."""
+        names = [member.name for member in self.members]
+        return " ".join(names) if len(names) <= 4 else f"{' '.join(names[:3])} +{len(names) - 3}"
+
+    def evaluate(self, xp: Any, arrays: Mapping[Value, Array]) -> dict[Value, Array]:
+        """Compute all members the plain way."""
+        known = dict(arrays)
+        for member in self.members:
+            known |= member.evaluate(xp, known)
+        return {member.output: known[member.output] for member in self.members}
+
+
+@dataclass(eq=False)
+class Gemm:
+    """A sum of matrix products, ``a1 @ b1 + a2 @ b2 + ...``, in one buffer."""
+
+    terms: list[tuple[Value, Value]]
+    output: Value
+    phase: str = "forward"
+
+    @property
+    def inputs(self) -> list[Value]:
+        """The factors."""
+        return [value for term in self.terms for value in term]
+
+    @property
+    def outputs(self) -> list[Value]:
+        """The sum."""
+        return [self.output]
+
+    @property
+    def name(self) -> str:
+        """``matmul``, with the number of further products added to it."""
+        return "matmul" + f" + {len(self.terms) - 1} more" * (len(self.terms) > 1)
+
+    def evaluate(self, xp: Any, arrays: Mapping[Value, Array]) -> dict[Value, Array]:
+        """Compute the sum the plain way."""
+        products = [xp.matmul(arrays[a], arrays[b]) for a, b in self.terms]
+        return {self.output: sum(products[1:], start=products[0])}
+
+
+Step = Instruction | Group | Gemm
+
+
+@dataclass(eq=False)
+class Program:
+    """A recorded function.
+
+    Attributes
+    ----------
+    inputs : values that each call provides
+    steps : operations in an order in which they can be computed
+    outputs : values that each call returns
+    updates : what each state becomes after the call
+    """
+
+    inputs: list[Value]
+    steps: list[Step]
+    outputs: list[Value]
+    updates: dict[Value, Value]
+
+    def values(self) -> Iterator[Value]:
+        """Yield every value that a step reads or computes, or that is returned, each once."""
+        seen: dict[Value, None] = dict.fromkeys(self.inputs)
+        for step in self.steps:
+            seen |= dict.fromkeys([*step.inputs, *step.outputs])
+        seen |= dict.fromkeys([*self.outputs, *self.updates, *self.updates.values()])
+        return iter(seen)
+
+    @property
+    def states(self) -> list[Value]:
+        """Every state that the program reads or updates."""
+        return [value for value in self.values() if value.kind == "state"]
+
+    @property
+    def results_needed(self) -> list[Value]:
+        """The values that must exist at the end: outputs and new state."""
+        return list(dict.fromkeys([*self.outputs, *self.updates.values()]))
+
+    def evaluate(self, inputs: Sequence[Array]) -> tuple[list[Array], dict[Value, Array]]:
+        """Compute outputs and new state the plain way; nothing is changed. For tests and checks."""
+        arrays = dict(zip(self.inputs, inputs, strict=True))
+        arrays |= {value: value.array for value in self.values() if value.kind in ("state", "constant")}
+        xp = devices.array_module(next(iter(arrays.values())))
+        for step in self.steps:
+            arrays |= step.evaluate(xp, arrays)
+        return [arrays[value] for value in self.outputs], {
+            state: arrays[value] for state, value in self.updates.items()
+        }
+
+    def __str__(self) -> str:
+        from minidl.program.listing import listing
+
+        return listing(self)

@@ -1,0 +1,294 @@
+"""The plan of a program for several threads: who computes which rows, and when all must meet.
+
+All threads walk through the same steps, each computing its own block of rows. A block of rows of an
+elementwise result needs only the same block of its inputs, and a block of rows of ``a @ b`` needs
+that block of ``a`` and all of ``b``. So a thread can go on alone until a step needs what the others
+have computed: forward and backward of its part of the batch need no meeting at all, and one meeting
+later, weight gradients and their updates are split by the rows of the weights. Steps too small to
+be split belong to one thread.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy
+
+from minidl.program.program import Gemm, Group, Instruction, Program, Step, Value
+
+#: Work below this many elements (or multiply-adds / 16) is not worth being split.
+SMALL = 16_384
+
+EVERYONE = -1
+
+
+@dataclass(eq=False)
+class Copy:
+    """The last step of an update that could not be computed in its place: copy a value to a state."""
+
+    state: Value
+    value: Value
+    phase: str = "update"
+    name: str = "copy to state"
+
+    @property
+    def inputs(self) -> list[Value]:
+        """What is copied."""
+        return [self.value]
+
+    @property
+    def outputs(self) -> list[Value]:
+        """Nothing new."""
+        return []
+
+
+Task = Step | Copy
+
+
+@dataclass(eq=False)
+class Turn:
+    """One step in the plan: ``owner`` is the thread that runs it, or EVERYONE for a block each."""
+
+    task: Task
+    owner: int
+
+
+@dataclass(eq=False)
+class Schedule:
+    """The turns of each phase between two meetings, and which updates happen in place."""
+
+    phases: list[list[Turn]] = field(default_factory=list)
+    in_place: dict[Value, Value] = field(default_factory=dict)  # new value -> the state it replaces
+
+
+def share(length: int, index: int, threads: int) -> slice:
+    """Return the block of rows that belongs to one thread."""
+    return slice(length * index // threads, length * (index + 1) // threads)
+
+
+def cost(task: Task) -> float:
+    """Return a rough cost, in elements passed once over."""
+    if isinstance(task, Gemm):
+        return sum(a.size * b.shape[1] for a, b in task.terms) / 16
+    if isinstance(task, Group):
+        return float(sum(member.output.size for member in task.members))
+    return float(sum(value.size for value in [*task.inputs, *task.outputs]))
+
+
+def rows_of(task: Task) -> int | None:
+    """Return along how many rows a step can be split, or None if it cannot."""
+    if isinstance(task, Copy):
+        return task.state.shape[0] if task.state.shape else None
+    if isinstance(task, (Group, Gemm)):
+        shape = task.members[0].output.shape if isinstance(task, Group) else task.output.shape
+        return shape[0] if shape else None
+    return None
+
+
+class Aliases:
+    """Which values are views of which memory, and whether a block of their rows is the same block there."""
+
+    def __init__(self, program: Program):
+        self.root: dict[Value, Value] = {}
+        self.array: dict[Value, numpy.ndarray] = {}  # of the right layout; results are never touched
+        self.is_view: dict[int, bool] = {}
+        for value in program.values():
+            if value.array is not None:
+                self._own(value, value.array)
+        for step in program.steps:
+            self.is_view[id(step)] = isinstance(step, Instruction) and self._view(step)
+            if not self.is_view[id(step)]:
+                for output in step.outputs:
+                    self._own(output, numpy.empty(output.shape, output.dtype))
+
+    def _own(self, value: Value, array: numpy.ndarray) -> None:
+        self.root[value], self.array[value] = value, array
+
+    def _view(self, step: Instruction) -> bool:
+        if step.primitive.kind != "view":
+            return False
+        source = self.array[step.inputs[0]]
+        result = step.primitive.forward(numpy, source, **step.attributes)
+        if not numpy.may_share_memory(result, source):
+            return False
+        self.root[step.output], self.array[step.output] = self.root[step.inputs[0]], result
+        return True
+
+    def same_rows(self, value: Value) -> bool:
+        """Say whether a block of rows of the value lies within that block of rows of its memory."""
+        view, whole = self.array[value], self.array[self.root[value]]
+        if not view.ndim or not whole.ndim or view.shape[0] != whole.shape[0]:
+            return False
+        if view is whole:
+            return True
+        start = view.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
+        length = sum((n - 1) * stride for n, stride in zip(view.shape[1:], view.strides[1:], strict=True))
+        row = whole.strides[0]
+        return bool(view.strides[0] == row and start >= 0 and start + length + view.itemsize <= abs(row))
+
+
+def schedule(program: Program, threads: int, aliases: Aliases) -> Schedule:
+    """Plan a program: choose in-place updates, then put the steps in phases between meetings."""
+    return _Planner(program, threads, aliases).plan()
+
+
+class _Planner:
+    def __init__(self, program: Program, threads: int, aliases: Aliases):
+        self.program, self.threads, self.aliases = program, threads, aliases
+        self.tasks: list[Task] = [step for step in program.steps if not aliases.is_view[id(step)]]
+        self.producer: dict[Value, Task] = {v: t for t in self.tasks for v in t.outputs}
+        self.readers: dict[Value, list[Task]] = {}
+        for task in self.tasks:
+            for value in task.inputs:
+                self.readers.setdefault(aliases.root[value], []).append(task)
+        self.before: dict[int, list[Task]] = {id(t): self._producers(t) for t in self.tasks}
+        draws = [task for task in self.tasks if is_random(task)]
+        for earlier, later in itertools.pairwise(draws):
+            self.before[id(later)].append(earlier)
+        self.result = Schedule()
+        # What happened to each piece of memory since the last meeting: who wrote it, who read it.
+        self.written: dict[Value, int] = {}
+        self.read: dict[Value, set[int]] = {}
+        self.load = [0.0] * threads
+
+    def _producers(self, task: Task) -> list[Task]:
+        roots = (self.aliases.root[value] for value in task.inputs)
+        return [self.producer[root] for root in roots if root in self.producer]
+
+    def plan(self) -> Schedule:
+        for state, value in self.program.updates.items():
+            self._plan_update(state, value)
+        waiting = list(self.tasks)
+        done: set[int] = set()
+        while waiting:
+            phase: list[Turn] = []
+            held: list[Task] = waiting
+            progress = True
+            while progress:
+                progress, still = False, []
+                for task in held:
+                    ready = all(id(other) in done for other in self.before[id(task)])
+                    owner = self._owner(task) if ready else None
+                    if owner is None:
+                        still.append(task)
+                        continue
+                    self._note(task, owner)
+                    phase.append(Turn(task, owner))
+                    done.add(id(task))
+                    progress = True
+                held = still
+            assert phase, "the steps of the program wait for each other"
+            self.result.phases.append(phase)
+            self.written, self.read, self.load = {}, {}, [0.0] * self.threads
+            waiting = held
+        return self.result
+
+    # --- updates ----------------------------------------------------------------------------------
+
+    def _plan_update(self, state: Value, value: Value) -> None:
+        writer = self.producer.get(value)
+        others = [task for task in self.readers.get(state, []) if task is not writer]
+        if (
+            isinstance(writer, Group)
+            and value not in self.result.in_place
+            and state.array.flags.c_contiguous
+            and self._writes_after_reading(writer, state, value)
+            and not any(self._waits_for(task, writer) for task in others)
+        ):
+            self.result.in_place[value] = state
+            self.before[id(writer)] += others
+            return
+        copy = Copy(state, value)
+        self.before[id(copy)] = self._producers(copy) + self.readers.get(state, [])
+        self.tasks.append(copy)
+
+    def _writes_after_reading(self, group: Group, state: Value, value: Value) -> bool:
+        """Say whether the members that read the old state come first and read it in the same rows."""
+        written = False
+        for member in group.members:
+            for read in member.inputs:
+                if self.aliases.root.get(read) is state and (written or read is not state):
+                    return False
+            written = written or member.output is value
+            if member.output is value:
+                for index, read in enumerate(member.inputs):
+                    allowed = member.primitive.overwrites
+                    if read is state and not (allowed is None or index in allowed):
+                        return False
+        return state.shape == value.shape and state.dtype == value.dtype
+
+    def _waits_for(self, task: Task, other: Task) -> bool:
+        waiting, seen = [task], set()
+        while waiting:
+            current = waiting.pop()
+            if current is other:
+                return True
+            if id(current) not in seen:
+                seen.add(id(current))
+                waiting.extend(self.before[id(current)])
+        return False
+
+    # --- who may run what without a meeting -------------------------------------------------------
+
+    def _owner(self, task: Task) -> int | None:
+        """Return the thread that can run a step now, EVERYONE for a block each, or None for neither."""
+        rows = rows_of(task)
+        reads, writes = list(self._reads(task)), list(self._writes(task))
+        if self.threads > 1 and rows is not None and rows >= 2 * self.threads and cost(task) >= SMALL:
+            for root, aligned in reads:
+                if root in self.written and not (aligned and self.written[root] == EVERYONE):
+                    return None
+            if all(self.read.get(root, set()) <= {EVERYONE} for root in writes):
+                return EVERYONE
+            return None
+        owners = {self.written[root] for root, _ in reads if root in self.written}
+        owners |= {reader for root in writes for reader in self.read.get(root, set())}
+        owners |= {0} if is_random(task) else set()  # one thread draws, in the order of the program
+        if not owners:
+            return min(range(self.threads), key=lambda thread: self.load[thread])
+        if len(owners) == 1 and owners != {EVERYONE}:
+            return owners.pop()
+        return None if self.threads > 1 else 0
+
+    def _note(self, task: Task, owner: int) -> None:
+        for root, aligned in self._reads(task):
+            # A read of all rows by everyone forbids everyone to write there: no thread's own mark.
+            self.read.setdefault(root, set()).update(
+                range(self.threads) if owner == EVERYONE and not aligned else {owner}
+            )
+        for root in self._writes(task):
+            self.written[root] = owner
+        if owner != EVERYONE:
+            self.load[owner] += cost(task)
+
+    def _reads(self, task: Task) -> Iterable[tuple[Value, bool]]:
+        """Yield the memory a step reads, and whether each thread reads just its block of rows of it."""
+        rows = rows_of(task)
+        aligned_inputs: Sequence[Value]
+        if isinstance(task, Gemm):
+            aligned_inputs = [a for a, _ in task.terms]
+            whole = [b for _, b in task.terms]
+        else:
+            aligned_inputs, whole = task.inputs, []
+        shape = task.members[0].output.shape if isinstance(task, Group) else None
+        for value in aligned_inputs:
+            same_shape = shape is None or len(value.shape) == len(shape)
+            aligned = (
+                same_shape and bool(value.shape) and value.shape[0] == rows and self.aliases.same_rows(value)
+            )
+            yield self.aliases.root[value], aligned
+        for value in whole:
+            yield self.aliases.root[value], False
+
+    def _writes(self, task: Task) -> Iterable[Value]:
+        if isinstance(task, Copy):
+            yield task.state
+        for value in task.outputs:
+            yield self.result.in_place.get(value, value)
+
+
+def is_random(task: Task) -> bool:
+    """Say whether a step draws random numbers, so that its place among draws matters."""
+    return isinstance(task, Instruction) and task.primitive.kind == "random"
