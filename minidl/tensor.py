@@ -199,7 +199,7 @@ class Tensor:
 
     def copy(self) -> Tensor:
         """Return a Tensor with an array of its own, that gradients do not flow through."""
-        return Tensor(self._values("copy()").copy())
+        return elementwise.cast(self.detach(), dtype=self.dtype)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         twin = type(self).__new__(type(self))

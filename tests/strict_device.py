@@ -51,7 +51,7 @@ class _Device:
         pass
 
 
-class ndarray:  # noqa: N801 - CuPy's name
+class ndarray:
     __array_ufunc__ = None
     __array_priority__ = 100
     device = _Device()
@@ -73,6 +73,7 @@ class ndarray:  # noqa: N801 - CuPy's name
     ndim = property(lambda self: self.host.ndim)
     size = property(lambda self: self.host.size)
     dtype = property(lambda self: self.host.dtype)
+    strides = property(lambda self: self.host.strides)
     item = property(lambda self: self.host.item)
     tolist = property(lambda self: self.host.tolist)
     fill = property(lambda self: self.host.fill)
@@ -109,7 +110,7 @@ class _Module(types.ModuleType):
     )
     random = types.SimpleNamespace(default_rng=_Generator)
 
-    class add:  # noqa: N801 - the ufunc, for its method `at`
+    class add:
         def __new__(cls, *arguments, **options):
             return _on_device(numpy.add)(*arguments, **options)
 

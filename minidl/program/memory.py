@@ -12,15 +12,19 @@ from minidl.program.schedule import EVERYONE, Aliases, Schedule
 
 @dataclass
 class MemoryPlan:
-    """The arrays of all values, and how much memory the plan saves.
+    """The arrays of all values, the buffers they lie in, and how much memory the plan saves.
 
-    ``planned`` counts the bytes of the buffers, ``unplanned`` what the results would take if each
-    had its own.
+    ``unplanned`` is what the results would take, in bytes, if each had a buffer of its own.
     """
 
     arrays: dict[Value, numpy.ndarray]
-    planned: int
+    buffers: list[numpy.ndarray]
     unplanned: int
+
+    @property
+    def planned(self) -> int:
+        """The bytes of the buffers."""
+        return sum(buffer.nbytes for buffer in self.buffers)
 
 
 @dataclass
@@ -75,7 +79,7 @@ def plan_memory(program: Program, schedule: Schedule, aliases: Aliases) -> Memor
                 arrays[source],
                 **step.attributes,  # type: ignore[union-attr]
             )
-    return MemoryPlan(arrays, sum(b.nbytes for b in buffers), unplanned_bytes(program))
+    return MemoryPlan(arrays, buffers, unplanned_bytes(program))
 
 
 def unplanned_bytes(program: Program) -> int:

@@ -64,10 +64,9 @@ class NumpyExecutor:
         return self.memory.arrays[value]
 
     def poison(self) -> None:
-        """Fill every buffer with NaN, so that a step reading what it did not write shows."""
-        for value, array in self.memory.arrays.items():
-            if value.kind == "result" and value not in self.schedule.in_place and array.flags.writeable:
-                array.fill(numpy.nan if array.dtype.kind == "f" else 0)
+        """Fill every buffer with NaN (all bits set), so that a step reading what it did not write shows."""
+        for buffer in self.memory.buffers:
+            buffer.fill(255)
 
     # --- from turns to calls ----------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ Passes rewrite programs without having to think of the order of reads and writes
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -141,8 +142,8 @@ class Gemm:
 
     def evaluate(self, xp: Any, arrays: Mapping[Value, Array]) -> dict[Value, Array]:
         """Compute the sum the plain way."""
-        products = [xp.matmul(arrays[a], arrays[b]) for a, b in self.terms]
-        return {self.output: sum(products[1:], start=products[0])}
+        products = (xp.matmul(arrays[a], arrays[b]) for a, b in self.terms)
+        return {self.output: functools.reduce(xp.add, products)}
 
 
 Step = Instruction | Group | Gemm

@@ -1,0 +1,384 @@
+import copy
+
+import numpy
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import minidl as dl
+from minidl.autodiff import mode
+from minidl.program.recorder import RecordingError
+from tests.program.random_programs import functions
+
+
+def autoencoder(seed=0, rate=0.0):
+    generator = dl.Generator(seed)
+    encoder = dl.Network(
+        [
+            dl.Dense(12, 9, seed=generator),
+            dl.ReLU(),
+            dl.Dropout(rate, seed=generator),
+            dl.Dense(9, 5, seed=generator),
+        ]
+    )
+
+    class Tied(dl.Layer):
+        def __init__(self):
+            self.encoder = encoder
+            self.dense = [layer for layer in encoder if isinstance(layer, dl.Dense)]
+            self.biases = [dl.Parameter(dl.zeros(layer.in_features)) for layer in self.dense]
+
+        def forward(self, x):
+            z = self.encoder(x)
+            for layer, bias in reversed(list(zip(self.dense[1:], self.biases[1:], strict=True))):
+                z = dl.relu(z @ layer.weight.T + bias)
+            return dl.sigmoid(z @ self.dense[0].weight.T + self.biases[0])
+
+    return Tied()
+
+
+def make_step(network, optimizer):
+    def step(x):
+        loss = dl.binary_cross_entropy(network(x), x)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return step
+
+
+OPTIMIZERS = {
+    "SGD": lambda p: dl.SGD(p, learning_rate=dl.schedules.Step(0.1, 5), momentum=0.9, nesterov=True),
+    "RMSProp": lambda p: dl.RMSProp(p, clip_value=0.01),
+    "Adam": lambda p: dl.Adam(p, learning_rate=dl.schedules.Cosine(0.01, 30), l2=1e-3, clip_global_norm=0.05),
+    "AdamW": lambda p: dl.AdamW(p, learning_rate=0.01, clip_norm=0.02),
+}
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_training_agrees_with_eager_step_by_step(name, threads, rng):
+    batches = rng.random((12, 8, 12)).astype("float32")
+    losses = {}
+    for compiled in (False, True):
+        network = autoencoder(rate=0.3)
+        step = make_step(network, OPTIMIZERS[name](network.parameters()))
+        step = dl.compile(step, threads=threads, poison=True) if compiled else step
+        losses[compiled] = [step(dl.tensor(x)).item() for x in batches]
+        if compiled:
+            assert len(step.programs) == 1
+    numpy.testing.assert_allclose(losses[True], losses[False], rtol=2e-5)
+
+
+@given(functions(), st.sampled_from([1, 2]))
+@settings(max_examples=150)
+def test_random_functions_agree_with_eager(drawn, threads):
+    check_against_eager(*drawn, threads)
+
+
+@given(functions(large=True), st.sampled_from([2, 3]))
+@settings(max_examples=25)
+def test_large_random_functions_agree_with_eager(drawn, threads):
+    check_against_eager(*drawn, threads)
+
+
+def check_against_eager(function, make_states, shape, threads):
+    eager_states, compiled_states = make_states(), make_states()
+    compiled = dl.compile(lambda x: function(x, compiled_states), threads=threads, poison=True)
+    rng = numpy.random.default_rng(1)
+    for _ in range(3):
+        x = rng.uniform(-1, 1, shape).astype("float32")
+        expected = function(dl.tensor(x), eager_states)
+        results = compiled(dl.tensor(x))
+        for ours, theirs in zip(results, expected, strict=True):
+            numpy.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-4, atol=1e-5)
+        for ours, theirs in zip(compiled_states, eager_states, strict=True):
+            numpy.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-4, atol=1e-5)
+    assert len(compiled.programs) == 1
+
+
+def test_another_shape_dtype_or_mode_records_another_program():
+    network = dl.Network([dl.Dense(4, 3, seed=0), dl.Dropout(0.5, seed=1)])
+    forward = dl.compile(lambda x: network(x))
+    for rows in (8, 8, 3, 8):
+        assert forward(dl.ones((rows, 4))).shape == (rows, 3)
+    assert len(forward.programs) == 2
+    noisy = forward(dl.ones((8, 4))).numpy()
+    network.eval()
+    quiet = forward(dl.ones((8, 4))).numpy()
+    numpy.testing.assert_allclose(quiet, network(dl.ones((8, 4))).numpy(), rtol=1e-6)
+    assert (noisy != quiet).any()
+    network.train()
+    assert (forward(dl.ones((8, 4))).numpy() == 0).any()
+
+
+def test_results_are_never_overwritten_by_later_calls():
+    double = dl.compile(lambda x: (x * 2, x.T))
+    first = double(dl.tensor([[1.0, 2.0]]))
+    second = double(dl.tensor([[3.0, 4.0]]))
+    third = double(dl.tensor([[5.0, 6.0]]))
+    assert [r[0].tolist() for r in (first, second, third)] == [[[2, 4]], [[6, 8]], [[10, 12]]]
+    assert second[1].tolist() == [[3], [4]]
+
+
+def test_arguments_are_not_kept_or_changed():
+    x = numpy.array([1.0, 2.0], "float32")
+    double = dl.compile(lambda x: x * 2)
+    double(x)
+    x[:] = 7
+    assert double(x).tolist() == [14, 14]
+    assert x.tolist() == [7, 7]
+
+
+def test_nests_of_arguments_and_results():
+    @dl.compile
+    def function(pair, scale=1, **options):
+        return {"sum": (pair[0] + pair[1]) * scale, "rest": [options["x"] - 1, None]}
+
+    for _ in range(3):
+        result = function((dl.ones(2), dl.ones(2)), scale=3, x=dl.ones(1))
+        assert result["sum"].tolist() == [6, 6]
+        assert result["rest"][0].tolist() == [0]
+        assert result["rest"][1] is None
+    assert function((dl.ones(2), dl.ones(2)), scale=4, x=dl.ones(1))["sum"].tolist() == [8, 8]
+    assert len(function.programs) == 2
+
+
+def test_random_numbers_are_drawn_anew_and_follow_the_seed():
+    x = dl.ones((4, 5))
+    draws = []
+    for compiled in (False, True):
+        layer = dl.Dropout(0.5, seed=7)
+        forward = dl.compile(lambda x, layer=layer: layer(x)) if compiled else layer
+        draws.append([forward(x).tolist() for _ in range(4)])
+    assert draws[0] == draws[1]
+    assert draws[1][1] != draws[1][2]
+
+
+def test_state_changed_outside_is_read_at_replay():
+    p = dl.Parameter([1.0, 2.0])
+    plus = dl.compile(lambda x: x + p)
+    x = dl.zeros(2)
+    assert plus(x).tolist() == [1, 2]
+    p.assign([5.0, 6.0])
+    assert plus(x).tolist() == [5, 6]
+    p.data = numpy.array([7.0, 8.0], "float32")  # as loading, moving or converting do
+    assert plus(x).tolist() == [7, 8]
+    assert plus(x).tolist() == [7, 8]
+
+
+def test_a_replaced_parameter_or_changed_setting_records_again():
+    layer = dl.Dense(2, 2, seed=0)
+    forward = dl.compile(lambda x: layer(x))
+    x = dl.ones((1, 2))
+    forward(x)
+    forward(x)
+    layer.weight = dl.Parameter(numpy.eye(2, dtype="float32"))
+    assert forward(x).tolist() == [[1, 1]]
+    layer.bias = None
+    assert forward(x).tolist() == [[1, 1]]
+
+    p = dl.Parameter([1.0])
+    optimizer = dl.SGD([p], learning_rate=1.0, momentum=0)
+
+    @dl.compile
+    def step(x):
+        (p * x).sum().backward()
+        optimizer.step()
+
+    step(dl.ones(1))
+    step(dl.ones(1))
+    assert p.item() == -1
+    p.learning_rate_factor = 0.5
+    step(dl.ones(1))
+    assert p.item() == -1.5
+    optimizer.set_learning_rate(4.0)
+    step(dl.ones(1))
+    assert p.item() == -3.5
+
+
+def test_gradients_may_be_left_for_a_step_outside():
+    p = dl.Parameter([1.0, 2.0])
+
+    @dl.compile
+    def loss_and_gradient(x):
+        loss = (p * p * x).sum()
+        loss.backward()
+        return loss
+
+    for scale in (1.0, 2.0, 3.0):
+        loss_and_gradient(dl.tensor([scale, scale]))
+        numpy.testing.assert_allclose(p.grad.numpy(), 2 * scale * p.numpy())
+        p.grad = None
+    loss_and_gradient(dl.ones(2))
+    with pytest.raises(RecordingError, match="gradient of the last call"):
+        loss_and_gradient(dl.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("action", "reader"),
+    [
+        (lambda x: x if x.sum() > 0 else -x, "the truth value"),
+        (lambda x: x * x.sum().item(), r"item\(\)"),
+        (lambda x: x * float(x.sum()), r"item\(\)"),
+        (lambda x: x + x.numpy(), r"numpy\(\)"),
+        (lambda x: x[x > 0], r"nonzero\(\)"),
+        (lambda x: dl.tensor(numpy.asarray(x)), r"numpy\(\)"),
+    ],
+)
+def test_reading_values_while_recording_names_the_line(action, reader):
+    compiled = dl.compile(lambda x: action(x))
+    with pytest.raises(RecordingError, match=rf"test_compile.py, line \d+.* reads the value .*{reader}"):
+        compiled(dl.ones(2))
+    assert mode.recorder is None
+
+
+def test_other_things_a_replay_cannot_honour_are_refused():
+    p = dl.Parameter([[1.0, 2.0]])
+
+    def stale_view(x):
+        view = p.T
+        p.assign(p * 2)
+        return view * x
+
+    with pytest.raises(RecordingError, match="view of a Tensor that was assigned"):
+        dl.compile(stale_view)(dl.ones(1))
+
+    def assigns_to_inner(x):
+        inner = x * 2
+        inner.assign(x)
+
+    with pytest.raises(RecordingError, match="assigns to a Tensor made inside"):
+        dl.compile(assigns_to_inner)(dl.ones(1))
+    with pytest.raises(RecordingError, match="returns Tensors.*not float"):
+        dl.compile(lambda x: 1.0)(dl.ones(1))
+    with pytest.raises(RecordingError, match="hashable values, not set"):
+        dl.compile(lambda x, y: x)(dl.ones(1), {1})
+
+
+def test_a_tensor_that_escapes_says_so_when_it_is_used():
+    escaped = []
+
+    @dl.compile
+    def function(x):
+        escaped.append(x * 2)
+        return x + 1
+
+    function(dl.ones(2))
+    with pytest.raises(RuntimeError, match="made inside a compiled function"):
+        escaped[0] + 1
+
+
+def test_assignments_take_effect_in_order():
+    p, q = dl.Parameter([1.0, 2.0]), dl.Parameter([3.0, 4.0])
+
+    def swap_and_more(x):
+        old = p.copy()
+        p.assign(q)
+        q.assign(old)
+        p.assign(p * x)
+        return p + q, old
+
+    expected_p, expected_q = copy.deepcopy((p, q))
+    compiled = dl.compile(swap_and_more, poison=True)
+    for _ in range(4):
+        total, old = compiled(dl.tensor([2.0, 3.0]))
+        before = expected_p.numpy()
+        expected_p.assign(expected_q.numpy() * [2, 3])
+        expected_q.assign(before)
+        assert (p.tolist(), q.tolist()) == (expected_p.tolist(), expected_q.tolist())
+        assert old.tolist() == before.tolist()
+        assert total.tolist() == (expected_p + expected_q).tolist()
+
+
+def test_returning_old_and_transposed_state():
+    p = dl.Parameter(numpy.arange(4.0, dtype="float32").reshape(2, 2))
+
+    @dl.compile(poison=True)
+    def transpose_in_place():
+        old = p.copy()
+        p.assign(p.T.copy())
+        return old, p
+
+    for _ in range(3):
+        before = p.numpy()
+        old, new = transpose_in_place()
+        assert old.tolist() == before.tolist()
+        assert new.tolist() == before.T.tolist() == p.tolist()
+
+
+def test_verify_compares_with_plain_execution(rng):
+    network = autoencoder()
+    step = dl.compile(make_step(network, dl.Adam(network.parameters())), verify=True)
+    for x in rng.random((3, 8, 12)).astype("float32"):
+        step(x)
+    executor = next(iter(step._recordings.values())).executor
+    broken = executor.phases[0][0].pop()
+    with pytest.raises(AssertionError, match=r"verify: .* differs"):
+        step(rng.random((8, 12)).astype("float32") + 0.1)
+    executor.phases[0][0].append(broken)
+
+
+def test_a_compiled_function_inside_another_becomes_part_of_it():
+    inner = dl.compile(lambda x: x * 2)
+    outer = dl.compile(lambda x: inner(x) + 1)
+    assert [outer(dl.ones(1)).item() for _ in range(3)] == [3, 3, 3]
+    assert inner.programs == []
+
+
+def test_errors_leave_nothing_behind():
+    @dl.compile
+    def broken(x):
+        return x @ dl.ones((3, 3))
+
+    with pytest.raises(ValueError, match="matmul"):
+        broken(dl.ones((2, 2)))
+    assert mode.recorder is None
+    assert broken(dl.ones((2, 3))).shape == (2, 3)
+
+
+def test_without_tape_and_with_are_different_programs():
+    x = dl.tensor([1.0], requires_grad=True)
+
+    @dl.compile
+    def function(x):
+        return x * 3 if mode.tape else x * 2
+
+    assert function(x).item() == 3
+    with dl.no_grad():
+        assert function(x).item() == 2
+
+
+def test_compiled_steps_run_on_device_arrays(strict_gpu, rng):
+    batches = rng.random((4, 8, 12)).astype("float32")
+    results = []
+    for device in ("cpu", "gpu"):
+        network = autoencoder().to(device)
+        step = dl.compile(make_step(network, dl.Adam(network.parameters())), verify=True)
+        results.append([step(dl.tensor(x, device=device)).item() for x in batches])
+    numpy.testing.assert_allclose(results[0], results[1], rtol=1e-5)
+
+
+def test_many_replays_in_several_threads_do_not_disturb_each_other():
+    import threading
+
+    errors = []
+
+    def work(seed):
+        try:
+            network = autoencoder(seed)
+            reference = autoencoder(seed)
+            step = dl.compile(make_step(network, dl.Adam(network.parameters())))
+            plain = make_step(reference, dl.Adam(reference.parameters()))
+            x = numpy.random.default_rng(seed).random((16, 12)).astype("float32")
+            for _ in range(20):
+                numpy.testing.assert_allclose(step(x).item(), plain(dl.tensor(x)).item(), rtol=1e-5)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
