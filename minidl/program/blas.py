@@ -8,11 +8,14 @@ NumPy's matmul serves instead.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any
 
 import numpy
+
+from minidl.program.team import available_cores
 
 _ROW_MAJOR, _AS_IS, _TRANSPOSED = 101, 111, 112
 _LETTER = {numpy.dtype("float32"): "s", numpy.dtype("float64"): "d"}
@@ -95,6 +98,26 @@ def numpys_blas() -> Blas | None:
         except (OSError, AttributeError):
             continue
     return None
+
+
+def default_threads() -> int:
+    """Return how many threads share a program: the cores of this process, if BLAS can be told to keep to one."""
+    return available_cores() if numpys_blas() is not None else 1
+
+
+@contextmanager
+def one_blas_thread_each() -> Iterator[None]:
+    """Let each call of BLAS use one thread, because the threads of a team call it side by side."""
+    blas = numpys_blas()
+    if blas is None:
+        yield
+        return
+    before = blas.get_threads()
+    blas.set_threads(1)
+    try:
+        yield
+    finally:
+        blas.set_threads(before)
 
 
 def matmul_call(a: numpy.ndarray, b: numpy.ndarray, out: numpy.ndarray, add: bool) -> Callable[[], Any]:

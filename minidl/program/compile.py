@@ -75,10 +75,9 @@ class _Recording:
 
     def is_valid(self) -> bool:
         """Say whether everything the recording took for granted is still so."""
-        return all(
-            state.tensor.data is state.array
-            for state in self.states  # type: ignore[union-attr]
-        ) and all(getattr(owner, name, None) is value for owner, name, value in self.guards)
+        return all(state.tensor.data is state.array for state in self.states) and all(
+            getattr(owner, name, None) is value for owner, name, value in self.guards
+        )
 
 
 class Compiled:
@@ -119,10 +118,11 @@ class Compiled:
         outputs: list[Any] = []
         _flatten(result, outputs, results=True)
         gradients = recorder.gradients()
-        original = recorder.finish([*outputs, *(x.grad for x in gradients)])
+        original = recorder.finish([*outputs, *(x.grad for x in gradients)])  # type: ignore[list-item]
         program = optimize(original)
         on_cpu = all(devices.array_module(x.data) is numpy for x in recorder.kept)
         executor = NumpyExecutor(program, self.threads) if on_cpu else PlainExecutor(program)
+        program.executor = executor
         returned = [Tensor(x.data.copy()) for x in outputs]
         filled = iter(returned)
         answer = _rebuild(result, lambda leaf: next(filled), results=True)

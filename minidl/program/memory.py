@@ -11,6 +11,16 @@ from minidl.program.schedule import EVERYONE, Aliases, Schedule
 
 
 @dataclass
+class Tenant:
+    """One value's stay in a buffer, from its first to its last position in the order of steps."""
+
+    value: Value
+    buffer: int
+    first: int
+    last: int
+
+
+@dataclass
 class MemoryPlan:
     """The arrays of all values, the buffers they lie in, and how much memory the plan saves.
 
@@ -19,6 +29,7 @@ class MemoryPlan:
 
     arrays: dict[Value, numpy.ndarray]
     buffers: list[numpy.ndarray]
+    tenants: list[Tenant]
     unplanned: int
 
     @property
@@ -51,6 +62,7 @@ def plan_memory(program: Program, schedule: Schedule, aliases: Aliases) -> Memor
     free: list[tuple[Value, numpy.ndarray]] = []
     alive: list[tuple[Value, numpy.ndarray]] = []
     buffers: list[numpy.ndarray] = []
+    tenants: list[Tenant] = []
     for value in roots:
         life = lives[value]
         if value in schedule.in_place:
@@ -70,6 +82,8 @@ def plan_memory(program: Program, schedule: Schedule, aliases: Aliases) -> Memor
             buffer = numpy.empty(max(value.nbytes, 1), numpy.uint8)
             buffers.append(buffer)
         alive.append((value, buffer))
+        index = next(i for i, known in enumerate(buffers) if known is buffer)
+        tenants.append(Tenant(value, index, life.first[1], life.last[1]))
         arrays[value] = buffer[: value.nbytes].view(value.dtype).reshape(value.shape)
     for step in program.steps:
         if aliases.is_view[id(step)]:
@@ -79,7 +93,7 @@ def plan_memory(program: Program, schedule: Schedule, aliases: Aliases) -> Memor
                 arrays[source],
                 **step.attributes,  # type: ignore[union-attr]
             )
-    return MemoryPlan(arrays, buffers, unplanned_bytes(program))
+    return MemoryPlan(arrays, buffers, tenants, unplanned_bytes(program))
 
 
 def unplanned_bytes(program: Program) -> int:

@@ -7,22 +7,25 @@ replay is to run the calls.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 import numpy
 
-from minidl.program.blas import matmul_call, numpys_blas
+from minidl.program.blas import default_threads, matmul_call, one_blas_thread_each
 from minidl.program.memory import plan_memory
 from minidl.program.program import Gemm, Group, Instruction, Program, Value
 from minidl.program.schedule import EVERYONE, Aliases, Copy, Schedule, Turn, schedule, share
-from minidl.program.team import available_cores, team_of
+from minidl.program.team import team_of
 
 Call = Callable[[], Any]
 
-#: Bytes of one block of one value of a group: with several values alive, a block stays in L2.
-BLOCK_BYTES = 64 * 1024
+#: Bytes of one block of one value of a group. Small enough that the few blocks in use stay in cache;
+#: large enough that threads seldom meet at the interpreter lock, which each call gives up and takes
+#: back (with blocks of 64 KiB the update of the main job takes 1.4 times as long).
+BLOCK_BYTES = 512 * 1024
 
 
 class NumpyExecutor:
@@ -36,7 +39,7 @@ class NumpyExecutor:
 
     def __init__(self, program: Program, threads: int | None = None):
         self.program = program
-        self.threads = threads or (available_cores() if numpys_blas() is not None else 1)
+        self.threads = threads or default_threads()
         aliases = Aliases(program)
         self.schedule: Schedule = schedule(program, self.threads, aliases)
         self.memory = plan_memory(program, self.schedule, aliases)
@@ -46,18 +49,10 @@ class NumpyExecutor:
         ]
         self.team = team_of(self.threads)
 
-    def run(self) -> None:
+    def run(self, phases: Sequence[Sequence[Sequence[Call]]] | None = None) -> None:
         """Compute everything from the arrays of inputs and states, and update the states."""
-        blas = numpys_blas()
-        if blas is None or self.threads == 1:
-            self.team.run(self.phases)
-            return
-        before = blas.get_threads()
-        blas.set_threads(1)  # the team's threads call it side by side
-        try:
-            self.team.run(self.phases)
-        finally:
-            blas.set_threads(before)
+        with one_blas_thread_each():
+            self.team.run(self.phases if phases is None else phases)
 
     def array(self, value: Value) -> numpy.ndarray:
         """Return the array in which a value lies after run(); the next run overwrites it."""
@@ -68,17 +63,39 @@ class NumpyExecutor:
         for buffer in self.memory.buffers:
             buffer.fill(255)
 
+    def timed_phases(self, record: Callable[[Turn, float], None]) -> list[list[list[Call]]]:
+        """Return the phases with each turn as one call that also reports how long it took, in seconds."""
+
+        def timed(turn: Turn, calls: list[Call]) -> Call:
+            def run() -> None:
+                started = perf_counter()
+                for call in calls:
+                    call()
+                record(turn, perf_counter() - started)
+
+            return run
+
+        return [
+            [
+                [timed(turn, calls) for turn, calls in self._turns(phase, thread)]
+                for thread in range(self.threads)
+            ]
+            for phase in self.schedule.phases
+        ]
+
     # --- from turns to calls ----------------------------------------------------------------------
 
     def _calls(self, phase: Sequence[Turn], thread: int) -> list[Call]:
-        calls: list[Call] = []
+        return [call for _, calls in self._turns(phase, thread) for call in calls]
+
+    def _turns(self, phase: Sequence[Turn], thread: int) -> Iterator[tuple[Turn, list[Call]]]:
+        """Yield what one thread does in a phase, turn by turn."""
         scratch = _Scratch()
         for turn in phase:
             if turn.owner == EVERYONE:
-                calls += self._task_calls(turn, thread, self.threads, scratch)
+                yield turn, self._task_calls(turn, thread, self.threads, scratch)
             elif turn.owner == thread:
-                calls += self._task_calls(turn, 0, 1, scratch)
-        return calls
+                yield turn, self._task_calls(turn, 0, 1, scratch)
 
     def _task_calls(self, turn: Turn, index: int, parts: int, scratch: _Scratch) -> list[Call]:
         task, arrays = turn.task, self.memory.arrays

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from os import PathLike
 from typing import Any
 
 import numpy
@@ -17,7 +18,6 @@ import numpy
 from minidl import devices
 from minidl.devices import Array
 from minidl.primitives.primitive import Primitive
-from minidl.tensor import Tensor
 
 
 @dataclass(eq=False)
@@ -36,7 +36,7 @@ class Value:
     dtype: numpy.dtype
     kind: str = "result"
     array: Array = None
-    tensor: Tensor | None = None
+    tensor: Any = None
 
     @property
     def size(self) -> int:
@@ -100,8 +100,8 @@ class Group:
 
     @property
     def phase(self) -> str:
-        """The phase of the last member."""
-        return self.members[-1].phase
+        """The phase of the first member."""
+        return self.members[0].phase
 
     @property
     def name(self) -> str:
@@ -159,12 +159,14 @@ class Program:
     steps : operations in an order in which they can be computed
     outputs : values that each call returns
     updates : what each state becomes after the call
+    executor : what runs it, once it is compiled
     """
 
     inputs: list[Value]
     steps: list[Step]
     outputs: list[Value]
     updates: dict[Value, Value]
+    executor: Any = None
 
     def values(self) -> Iterator[Value]:
         """Yield every value that a step reads or computes, or that is returned, each once."""
@@ -195,7 +197,29 @@ class Program:
             state: arrays[value] for state, value in self.updates.items()
         }
 
-    def __str__(self) -> str:
+    def summary(self) -> str:
+        """Return the readable listing that print() shows: every step with its shapes and costs."""
         from minidl.program.listing import listing
 
         return listing(self)
+
+    def profile(self, repeats: int = 20) -> str:
+        """Time every step over several replays and return the listing with times in it.
+
+        The replays work on the state as it is now, which is restored afterwards. Random generators
+        do advance.
+        """
+        from minidl.program.listing import listing
+        from minidl.program.profiler import measure
+
+        return listing(self, measure(self, repeats))
+
+    def plot(self, path: str | PathLike[str], repeats: int = 20) -> None:
+        """Draw where the time goes and how the memory is used over the step, into a picture file."""
+        from minidl.program.pictures import plot_program
+        from minidl.program.profiler import measure
+
+        plot_program(self, measure(self, repeats), path)
+
+    def __str__(self) -> str:
+        return self.summary()

@@ -8,18 +8,18 @@ from minidl.program.program import Group, Instruction, Program, Step, Value
 def group_elementwise(program: Program) -> Program:
     """Form groups of elementwise instructions of one shape.
 
-    An instruction joins the group of a producer or of a fellow reader of its inputs, unless that
-    would make the group wait for something that waits for the group.
+    Each instruction starts as a group of its own, which is merged with the groups of its producers
+    and of its fellow readers, unless the merged group would wait for something that waits for it.
     """
     graph = _Graph(program)
     for step in program.steps:
         if isinstance(step, Instruction) and step.primitive.kind == "elementwise":
-            for candidate in graph.neighbours(step):
-                if graph.can_join(step, candidate):
-                    graph.join(step, candidate)
-                    break
-            else:
-                graph.open_group(step)
+            graph.open_group(step)
+            for other in graph.neighbours(step):
+                group = graph.node(step)
+                assert isinstance(group, Group)
+                if not graph.waits(group, other) and not graph.waits(other, group):
+                    graph.merge(other, group)
     return graph.program()
 
 
@@ -30,7 +30,7 @@ class _Graph:
         self.original = program
         self.node_of: dict[int, Step] = {id(step): step for step in program.steps}
         self.producer = {value: step for step in program.steps for value in step.outputs}
-        self.shapes: dict[int, tuple[int, ...]] = {}
+        self.position = {id(step): i for i, step in enumerate(program.steps)}
         self.readers: dict[Value, list[Step]] = {}
         for step in program.steps:
             for value in step.inputs:
@@ -40,7 +40,7 @@ class _Graph:
         return self.node_of[id(step)]
 
     def neighbours(self, step: Instruction) -> list[Group]:
-        """Return the groups of its shape among the producers and readers of its inputs, latest first."""
+        """Return the other groups of its shape that make or read its inputs, latest first."""
         nodes: dict[int, Group] = {}
         for value in step.inputs:
             related = [self.producer[value]] if value in self.producer else []
@@ -48,30 +48,33 @@ class _Graph:
                 related += self.readers[value]
             for other in related:
                 node = self.node(other)
-                if isinstance(node, Group) and node.members[0].output.shape == step.output.shape:
-                    nodes[id(node)] = node
+                same_shape = isinstance(node, Group) and node.members[0].output.shape == step.output.shape
+                if same_shape and node is not self.node(step):
+                    nodes[id(node)] = node  # type: ignore[assignment]
         return list(reversed(nodes.values()))
 
     def inputs_of(self, node: Step) -> list[Step]:
         producers = [self.node(self.producer[v]) for v in node.inputs if v in self.producer]
         return [producer for producer in producers if producer is not node]
 
-    def can_join(self, step: Instruction, group: Group) -> bool:
-        """Say whether nothing that the instruction waits for waits for the group."""
-        waiting = [n for n in self.inputs_of(step) if n is not group]
+    def waits(self, group: Group, other: Group) -> bool:
+        """Say whether a group waits for another by way of a third step."""
+        waiting = [node for node in self.inputs_of(group) if node is not other]
         seen: set[int] = set()
         while waiting:
             node = waiting.pop()
-            if node is group:
-                return False
+            if node is other:
+                return True
             if id(node) not in seen:
                 seen.add(id(node))
                 waiting.extend(self.inputs_of(node))
-        return True
+        return False
 
-    def join(self, step: Instruction, group: Group) -> None:
-        group.members.append(step)
-        self.node_of[id(step)] = group
+    def merge(self, group: Group, other: Group) -> None:
+        """Move the members of the second group into the first."""
+        group.members = sorted(group.members + other.members, key=lambda member: self.position[id(member)])
+        for member in other.members:
+            self.node_of[id(member)] = group
 
     def open_group(self, step: Instruction) -> None:
         self.node_of[id(step)] = Group([step])

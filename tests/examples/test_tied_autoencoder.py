@@ -1,0 +1,126 @@
+"""The example runs from its command line, writes its files, and says early what it cannot do."""
+
+import gzip
+import importlib.util
+import json
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy
+import pytest
+
+import minidl as dl
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "tied_autoencoder.py"
+
+
+def example_module():
+    specification = importlib.util.spec_from_file_location("tied_autoencoder", EXAMPLE)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def run(*arguments):
+    return subprocess.run([sys.executable, EXAMPLE, *map(str, arguments)], capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def idx_folder(tmp_path_factory):
+    """A tiny data set in MNIST's format: bright squares at random places."""
+    folder = tmp_path_factory.mktemp("idx")
+    rng = numpy.random.default_rng(0)
+    for name, count in (("train", 400), ("t10k", 200)):
+        images = numpy.zeros((count, 28, 28), "uint8")
+        for image, (row, column) in zip(images, rng.integers(0, 20, (count, 2)), strict=True):
+            image[row : row + 8, column : column + 8] = 200
+        content = struct.pack(">IIII", 0x803, count, 28, 28) + images.tobytes()
+        with gzip.open(folder / f"{name}-images-idx3-ubyte.gz", "wb") as file:
+            file.write(content)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def short_run(idx_folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out")
+    return run("--data", idx_folder, "--epochs", 2, "--out", out), out
+
+
+def test_the_network_is_the_originals():
+    network = example_module().build_network(0)
+    assert network.parameter_count() == 1_002_148
+    shapes = {name: p.shape for name, p in network.named_parameters()}
+    assert shapes == {
+        "encoder.1.weight": (784, 784),
+        "encoder.1.bias": (784,),
+        "encoder.3.weight": (784, 392),
+        "encoder.3.bias": (392,),
+        "encoder.5.weight": (392, 196),
+        "encoder.5.bias": (196,),
+        "biases.0": (784,),
+        "biases.1": (784,),
+        "biases.2": (392,),
+    }
+    assert {p.l2_factor for name, p in network.named_parameters() if "bias" in name} == {0}
+    assert network(dl.zeros((2, 28, 28, 1))).shape == (2, 28, 28, 1)
+
+
+def test_defaults_are_the_originals():
+    options = example_module().parse_arguments([])
+    assert (options.epochs, options.batch_size, options.learning_rate, options.l2) == (30, 128, 1e-3, 1e-4)
+
+
+def test_a_short_run_writes_every_file(short_run):
+    result, out = short_run
+    assert result.returncode == 0, result.stderr
+    assert "1,002,148 parameters, 400 training images, on cpu" in result.stdout
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert result.stdout.splitlines()[-1] == f"test RMSE {metrics['test_rmse']:.4f}"
+    history = json.loads((out / "history.json").read_text())
+    assert len(history["loss"]) == 2 * 3  # the last mini-batch, which is not full, is dropped
+    assert history["validation_step"] == [3, 6]
+    for picture in ("reconstructions.png", "training.png"):
+        assert (out / picture).read_bytes().startswith(b"\x89PNG")
+    assert example_module().build_network(1).load(out / "weights.safetensors")
+
+
+def test_the_same_seed_gives_the_same_weights_and_eager_nearly_the_same(short_run, idx_folder, tmp_path):
+    for name, more in (("again", ()), ("eager", ("--eager",)), ("other", ("--seed", 1))):
+        result = run("--data", idx_folder, "--epochs", 2, "--out", tmp_path / name, *more)
+        assert result.returncode == 0, result.stderr
+    weights = {
+        name: example_module().build_network(0).load(path / "weights.safetensors").state_dict()
+        for name, path in (("first", short_run[1]), *((n, tmp_path / n) for n in ("again", "eager", "other")))
+    }
+    for name, array in weights["first"].items():
+        numpy.testing.assert_array_equal(weights["again"][name], array)
+        numpy.testing.assert_allclose(weights["eager"][name], array, atol=2e-3)
+    assert (weights["other"]["encoder.1.weight"] != weights["first"]["encoder.1.weight"]).any()
+
+
+def test_bad_arguments_are_refused_before_training(idx_folder, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    cases = [
+        (("--data", idx_folder, "--out", blocked / "inside"), "error: "),
+        (("--data", tmp_path / "nowhere", "--out", tmp_path), "nowhere"),
+        (("--data", "a", "b", "c", "--out", tmp_path), "--data takes"),
+        (("--data", idx_folder, "--device", "tpu", "--out", tmp_path), "unknown device 'tpu'"),
+        (("--data", idx_folder, "--batch-size", "0", "--out", tmp_path), "batch_size"),
+    ]
+    for arguments, message in cases:
+        result = run(*arguments)
+        assert result.returncode == 1
+        assert message in result.stderr
+        assert "epoch" not in result.stdout
+
+
+def test_nan_in_the_data_is_refused(idx_folder, tmp_path, monkeypatch):
+    module = example_module()
+    train, test = dl.data.read_idx_folder(idx_folder)
+    train.images[7, 3, 4] = numpy.nan
+    monkeypatch.setattr(dl.data, "digits", lambda: (train, test))
+    with pytest.raises(ValueError, match=r"the training images.*7, 3, 4"):
+        module.main(["--epochs", "1", "--out", str(tmp_path)])
