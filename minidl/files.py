@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """Return the folder for files that can be made again: ``$MINIDL_CACHE``, or the user's cache folder.
+
+    Raises
+    ------
+    RuntimeError
+        The user has no home folder.
+    """
+    if "MINIDL_CACHE" in os.environ:
+        return Path(os.environ["MINIDL_CACHE"])
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local", "minidl", "cache")
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "minidl"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "minidl")
 
 
 @contextmanager

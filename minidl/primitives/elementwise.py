@@ -7,6 +7,7 @@ be differentiated again.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy
@@ -143,6 +144,7 @@ cos = elementwise(
 def _in_steps(forward: Any) -> Any:
     """Give a forward that works in several steps, each in place, a destination to work in."""
 
+    @functools.wraps(forward)
     def forward_with_destination(xp: Any, *arrays: Any, out: Any = None) -> Any:
         if out is None:
             shape = numpy.broadcast_shapes(*(array.shape for array in arrays))

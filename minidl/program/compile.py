@@ -24,6 +24,7 @@ def compile(
     *,
     verify: bool = False,
     threads: int | None = None,
+    kernels: str = "numpy",
     poison: bool = False,
 ) -> Any:
     """Turn a function of Tensors into one that records itself once and is then replayed.
@@ -46,6 +47,8 @@ def compile(
     verify : at every replay, also compute the recorded operations one by one, without any of the
         compiler's improvements, and compare
     threads : how many threads compute; by default one for each core this process may use
+    kernels : how elementwise work is done on the CPU: ``"numpy"``, or ``"c"`` for C functions generated
+        from the recorded operations, which needs a C compiler on the PATH
     poison : fill every buffer with NaN before each replay, to find a step that reads what it
         should not
 
@@ -56,8 +59,8 @@ def compile(
         something else that a replay could not repeat; the message names the line.
     """
     if function is None:
-        return functools.partial(compile, verify=verify, threads=threads, poison=poison)
-    return functools.wraps(function)(Compiled(function, verify, threads, poison))
+        return functools.partial(compile, verify=verify, threads=threads, kernels=kernels, poison=poison)
+    return functools.wraps(function)(Compiled(function, verify, threads, kernels, poison))
 
 
 @dataclass
@@ -83,9 +86,11 @@ class _Recording:
 class Compiled:
     """A compiled function; `programs` lists what has been recorded so far."""
 
-    def __init__(self, function: Callable[..., Any], verify: bool, threads: int | None, poison: bool):
+    def __init__(
+        self, function: Callable[..., Any], verify: bool, threads: int | None, kernels: str, poison: bool
+    ):
         self.function = function
-        self.verify, self.threads, self.poison = verify, threads, poison
+        self.verify, self.threads, self.kernels, self.poison = verify, threads, kernels, poison
         self._recordings: dict[Any, _Recording] = {}
 
     @property
@@ -121,7 +126,7 @@ class Compiled:
         original = recorder.finish([*outputs, *(x.grad for x in gradients)])  # type: ignore[list-item]
         program = optimize(original)
         on_cpu = all(devices.array_module(x.data) is numpy for x in recorder.kept)
-        executor = NumpyExecutor(program, self.threads) if on_cpu else PlainExecutor(program)
+        executor = NumpyExecutor(program, self.threads, self.kernels) if on_cpu else PlainExecutor(program)
         program.executor = executor
         returned = [Tensor(x.data.copy()) for x in outputs]
         filled = iter(returned)

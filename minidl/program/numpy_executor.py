@@ -16,6 +16,7 @@ import numpy
 
 from minidl.program.blas import default_threads, matmul_call, one_blas_thread_each
 from minidl.program.memory import plan_memory
+from minidl.program.native import Kernels
 from minidl.program.program import Gemm, Group, Instruction, Program, Value
 from minidl.program.schedule import EVERYONE, Aliases, Copy, Schedule, Turn, schedule, share
 from minidl.program.team import team_of
@@ -35,15 +36,19 @@ class NumpyExecutor:
     ----------
     program : the program, after all passes
     threads : how many threads compute; by default one for each core this process may use
+    kernels : ``"numpy"`` runs elementwise groups block by block; ``"c"`` as generated C functions
     """
 
-    def __init__(self, program: Program, threads: int | None = None):
+    def __init__(self, program: Program, threads: int | None = None, kernels: str = "numpy"):
+        if kernels not in ("numpy", "c"):
+            raise ValueError(f"unknown kernels {kernels!r}: use 'numpy' or 'c'")
         self.program = program
         self.threads = threads or default_threads()
         aliases = Aliases(program)
         self.schedule: Schedule = schedule(program, self.threads, aliases)
         self.memory = plan_memory(program, self.schedule, aliases)
-        del aliases
+        groups = [step for step in program.steps if isinstance(step, Group)]
+        self.kernels = Kernels(groups, self.memory.arrays) if kernels == "c" else None
         self.phases = [
             [self._calls(phase, thread) for thread in range(self.threads)] for phase in self.schedule.phases
         ]
@@ -100,7 +105,9 @@ class NumpyExecutor:
     def _task_calls(self, turn: Turn, index: int, parts: int, scratch: _Scratch) -> list[Call]:
         task, arrays = turn.task, self.memory.arrays
         if isinstance(task, Group):
-            return self._group_calls(task, index, parts, scratch)
+            length = task.members[0].output.shape[0] if task.members[0].output.shape else 1
+            call = self.kernels.call(task, share(length, index, parts)) if self.kernels else None
+            return [call] if call else self._group_calls(task, index, parts, scratch)
         if isinstance(task, Gemm):
             out = arrays[task.output]
             rows = share(len(out), index, parts)

@@ -53,6 +53,6 @@ def plot_program(program: Program, profile: Profile, path: str | PathLike[str]) 
     memory_axes.set_xlabel("position in the order of steps")
     memory_axes.set_ylabel("MB")
     memory_axes.set_title(
-        f"Buffers: {memory.planned / 2**20:.1f} MB planned, {memory.unplanned / 2**20:.1f} MB unplanned"
+        f"Buffers: {memory.planned / 2**20:.1f} MB ({memory.unplanned / 2**20:.1f} MB unplanned)"
     )
     figure.savefig(path, dpi=120)

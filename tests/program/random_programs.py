@@ -2,7 +2,8 @@
 
 A function is drawn as a list of operations on a growing stock of values: views, broadcasts, shared
 subexpressions, reductions, products, gradients of losses, in-place updates of state. It is then
-ordinary Tensor code, run eagerly or compiled.
+ordinary Tensor code, run eagerly or compiled, in float64, so that a difference is an error and not
+rounding.
 """
 
 import numpy
@@ -24,13 +25,13 @@ def functions(draw, large=False):
 
     def make_states():
         rng = numpy.random.default_rng(seeds)
-        return [dl.Parameter(rng.uniform(0.2, 1, (rows, columns)).astype("float32")) for _ in range(count)]
+        return [dl.Parameter(rng.uniform(0.2, 1, (rows, columns))) for _ in range(count)]
 
     def function(x, states):
         stock = [x, *states]
         for kind, i, j, k in actions:
             _extend(stock, kind, i, j, k)
-        loss = sum(((value * value).mean() for value in stock[-3:]), start=dl.tensor(0.0))
+        loss = sum(((value * value).mean() for value in stock[-3:]), start=dl.tensor(0.0, "float64"))
         results = [value.copy() for value in stock[-2:] if value.ndim]  # views would see the updates
         if loss.requires_grad:
             loss.backward()
@@ -50,7 +51,7 @@ def functions(draw, large=False):
 
 def _extend(stock, kind, i, j, k):
     """Add one value to the stock; every operation keeps values of moderate size."""
-    a, b = stock[i % len(stock)], stock[j % len(stock)]
+    a = stock[i % len(stock)]
     matrices = [value for value in stock if value.ndim == 2]
     m, n = matrices[i % len(matrices)], matrices[j % len(matrices)]
     choices = [

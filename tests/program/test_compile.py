@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import minidl as dl
 from minidl.autodiff import mode
+from minidl.program.native import compiler
 from minidl.program.recorder import RecordingError
 from tests.program.random_programs import functions
 
@@ -47,6 +48,8 @@ def make_step(network, optimizer):
     return step
 
 
+needs_c = pytest.mark.skipif(compiler() is None, reason="there is no C compiler on this machine")
+
 OPTIMIZERS = {
     "SGD": lambda p: dl.SGD(p, learning_rate=dl.schedules.Step(0.1, 5), momentum=0.9, nesterov=True),
     "RMSProp": lambda p: dl.RMSProp(p, clip_value=0.01),
@@ -58,12 +61,22 @@ OPTIMIZERS = {
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_training_agrees_with_eager_step_by_step(name, threads, rng):
+    check_training(name, rng, threads=threads)
+
+
+@needs_c
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_training_agrees_with_eager_step_by_step_as_c(name, rng):
+    check_training(name, rng, threads=2, kernels="c")
+
+
+def check_training(name, rng, **options):
     batches = rng.random((12, 8, 12)).astype("float32")
     losses = {}
     for compiled in (False, True):
         network = autoencoder(rate=0.3)
         step = make_step(network, OPTIMIZERS[name](network.parameters()))
-        step = dl.compile(step, threads=threads, poison=True) if compiled else step
+        step = dl.compile(step, poison=True, **options) if compiled else step
         losses[compiled] = [step(dl.tensor(x)).item() for x in batches]
         if compiled:
             assert len(step.programs) == 1
@@ -82,18 +95,28 @@ def test_large_random_functions_agree_with_eager(drawn, threads):
     check_against_eager(*drawn, threads)
 
 
-def check_against_eager(function, make_states, shape, threads):
+@needs_c
+@pytest.mark.parametrize("large", [False, True])
+@given(data=st.data())
+@settings(max_examples=20)
+def test_random_functions_agree_with_eager_as_c(large, data):
+    check_against_eager(*data.draw(functions(large)), threads=2, kernels="c")
+
+
+def check_against_eager(function, make_states, shape, threads, kernels="numpy"):
     eager_states, compiled_states = make_states(), make_states()
-    compiled = dl.compile(lambda x: function(x, compiled_states), threads=threads, poison=True)
+    compiled = dl.compile(
+        lambda x: function(x, compiled_states), threads=threads, kernels=kernels, poison=True
+    )
     rng = numpy.random.default_rng(1)
     for _ in range(3):
-        x = rng.uniform(-1, 1, shape).astype("float32")
+        x = rng.uniform(-1, 1, shape)
         expected = function(dl.tensor(x), eager_states)
         results = compiled(dl.tensor(x))
         for ours, theirs in zip(results, expected, strict=True):
-            numpy.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-4, atol=1e-5)
+            numpy.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-8, atol=1e-10)
         for ours, theirs in zip(compiled_states, eager_states, strict=True):
-            numpy.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-4, atol=1e-5)
+            numpy.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-8, atol=1e-10)
     assert len(compiled.programs) == 1
 
 

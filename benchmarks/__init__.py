@@ -1,0 +1,1 @@
+"""Peer benchmarks: minidl beside the frameworks it must be compared with, on one and the same job."""

@@ -1,0 +1,77 @@
+"""What the figures belong to (processor, cores, versions; no names, no paths), and how busy it is."""
+
+import os
+import platform
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+
+def describe() -> dict:
+    return {
+        "processor": processor(),
+        "cores": usable_cores(),
+        "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+    }
+
+
+def processor() -> str:
+    """The model as the system names it, with the instruction sets that matter for a matrix product."""
+    file = Path("/proc/cpuinfo")
+    if not file.exists():
+        return platform.processor() or platform.machine()
+    facts = dict(line.split(":", 1) for line in file.read_text().splitlines() if ":" in line)
+    facts = {key.strip(): value.strip() for key, value in facts.items()}
+    flags = facts.get("flags", "").split()
+    sets = [
+        name
+        for flag, name in (("avx2", "AVX2"), ("avx512f", "AVX-512"), ("amx_tile", "AMX"))
+        if flag in flags
+    ]
+    return ", ".join([facts.get("model name", platform.machine()), *sets])
+
+
+def usable_cores() -> int:
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def versions(packages) -> dict[str, str]:
+    """The installed versions; a package that is absent is left out."""
+    found = {}
+    for package in sorted(set(packages)):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def busy_seconds() -> float | None:
+    """Seconds that all cores together have been at work so far; None where the system does not say."""
+    file = Path("/proc/stat")
+    if not file.exists():
+        return None
+    user, nice, system, _idle, _wait, interrupt, soft_interrupt, stolen = map(
+        int, file.read_text().split()[1:9]
+    )
+    return (user + nice + system + interrupt + soft_interrupt + stolen) / os.sysconf("SC_CLK_TCK")
+
+
+class ForeignLoad:
+    """How many cores, on average, other processes have kept busy since this was made."""
+
+    def __init__(self):
+        self.start = (time.perf_counter(), busy_seconds(), time.process_time())
+
+    def cores(self) -> float:
+        """0.0 where the system does not say. The clock ticks make it uncertain by a few hundredths."""
+        start, busy, own = self.start
+        if busy is None:
+            return 0.0
+        foreign = (busy_seconds() - busy) - (time.process_time() - own)
+        return max(0.0, foreign / (time.perf_counter() - start))

@@ -1,0 +1,7 @@
+"""minidl, compiled: the same step under `dl.compile`."""
+
+from functools import partial
+
+from benchmarks.peers import minidl_eager
+
+build = partial(minidl_eager.build, compiled=True)

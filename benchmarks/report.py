@@ -1,0 +1,211 @@
+"""From the measured samples to medians and ratios, the Markdown tables and the plots."""
+
+import statistics
+from pathlib import Path
+
+from benchmarks.peers import PEERS
+
+REFERENCES = (
+    "minidl_compiled",
+    "minidl_eager",
+)  # what the others are compared with: the first that was measured
+COLOURS = {"minidl_compiled": "#c2410c", "minidl_eager": "#fdba74"}
+OTHERS = "#94a3b8"
+ABSENT = "-"
+
+
+def quartiles(values: list[float]) -> list[float]:
+    """Lower quartile, median, upper quartile."""
+    if len(values) < 2:
+        return [values[0]] * 3
+    return statistics.quantiles(values, n=4, method="inclusive")
+
+
+def summarise_steps(milliseconds: dict[str, list[float]]) -> dict:
+    """By peer: quartiles of the time per step, and of its ratio to minidl's in the same round."""
+    reference = reference_of(milliseconds)
+    summary = {}
+    for name, samples in milliseconds.items():
+        low, median, high = quartiles(samples)
+        summary[name] = {"median": median, "quartiles": [low, high]}
+        if reference:
+            low, median, high = paired_ratio(samples, milliseconds[reference])
+            summary[name] |= {"ratio_to_minidl": median, "ratio_quartiles": [low, high]}
+    return summary
+
+
+def reference_of(measured: dict) -> str | None:
+    return next((name for name in REFERENCES if name in measured), None)
+
+
+def paired_ratio(samples: list[float], others: list[float]) -> list[float]:
+    return quartiles([a / b for a, b in zip(samples, others, strict=True)])
+
+
+def fastest(medians: dict[str, float], apart_from: tuple[str, ...]) -> str | None:
+    others = {name: median for name, median in medians.items() if name not in apart_from}
+    return min(others, key=others.get) if others else None
+
+
+def headlines(results: dict) -> list[str]:
+    """The comparisons that count, as medians of paired ratios with quartiles: below 1, minidl is ahead."""
+    lines = []
+    for batch_size, measured in results["steps"].items():
+        lines += against_the_fastest(f"Batch {int(batch_size):,}", measured["milliseconds"])
+    if results.get("whole_job"):
+        lines += whole_job_headlines(results["whole_job"])
+    imports = results["import_milliseconds"]
+    if "minidl" in imports:
+        lines.append(f"`import minidl` / `import numpy` = {imports['minidl'] / imports['numpy']:.2f}.")
+    return lines
+
+
+def whole_job_headlines(jobs: dict) -> list[str]:
+    lines = against_the_fastest("Whole job", {name: job["seconds"] for name, job in jobs.items()})
+    losses = [loss for job in jobs.values() for loss in job["validation_loss"]]
+    if losses:
+        lines.append(f"Whole job: last validation losses {min(losses):.4f} to {max(losses):.4f}.")
+    return lines
+
+
+def against_the_fastest(what: str, samples: dict[str, list[float]]) -> list[str]:
+    """minidl against the fastest that is not minidl, and against the fastest framework if that is another."""
+    reference = reference_of(samples)
+    medians = {name: statistics.median(values) for name, values in samples.items()}
+    opponents = [fastest(medians, REFERENCES), fastest(medians, (*REFERENCES, "numpy_static"))]
+    if reference is None:
+        return []
+    lines = []
+    for opponent in dict.fromkeys(filter(None, opponents)):
+        low, median, high = paired_ratio(samples[reference], samples[opponent])
+        names = f"{PEERS[reference].title} / {PEERS[opponent].title}"
+        lines.append(f"{what}: {names} = {median:.2f} ({low:.2f} to {high:.2f}).")
+    return lines
+
+
+def markdown(results: dict) -> str:
+    """The table for the README: a row a peer, what it is, and one line per comparison that counts."""
+    machine = results["machine"]
+    load = [measured["foreign_load_cores"] for measured in results["steps"].values()]
+    versions = ", ".join(f"{package} {version}" for package, version in results["versions"].items())
+    return "\n".join(
+        [
+            *table(results),
+            "",
+            "Time per training step (median of rounds; in brackets the median of its ratios to "
+            f"{PEERS[results['reference']].title} in the same round)."
+            if results["reference"]
+            else "",
+            "",
+            *(f"- {line}" for line in headlines(results)),
+            "",
+            f"{results['date']}; {machine['processor']}, {machine['cores']} cores, "
+            f"{machine['memory_gib']} GiB; Python {machine['python']}, {versions}; "
+            f"{results['rounds']} rounds; other work kept {max(load, default=0):.2f} cores busy.",
+            "",
+        ]
+    )
+
+
+def table(results: dict) -> list[str]:
+    columns = [f"batch {int(batch_size):,}" for batch_size in results["steps"]]
+    columns += ["whole job", "peak memory"] if results.get("whole_job") else []
+    columns += ["import"]
+    rows = [
+        f"| {PEERS[name].title} | " + " | ".join(cells(results, name)) + " |" for name in results["peers"]
+    ]
+    return ["| | " + " | ".join(columns) + " |", "|---|" + "---:|" * len(columns), *rows]
+
+
+def cells(results: dict, name: str) -> list[str]:
+    row = [step_cell(measured["summary"].get(name)) for measured in results["steps"].values()]
+    if results.get("whole_job"):
+        job = results["whole_job"].get(name)
+        row.append(f"{statistics.median(job['seconds']):.1f} s" if job else ABSENT)
+        row.append(f"{statistics.median(job['peak_memory_mib']):.0f} MiB" if job else ABSENT)
+    milliseconds = results["import_milliseconds"].get(PEERS[name].imports)
+    row.append(f"{milliseconds:.0f} ms" if milliseconds is not None else ABSENT)
+    if name in results["left_out"] and ABSENT in row:
+        row[row.index(ABSENT)] = results["left_out"][name]
+    return row
+
+
+def step_cell(summary: dict | None) -> str:
+    if summary is None:
+        return ABSENT
+    ratio = f" ({summary['ratio_to_minidl']:.2f})" if "ratio_to_minidl" in summary else ""
+    return f"{summary['median']:.2f} ms{ratio}"
+
+
+def plot_steps(results: dict, path: Path) -> None:
+    """One panel a batch size: time per step, fastest on top, quartiles as whiskers."""
+    panels = []
+    for batch_size, measured in results["steps"].items():
+        bars = {name: (entry["median"], entry["quartiles"]) for name, entry in measured["summary"].items()}
+        panels.append((f"Batch {int(batch_size):,}", "milliseconds a step", "{:.1f}", bars))
+    plot_bars("One training step of the tied autoencoder", panels, results, path)
+
+
+def plot_whole_jobs(results: dict, path: Path) -> None:
+    """Time and memory of the whole job, and import times."""
+    seconds, memory, imports = {}, {}, {}
+    for name, job in results["whole_job"].items():
+        for target, key in ((seconds, "seconds"), (memory, "peak_memory_mib")):
+            low, median, high = quartiles(job[key])
+            target[name] = (median, [low, high])
+        milliseconds = results["import_milliseconds"].get(PEERS[name].imports)
+        if milliseconds is not None:
+            imports[name] = (milliseconds, [milliseconds, milliseconds])
+    panels = [
+        (
+            f"Whole job, {results['epochs']} epochs",
+            "seconds, process start to saved weights",
+            "{:.1f}",
+            seconds,
+        ),
+        ("Peak memory of the whole job", "MiB", "{:.0f}", memory),
+        ("Import", "milliseconds more than bare Python", "{:.0f}", imports),
+    ]
+    plot_bars("The whole job of the tied autoencoder", panels, results, path)
+
+
+def plot_bars(title: str, panels: list[tuple], results: dict, path: Path) -> None:
+    """Horizontal bars; `panels` hold a title, a unit, a format and, by peer, the median and its quartiles."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    most = max(len(bars) for *_, bars in panels)
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(5.2 * len(panels), 1.5 + 0.36 * most), layout="constrained", squeeze=False
+    )
+    for axis, panel in zip(axes[0], panels, strict=True):
+        draw_panel(axis, *panel)
+    machine = results["machine"]
+    figure.suptitle(f"{title}: {machine['processor']}, {machine['cores']} cores", fontsize=12)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def draw_panel(axis, title: str, unit: str, number: str, bars: dict) -> None:
+    names = sorted(bars, key=lambda name: bars[name][0])
+    medians = [bars[name][0] for name in names]
+    whiskers = [
+        [median - bars[name][1][0] for name, median in zip(names, medians, strict=True)],
+        [bars[name][1][1] - median for name, median in zip(names, medians, strict=True)],
+    ]
+    colours = [COLOURS.get(name, OTHERS) for name in names]
+    rows = range(len(names))
+    axis.barh(rows, medians, color=colours, xerr=whiskers, ecolor="#334155", error_kw={"linewidth": 1})
+    for row, name in enumerate(names):
+        text = " " + number.format(medians[row])
+        axis.text(bars[name][1][1], row, text, va="center", fontsize=9)
+    axis.set_yticks(rows, [PEERS[name].title for name in names], fontsize=9)
+    for label, name in zip(axis.get_yticklabels(), names, strict=True):
+        label.set_fontweight("bold" if name in COLOURS else "normal")
+    axis.invert_yaxis()
+    axis.set_title(title, fontsize=10)
+    axis.set_xlabel(unit, fontsize=9)
+    axis.set_xlim(0, 1.15 * max((entry[1][1] for entry in bars.values()), default=1))
+    axis.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,120 @@
+"""Compare minidl with its peers on the main job: `python -m benchmarks.run`, from the repository root.
+
+benchmarks/README.md says what is measured, how, and how to read it.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from datetime import date
+from pathlib import Path
+
+from benchmarks import machine, processes, report, steps
+from benchmarks.peers import PEERS
+from benchmarks.problem import BATCH_SIZE, read_images
+
+MAKE_IMAGES = """
+import sys
+from minidl.data import digits
+from benchmarks.problem import save_images
+training, validation = digits(train=5000, test=3000)
+save_images(sys.argv[1], training.images, validation.images)
+"""
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.run", description="Compare minidl with its peers on the main job."
+    )
+    parser.add_argument("--peers", type=names, default=list(PEERS), help=f"of {','.join(PEERS)}; default all")
+    parser.add_argument("--batch-sizes", type=integers, default=[32, 128, 1024], help="default 32,128,1024")
+    parser.add_argument(
+        "--rounds", type=int, default=20, help="turns of each peer at each batch size; default 20"
+    )
+    parser.add_argument("--whole-job", action="store_true", help="time the whole training as well (minutes)")
+    parser.add_argument("--epochs", type=int, default=30, help="of the whole job; default 30")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each peer's whole job; default 3")
+    parser.add_argument("--data", type=Path, metavar="FILE.npz", help="images; default minidl.data.digits()")
+    parser.add_argument("--output", type=Path, default=steps.ROOT / "benchmarks" / "results", metavar="DIR")
+    return parser.parse_args(arguments)
+
+
+def names(text: str) -> list[str]:
+    chosen = text.split(",")
+    unknown = [name for name in chosen if name not in PEERS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"no peer named {', '.join(unknown)}; there are {', '.join(PEERS)}")
+    return chosen
+
+
+def integers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
+
+
+def say(text: str, end: str = "\n") -> None:
+    print(text, end=end, file=sys.stderr, flush=True)
+
+
+def measure(options: argparse.Namespace, images: Path) -> dict:
+    """Everything that the options ask for, as the JSON will hold it."""
+    children, left_out = steps.start(options.peers, images, say)
+    measured = {}
+    training, _ = read_images(images)
+    for batch_size in options.batch_sizes:
+        say(f"Batch {batch_size}: {len(children)} peers")
+        measured[str(batch_size)] = steps.measure(
+            children, left_out, training, batch_size, options.rounds, say
+        )
+        milliseconds = measured[str(batch_size)]["milliseconds"]
+        measured[str(batch_size)]["summary"] = report.summarise_steps(milliseconds)
+    for child in children.values():
+        child.close()
+
+    installed = [name for name in options.peers if name not in left_out]
+    say("Import times")
+    results = {
+        "date": date.today().isoformat(),
+        "machine": machine.describe(),
+        "versions": machine.versions(package for name in installed for package in PEERS[name].packages),
+        "peers": options.peers,
+        "reference": report.reference_of(dict.fromkeys(installed)),
+        "rounds": options.rounds,
+        "steps": measured,
+        "import_milliseconds": processes.import_times(installed),
+        "left_out": left_out,
+    }
+    if options.whole_job:
+        say(f"Whole job: {options.epochs} epochs, batch {BATCH_SIZE}, {options.repeats} runs of each peer")
+        arguments = (installed, images, options.epochs, options.repeats, left_out, say)
+        results |= {"epochs": options.epochs, "whole_job": processes.whole_jobs(*arguments)}
+    return results
+
+
+def write(results: dict, folder: Path) -> None:
+    """cpu.json, cpu.md, cpu-steps.png and, where it was measured, cpu-whole-job.png."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "cpu.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    (folder / "cpu.md").write_text(report.markdown(results))
+    report.plot_steps(results, folder / "cpu-steps.png")
+    if results.get("whole_job"):
+        report.plot_whole_jobs(results, folder / "cpu-whole-job.png")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns 1 if a peer failed or its losses disagree; a peer that is not installed is no failure."""
+    options = parse_arguments(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        images = options.data
+        if images is None:
+            images = Path(folder) / "digits.npz"
+            subprocess.run([sys.executable, "-c", MAKE_IMAGES, str(images)], cwd=steps.ROOT, check=True)
+        results = measure(options, images.resolve())
+    write(results, options.output)
+    print(report.markdown(results))
+    return int(any(reason != "not installed" for reason in results["left_out"].values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

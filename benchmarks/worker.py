@@ -1,0 +1,68 @@
+"""The child process in which one peer lives: `python -m benchmarks.worker PEER IMAGES.npz`.
+
+It reads one JSON object a line from standard input and answers each with one; between them it sleeps.
+
+- `{"command": "build", "batch_size": 128}` builds the peer afresh and trains the checked steps: `{"losses"}`.
+- `{"command": "block", "seconds": 0.3}` trains for about that time: `{"steps", "seconds", "foreign_load"}`.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from benchmarks import machine, peers, problem
+
+LEAST_STEPS = 3
+
+
+class Worker:
+    """One peer, its job at the current batch size, and the prepared batches that it goes through."""
+
+    def __init__(self, peer: str, images: Path):
+        self.build_job = peers.load(peer)
+        self.images, _ = problem.read_images(images)
+        self.job = None
+        self.batches = []
+        self.steps = 0
+
+    def build(self, batch_size: int) -> dict:
+        self.job = None  # the previous one's memory goes first
+        self.job = self.build_job(problem.initial_weights(), batch_size)
+        self.batches = [self.job.prepare(batch) for batch in problem.step_batches(self.images, batch_size)]
+        self.steps = 0
+        return {"losses": [self.step() for _ in range(problem.CHECKED_STEPS)]}
+
+    def step(self) -> float:
+        batch = self.batches[self.steps % len(self.batches)]
+        self.steps += 1
+        return self.job.step(batch)
+
+    def block(self, seconds: float) -> dict:
+        """One step that is not timed (it fills the caches and wakes the threads), then those that are."""
+        self.step()
+        steps = 0
+        load = machine.ForeignLoad()
+        start = time.perf_counter()
+        while (elapsed := time.perf_counter() - start) < seconds or steps < LEAST_STEPS:
+            self.step()
+            steps += 1
+        return {"steps": steps, "seconds": elapsed, "foreign_load": load.cores()}
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(
+        sys.stderr.fileno(), sys.stdout.fileno()
+    )  # what a library prints must not get between the answers
+    worker = Worker(sys.argv[1], Path(sys.argv[2]))
+    print(json.dumps({"ready": True}), file=answers, flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        command = {"build": worker.build, "block": worker.block}[request.pop("command")]
+        print(json.dumps(command(**request)), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
