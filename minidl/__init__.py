@@ -1,6 +1,7 @@
 """minidl: deep learning small enough to read in an afternoon and fast enough to use in earnest."""
 
-from minidl import data, initializers
+from minidl import data, devices, initializers
+from minidl.allocation import keep_freed_memory
 from minidl.autodiff import backward, grad, no_grad
 from minidl.creation import arange, full, ones, ones_like, zeros, zeros_like
 from minidl.layers import (
@@ -61,6 +62,8 @@ from minidl.primitives.shape import (
 from minidl.program.compile import compile
 from minidl.tensor import Parameter, Tensor, apply, tensor
 
+keep_freed_memory()
+
 __all__ = [
     "SGD",
     "Adam",
@@ -94,6 +97,7 @@ __all__ = [
     "concatenate",
     "cos",
     "data",
+    "devices",
     "exp",
     "expand_dims",
     "floor",

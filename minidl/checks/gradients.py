@@ -147,6 +147,6 @@ def _compare(
     if wrong.any():
         worst = numpy.unravel_index(numpy.argmax(numpy.where(wrong, error, -1)), error.shape)
         raise GradientError(
-            f"{name}: {wrong.sum()} of {wrong.size} gradients are wrong; at {tuple(map(int, worst))} backward "
-            f"gives {given[worst]:.8g}, the difference quotient is {numerical[worst]:.8g}"
+            f"{name}: {wrong.sum()} of {wrong.size} gradients are wrong; at {tuple(map(int, worst))} "
+            f"backward gives {given[worst]:.8g}, the difference quotient is {numerical[worst]:.8g}"
         )

@@ -61,6 +61,7 @@ class Glyphs(NamedTuple):
     )  # (styles, 10, GRID, GRID) float32: [style, digit, row, column], positive in the ink
     extremes: numpy.ndarray  # (styles, 10, 32, 2) float32: points (x, y) whose hull is nearly the glyph's
     stroke: numpy.ndarray  # (styles, 10) float32: mean width of the strokes
+    hairline: numpy.ndarray  # (styles,) float32: width of the style's thinnest strokes
 
 
 @lru_cache(maxsize=1)
@@ -69,13 +70,16 @@ def load_glyphs() -> Glyphs:
     distance = numpy.empty((len(STYLES), 10, GRID, GRID), numpy.float32)
     extremes = numpy.empty((len(STYLES), 10, _DIRECTIONS, 2), numpy.float32)
     stroke = numpy.empty((len(STYLES), 10), numpy.float32)
+    hairline = numpy.empty(len(STYLES), numpy.float32)
     for i, (font, zero) in enumerate(STYLES):
-        for digit, contours in enumerate(_digit_outlines(font, zero)):
+        outlines = _digit_outlines(font, zero)
+        hairline[i] = _wall_at_top(*outlines[0])
+        for digit, contours in enumerate(outlines):
             start, end = _edges(contours)
             distance[i, digit] = _signed_distance(start, end)
             extremes[i, digit] = _extreme_points(start)
             stroke[i, digit] = _mean_stroke(start, end)
-    return Glyphs(distance, extremes, stroke)
+    return Glyphs(distance, extremes, stroke, hairline)
 
 
 def _digit_outlines(font: str, zero: str) -> list[list[numpy.ndarray]]:
@@ -91,8 +95,9 @@ def _digit_outlines(font: str, zero: str) -> list[list[numpy.ndarray]]:
         face.load_char(ord(zero) + digit)
         points, codes = face.get_path()
         # Outline splits curves into as many pieces as a picture of the size it is given needs.
-        contours = Outline(points * (100 / _FONT_SIZE), codes).to_polygons()
-        if digit == 0:  # the outer and the inner contour, without the dot that some fonts put inside
+        outline = Outline(points * (100 / _FONT_SIZE), codes)
+        contours = [numpy.asarray(contour) for contour in outline.to_polygons()]
+        if digit == 0:  # the outer contour, then the inner, without the dot that some fonts put inside
             contours = sorted(contours, key=lambda contour: -numpy.ptp(contour[:, 1]))[:2]
         digits.append(contours)
     height = numpy.median([numpy.ptp(numpy.concatenate(contours)[:, 1]) for contours in digits])
@@ -102,7 +107,7 @@ def _digit_outlines(font: str, zero: str) -> list[list[numpy.ndarray]]:
 def _centred(contours: list[numpy.ndarray], height: float) -> list[numpy.ndarray]:
     points = numpy.concatenate(contours)
     centre = (points.min(axis=0) + points.max(axis=0)) / 2
-    return [(contour - centre) * ([1 / height, -1 / height]) for contour in contours]
+    return [(contour - centre) * [1 / height, -1 / height] for contour in contours]
 
 
 def _edges(contours: list[numpy.ndarray]) -> tuple[numpy.ndarray, numpy.ndarray]:
@@ -129,6 +134,11 @@ def _signed_distance(start: numpy.ndarray, end: numpy.ndarray) -> numpy.ndarray:
     crossed = ((start[:, 1] <= y) != (end[:, 1] <= y)) & (crossing_x > x)
     winding = crossed @ numpy.sign(along_y)
     return numpy.sqrt(squared.min(axis=-1)) * numpy.where(numpy.abs(winding) > 0.5, 1, -1)
+
+
+def _wall_at_top(outer: numpy.ndarray, inner: numpy.ndarray) -> float:
+    """Return how thick a zero is at its top, where every font has its thin strokes."""
+    return inner[:, 1].min() - outer[:, 1].min()
 
 
 def _extreme_points(points: numpy.ndarray) -> numpy.ndarray:

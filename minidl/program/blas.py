@@ -63,7 +63,9 @@ class Blas:
             ctypes.c_void_p(out.ctypes.data),
             integer(_layout(out)[1]),
         )
-        return partial(self.functions[letter], *arguments)
+        call = partial(self.functions[letter], *arguments)
+        call.arrays = (a, b, out)  # type: ignore[attr-defined]  # C holds addresses, this holds the memory
+        return call
 
 
 def _layout(matrix: numpy.ndarray) -> tuple[int, int]:
@@ -101,7 +103,7 @@ def numpys_blas() -> Blas | None:
 
 
 def default_threads() -> int:
-    """Return how many threads share a program: the cores of this process, if BLAS can be told to keep to one."""
+    """Return how many threads share a program: one for each core, if BLAS can be told to use one each."""
     return available_cores() if numpys_blas() is not None else 1
 
 

@@ -127,6 +127,7 @@ class Compiled:
         program = optimize(original)
         on_cpu = all(devices.array_module(x.data) is numpy for x in recorder.kept)
         executor = NumpyExecutor(program, self.threads, self.kernels) if on_cpu else PlainExecutor(program)
+        program = executor.program
         program.executor = executor
         returned = [Tensor(x.data.copy()) for x in outputs]
         filled = iter(returned)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from minidl.program.program import Gemm, Group, Program, Step, Value
+from minidl.program.program import Gemm, Group, Instruction, PartialSum, Program, Step, Value
 
 if TYPE_CHECKING:
     from minidl.program.profiler import Profile
@@ -20,12 +20,14 @@ def flops(step: Step) -> int:
         return sum(member.output.size for member in step.members)
     if step.name == "matmul":
         return 2 * step.output.size * step.inputs[0].shape[-1]
+    if isinstance(step, PartialSum):
+        return step.value.size
     return 0 if step.primitive.kind == "view" else max(value.size for value in [*step.inputs, step.output])
 
 
 def bytes_moved(step: Step) -> int:
     """Return the bytes a step reads and writes, each value once; views move nothing."""
-    if not isinstance(step, (Gemm, Group)) and step.primitive.kind == "view":
+    if isinstance(step, Instruction) and step.primitive.kind == "view":
         return 0
     return sum(value.nbytes for value in dict.fromkeys([*step.inputs, *step.outputs]))
 

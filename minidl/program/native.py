@@ -74,7 +74,7 @@ class Kernels:
 
     def __init__(self, groups: list[Group], arrays: dict[Value, numpy.ndarray]):
         self.arguments: dict[int, list[Value]] = {}
-        sources = []
+        sources: list[str] = []
         for group in groups:
             try:
                 outside = list(dict.fromkeys([*group.inputs, *group.outputs]))
@@ -86,10 +86,10 @@ class Kernels:
         self.functions: dict[int, Any] = {}
         if sources:
             library = ctypes.CDLL(str(_built(_HEADER + "\n".join(sources))))
-            for number, group in enumerate(self.arguments):
+            for number, identity in enumerate(self.arguments):
                 function = getattr(library, f"group_{number}")
                 function.restype = None
-                self.functions[group] = function
+                self.functions[identity] = function
 
     def call(self, group: Group, rows: slice) -> Callable[[], Any] | None:
         """Return a call that computes some rows of a group, or None if it has no C function."""

@@ -12,8 +12,7 @@ import numpy
 
 from minidl.program.blas import matmul_call, one_blas_thread_each
 from minidl.program.numpy_executor import NumpyExecutor
-from minidl.program.program import Program
-from minidl.program.schedule import share
+from minidl.program.program import Program, share
 from minidl.program.team import team_of
 
 

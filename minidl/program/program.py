@@ -146,7 +146,44 @@ class Gemm:
         return {self.output: functools.reduce(xp.add, products)}
 
 
-Step = Instruction | Group | Gemm
+@dataclass(eq=False)
+class PartialSum:
+    """The sum over blocks of rows of a value, one block for each thread, to be added up later.
+
+    ``axis`` is what the whole sum reduces; the output has one row for each block.
+    """
+
+    value: Value
+    axis: tuple[int, ...]
+    output: Value
+    phase: str = "forward"
+    name: str = "sum by parts"
+
+    @property
+    def inputs(self) -> list[Value]:
+        """What is summed."""
+        return [self.value]
+
+    @property
+    def outputs(self) -> list[Value]:
+        """The sums of the blocks."""
+        return [self.output]
+
+    def evaluate(self, xp: Any, arrays: Mapping[Value, Array]) -> dict[Value, Array]:
+        """Compute the sums the plain way."""
+        array, parts = arrays[self.value], self.output.shape[0]
+        sums = [
+            xp.sum(array[share(len(array), i, parts)], axis=self.axis, keepdims=True) for i in range(parts)
+        ]
+        return {self.output: xp.concatenate(sums, axis=0)}
+
+
+Step = Instruction | Group | Gemm | PartialSum
+
+
+def share(length: int, index: int, parts: int) -> slice:
+    """Return the block of rows that belongs to one of several threads."""
+    return slice(length * index // parts, length * (index + 1) // parts)
 
 
 @dataclass(eq=False)

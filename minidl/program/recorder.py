@@ -46,8 +46,8 @@ class _Gone:
             "renew it: return it from the function instead"
         )
 
-    @property
-    def __class__(self) -> Any:  # type: ignore[override] # whoever asks what kind of array this is gets the answer, too
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:  # whoever asks what kind of array this is gets the answer, too
         return self.array
 
 

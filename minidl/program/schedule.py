@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 
 import numpy
 
-from minidl.program.program import Gemm, Group, Instruction, Program, Step, Value
+from minidl.primitives.reduction import sum_
+from minidl.program.program import Gemm, Group, Instruction, PartialSum, Program, Step, Value
 
 #: Work below this many elements (or multiply-adds / 16) is not worth being split.
 SMALL = 16_384
@@ -63,11 +64,6 @@ class Schedule:
     in_place: dict[Value, Value] = field(default_factory=dict)  # new value -> the state it replaces
 
 
-def share(length: int, index: int, threads: int) -> slice:
-    """Return the block of rows that belongs to one thread."""
-    return slice(length * index // threads, length * (index + 1) // threads)
-
-
 def cost(task: Task) -> float:
     """Return a rough cost, in elements passed once over."""
     if isinstance(task, Gemm):
@@ -77,8 +73,25 @@ def cost(task: Task) -> float:
     return float(sum(value.size for value in [*task.inputs, *task.outputs]))
 
 
+def split_sums(program: Program, threads: int) -> Program:
+    """Let each thread sum its own rows of large values, while they are in its cache."""
+    steps: list[Step] = []
+    for step in program.steps:
+        if isinstance(step, Instruction) and step.primitive is sum_ and threads > 1:
+            (x,), axis = step.inputs, step.attributes["axis"]
+            if 0 in axis and x.size >= SMALL and x.shape[0] >= 2 * threads:
+                shape = (threads, *(1 if i in axis else n for i, n in enumerate(x.shape) if i))
+                partial = Value(shape, step.output.dtype)
+                steps.append(PartialSum(x, axis, partial, step.phase))
+                step = Instruction(sum_, [partial], step.attributes, step.output, step.phase)
+        steps.append(step)
+    return Program(program.inputs, steps, program.outputs, program.updates)
+
+
 def rows_of(task: Task) -> int | None:
     """Return along how many rows a step can be split, or None if it cannot."""
+    if isinstance(task, PartialSum):
+        return task.value.shape[0]
     if isinstance(task, Copy):
         return task.state.shape[0] if task.state.shape else None
     if isinstance(task, (Group, Gemm)):

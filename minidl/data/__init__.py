@@ -1,0 +1,20 @@
+"""Images to train on, and what stands between a file and a mini-batch. NumPy arrays only, no Tensors."""
+
+from minidl.data.batches import batches
+from minidl.data.digits import digits
+from minidl.data.finite import check_finite
+from minidl.data.idx import read_idx, read_idx_folder
+from minidl.data.labelled_images import LabelledImages
+from minidl.data.mat import read_mat
+from minidl.data.partition import partition
+
+__all__ = [
+    "LabelledImages",
+    "batches",
+    "check_finite",
+    "digits",
+    "partition",
+    "read_idx",
+    "read_idx_folder",
+    "read_mat",
+]

@@ -1,0 +1,99 @@
+"""Mini-batches: several arrays cut along their first axis, all in the same order."""
+
+from __future__ import annotations
+
+import operator
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy
+
+
+class Batches:
+    """An iterable over mini-batches; made by ``batches``, which describes it."""
+
+    def __init__(
+        self, arrays: tuple[Any, ...], batch_size: int, random: numpy.random.Generator | None, drop_last: bool
+    ) -> None:
+        self.arrays = arrays
+        self.batch_size = batch_size
+        self.random = random  # None: in the order of the arrays
+        self.observations = len(arrays[0])
+        whole, rest = divmod(self.observations, batch_size)
+        self.count = whole if rest == 0 or (drop_last and whole > 0) else whole + 1
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Any]:
+        starts = range(0, self.count * self.batch_size, self.batch_size)
+        if self.random is None:
+            for start in starts:
+                yield self._cut([slice(start, start + self.batch_size)] * len(self.arrays))
+        else:
+            order = self.random.permutation(self.observations)
+            orders = [_beside(array, order) for array in self.arrays]
+            for start in starts:
+                yield self._cut([order[start : start + self.batch_size] for order in orders])
+
+    def _cut(self, indices: list[Any]) -> Any:
+        cut = tuple(array[index] for array, index in zip(self.arrays, indices, strict=True))
+        return cut if len(cut) > 1 else cut[0]
+
+
+def batches(
+    *arrays: Any,
+    batch_size: int,
+    shuffle: bool = False,
+    seed: int | numpy.random.Generator | None = None,
+    drop_last: bool = False,
+) -> Batches:
+    """Return an iterable over mini-batches of the arrays; ``len`` of it is their number.
+
+    Iterating gives tuples with ``batch_size`` observations of each array, or the bare array if there is
+    only one. Each iteration is one epoch and can be repeated.
+
+    Parameters
+    ----------
+    arrays
+        NumPy or CuPy arrays, memory maps and the like, with one observation per entry of the first axis.
+    batch_size
+        At least 1. The last batch may have fewer observations.
+    shuffle
+        Cut in random order, anew in every iteration. Otherwise batches are views, not copies.
+    seed
+        Where that order comes from: the same seed gives the same sequence of epochs.
+    drop_last
+        Leave out a last batch that is not full, unless it is the only one (as MATLAB does).
+
+    Raises
+    ------
+    ValueError
+        There are no arrays, they are empty or differ in length, or ``batch_size`` is less than 1.
+    TypeError
+        An argument is not an array with at least one axis.
+    """
+    if not arrays:
+        raise ValueError("batches takes at least one array")
+    for i, array in enumerate(arrays):
+        if not getattr(array, "shape", None):
+            raise TypeError(
+                f"batches takes arrays with observations along the first axis; argument {i} is a "
+                f"{type(array).__name__}" + (" without axes" if hasattr(array, "shape") else "")
+            )
+    lengths = [len(array) for array in arrays]
+    if len(set(lengths)) > 1:
+        raise ValueError(f"batches takes arrays with equally many observations; got {lengths}")
+    if lengths[0] == 0:
+        raise ValueError("batches takes at least one observation; the arrays are empty")
+    batch_size = operator.index(batch_size)
+    if batch_size < 1:
+        raise ValueError(f"batches takes a batch_size of at least 1; got {batch_size}")
+    return Batches(arrays, batch_size, numpy.random.default_rng(seed) if shuffle else None, drop_last)
+
+
+def _beside(array: Any, order: numpy.ndarray) -> Any:
+    """Return the order as an array that can index this one: on the GPU for CuPy's, which take no other."""
+    cupy = sys.modules.get("cupy")
+    return cupy.asarray(order) if cupy is not None and isinstance(array, cupy.ndarray) else order

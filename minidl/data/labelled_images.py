@@ -1,0 +1,15 @@
+"""What every source of images returns."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy
+
+
+class LabelledImages(NamedTuple):
+    """Images with their labels and rotation angles, as far as the source has them; N observations."""
+
+    images: numpy.ndarray  # (N, height, width, 1) float32, 0 (paper) to 1 (ink)
+    labels: numpy.ndarray | None = None  # (N,) int64, 0 to 9
+    angles: numpy.ndarray | None = None  # (N,) int16, degrees, clockwise
