@@ -7,6 +7,7 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy
 
@@ -20,7 +21,7 @@ def load(name: str) -> dict[str, numpy.ndarray] | None:
         return None
 
 
-def store(name: str, arrays: dict[str, numpy.ndarray]) -> None:
+def store(name: str, arrays: dict[str, Any]) -> None:
     """Write the arrays under the name, whole or not at all; do nothing where that is not possible."""
     with suppress(OSError, RuntimeError):  # no folder, no permission, a full disk
         place = folder()
@@ -28,7 +29,7 @@ def store(name: str, arrays: dict[str, numpy.ndarray]) -> None:
         handle, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=place)
         try:
             with os.fdopen(handle, "wb") as file:
-                numpy.savez_compressed(file, allow_pickle=False, **arrays)
+                numpy.savez_compressed(file, **arrays)
             os.replace(temporary, place / f"{name}.npz")
         finally:
             Path(temporary).unlink(missing_ok=True)  # gone already if it was moved

@@ -18,7 +18,8 @@ from typing import NamedTuple
 import numpy
 
 # Font file, and the character that is its zero; the other nine digits follow it. All of them are proper
-# digits: the fonts left out have symbols there (cmsy10, cmex10), none, or a copy of one of these.
+# digits: the fonts left out have symbols there (cmsy10, cmex10), none, or a copy of one of these; cmti10 is
+# new in matplotlib 3.11, and the images must not depend on the version.
 STYLES = (
     ("DejaVuSans", "0"),
     ("DejaVuSans-Oblique", "0"),
@@ -40,7 +41,6 @@ STYLES = (
     ("STIXGeneral", "\N{MATHEMATICAL SANS-SERIF BOLD DIGIT ZERO}"),
     ("STIXGeneral", "\N{MATHEMATICAL MONOSPACE DIGIT ZERO}"),
     ("cmr10", "0"),
-    ("cmti10", "0"),  # an italic that is close to script
     ("cmb10", "0"),
     ("cmss10", "0"),
     ("cmtt10", "0"),
@@ -50,7 +50,6 @@ STYLES = (
 GRID = 64  # points per side of a distance field
 REACH = 0.8  # a field covers -REACH..REACH in both directions, in units of the font's digit height
 _DIRECTIONS = 32  # extreme points kept per glyph
-_FONT_SIZE = 1000  # pixels; so large that hinting moves nothing
 
 
 class Glyphs(NamedTuple):
@@ -85,17 +84,20 @@ def load_glyphs() -> Glyphs:
 def _digit_outlines(font: str, zero: str) -> list[list[numpy.ndarray]]:
     """Return ten digits, each a list of closed contours (points, 2), centred and scaled to height 1."""
     import matplotlib
-    from matplotlib.ft2font import FT2Font
+    from matplotlib import ft2font
     from matplotlib.path import Path as Outline
 
-    face = FT2Font(str(Path(matplotlib.get_data_path(), "fonts", "ttf", f"{font}.ttf")))
-    face.set_size(_FONT_SIZE, 72)
+    # The flag has moved in matplotlib 3.10.
+    moved = hasattr(ft2font, "LoadFlags")
+    as_drawn = ft2font.LoadFlags.NO_HINTING if moved else vars(ft2font)["LOAD_NO_HINTING"]
+    face = ft2font.FT2Font(str(Path(matplotlib.get_data_path(), "fonts", "ttf", f"{font}.ttf")))
+    face.set_size(face.units_per_EM, 72)  # one pixel is one unit of the font: no coordinate is rounded
     digits = []
     for digit in range(10):
-        face.load_char(ord(zero) + digit)
+        face.load_char(ord(zero) + digit, flags=as_drawn)
         points, codes = face.get_path()
         # Outline splits curves into as many pieces as a picture of the size it is given needs.
-        outline = Outline(points * (100 / _FONT_SIZE), codes)
+        outline = Outline(points * (100 / face.units_per_EM), codes)
         contours = [numpy.asarray(contour) for contour in outline.to_polygons()]
         if digit == 0:  # the outer contour, then the inner, without the dot that some fonts put inside
             contours = sorted(contours, key=lambda contour: -numpy.ptp(contour[:, 1]))[:2]

@@ -92,9 +92,8 @@ def _rest(content: bytes) -> str:
         found = _load(content, "", None)
     except ValueError:
         return ""
-    names = [
-        name for name in found if not name.startswith("__") and name != "None"
-    ]  # None: scipy's for objects
+    # "None" is what scipy calls an object.
+    names = [name for name in found if not name.startswith("__") and name != "None"]
     return f"; it has {', '.join(names) or 'no variables'}"
 
 

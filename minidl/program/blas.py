@@ -22,6 +22,10 @@ _LETTER = {numpy.dtype("float32"): "s", numpy.dtype("float64"): "d"}
 _REAL = {"s": ctypes.c_float, "d": ctypes.c_double}
 
 
+#: How BLAS sees a matrix: as it is or transposed, and the distance between its rows.
+Layout = tuple[int, int]
+
+
 class Blas:
     """One OpenBLAS library: its gemm for float32 and float64, and its number of threads."""
 
@@ -46,7 +50,7 @@ class Blas:
     def gemm(self, a: numpy.ndarray, b: numpy.ndarray, out: numpy.ndarray, add: bool) -> Callable[[], Any]:
         """Return a call that computes ``out = a @ b``, or ``out += a @ b``, for matrices in these places."""
         letter, real, integer = _LETTER[out.dtype], _REAL[_LETTER[out.dtype]], self.integer
-        (transpose_a, stride_a), (transpose_b, stride_b) = _layout(a), _layout(b)
+        (transpose_a, stride_a), (transpose_b, stride_b) = layout_of(a), layout_of(b)
         arguments = (
             ctypes.c_int(_ROW_MAJOR),
             ctypes.c_int(transpose_a),
@@ -61,14 +65,14 @@ class Blas:
             integer(stride_b),
             real(1.0 if add else 0.0),
             ctypes.c_void_p(out.ctypes.data),
-            integer(_layout(out)[1]),
+            integer(layout_of(out)[1]),
         )
         call = partial(self.functions[letter], *arguments)
         call.arrays = (a, b, out)  # type: ignore[attr-defined]  # C holds addresses, this holds the memory
         return call
 
 
-def _layout(matrix: numpy.ndarray) -> tuple[int, int]:
+def layout_of(matrix: numpy.ndarray) -> Layout:
     """Return how BLAS sees a matrix: transposed or not, and the distance between its rows."""
     row, column = (stride // matrix.itemsize for stride in matrix.strides)
     rows, columns = matrix.shape

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy
 
+from minidl.program.layout import empty
 from minidl.program.program import Program, Value
 from minidl.program.schedule import EVERYONE, Aliases, Schedule
 
@@ -47,7 +48,7 @@ class _Life:
     by_rows: bool = True
 
 
-def plan_memory(program: Program, schedule: Schedule, aliases: Aliases) -> MemoryPlan:
+def plan_memory(program: Program, schedule: Schedule, aliases: Aliases, by_columns: set[Value]) -> MemoryPlan:
     """Give every value an array.
 
     A dead buffer is used again from the next phase on; within a phase only where no thread can be
@@ -74,7 +75,8 @@ def plan_memory(program: Program, schedule: Schedule, aliases: Aliases) -> Memor
         fitting = [
             (buffer.nbytes, index)
             for index, (other, buffer) in enumerate(free)
-            if buffer.nbytes >= value.nbytes and _may_follow(value, life, other, lives[other])
+            if buffer.nbytes >= value.nbytes
+            and _may_follow(value, life, other, lives[other], (value in by_columns) == (other in by_columns))
         ]
         if fitting and min(fitting)[0] <= 2 * value.nbytes + 4096:
             buffer = free.pop(min(fitting)[1])[1]
@@ -84,7 +86,7 @@ def plan_memory(program: Program, schedule: Schedule, aliases: Aliases) -> Memor
         alive.append((value, buffer))
         index = next(i for i, known in enumerate(buffers) if known is buffer)
         tenants.append(Tenant(value, index, life.first[1], life.last[1]))
-        arrays[value] = buffer[: value.nbytes].view(value.dtype).reshape(value.shape)
+        arrays[value] = empty(value, buffer, by_columns=value in by_columns)
     for step in program.steps:
         if aliases.is_view[id(step)]:
             (source,) = step.inputs
@@ -101,10 +103,16 @@ def unplanned_bytes(program: Program) -> int:
     return sum(value.nbytes for value in program.values() if value.kind == "result" and value.array is None)
 
 
-def _may_follow(value: Value, life: _Life, other: Value, other_life: _Life) -> bool:
+def _may_follow(value: Value, life: _Life, other: Value, other_life: _Life, same_order: bool) -> bool:
     if other_life.last[0] < life.first[0]:
         return True
-    return life.by_rows and other_life.by_rows and value.shape == other.shape and value.dtype == other.dtype
+    return (
+        same_order
+        and life.by_rows
+        and other_life.by_rows
+        and value.shape == other.shape
+        and value.dtype == other.dtype
+    )
 
 
 def _lives(program: Program, schedule: Schedule, aliases: Aliases) -> dict[Value, _Life]:

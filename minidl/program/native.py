@@ -1,7 +1,9 @@
-"""Elementwise groups as C: generated from the primitives' expressions, built once, kept in a cache.
+"""Steps as C: generated from the primitives' expressions, built once, kept in a cache.
 
-The same expressions from which CUDA kernels are generated are valid C. A group becomes one loop: every
-array is read once and written once, and everything in between stays in registers. This is an option
+The same expressions from which CUDA kernels are generated are valid C. An elementwise group becomes one
+loop: every array is read once and written once, and everything in between stays in registers. Matrix
+products call the BLAS that NumPy brought along. What a thread has to do, up to a step that only NumPy
+can do, is one C function; where threads must meet, they meet inside it. This is an option
 (``compile(..., kernels="c")``) for machines with a C compiler; nothing depends on it.
 """
 
@@ -15,6 +17,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
@@ -23,7 +26,8 @@ from typing import Any
 import numpy
 
 from minidl import files
-from minidl.program.program import Group, Instruction, Value
+from minidl.program.blas import Blas, Layout, blas_takes, layout_of, numpys_blas
+from minidl.program.program import Instruction, Value
 
 _C_TYPES = {
     "float32": "float",
@@ -33,10 +37,20 @@ _C_TYPES = {
     "uint8": "uint8_t",
     "bool": "uint8_t",
 }
-_FLAGS = ["-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC"]
+_FLAGS = [
+    "-O3",
+    "-march=native",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fopenmp-simd",
+    "-shared",
+    "-fPIC",
+]
 _HEADER = """\
+#include <stdatomic.h>
 #include <stdint.h>
-#if defined(__GLIBC__) || defined(__linux__)
+#include <sched.h>
+#ifdef __linux__
 /* glibc's libmvec has vector forms of these. */
 __attribute__((simd("notinbranch"))) float expf(float);
 __attribute__((simd("notinbranch"))) float logf(float);
@@ -50,11 +64,29 @@ __attribute__((simd("notinbranch"))) float powf(float, float);
 #define max(a, b) ((a) != (a) || (a) > (b) ? (a) : (b))
 #define min(a, b) ((a) != (a) || (a) < (b) ? (a) : (b))
 #define abs(a) ((a) < 0 ? -(a) : (a))
+
+typedef struct { _Atomic int64_t arrived, round; } meeting;
+typedef void (*sgemm)(int, int, int, integer, integer, integer, float, const void *, integer,
+                      const void *, integer, float, void *, integer);
+typedef void (*dgemm)(int, int, int, integer, integer, integer, double, const void *, integer,
+                      const void *, integer, double, void *, integer);
+
+/* Wait until all threads are here: first awake, for they come within microseconds, then giving way. */
+static void meet(meeting *m, int64_t threads) {
+    int64_t round = atomic_load(&m->round);
+    if (atomic_fetch_add(&m->arrived, 1) == threads - 1) {
+        atomic_store(&m->arrived, 0);
+        atomic_store(&m->round, round + 1);
+        return;
+    }
+    for (int64_t spins = 0; atomic_load(&m->round) == round; spins++)
+        if (spins > 20000) sched_yield();
+}
 """
 
 
 class Unsupported(Exception):
-    """A group that the generator does not handle; NumPy runs it instead."""
+    """A step that the generator does not handle; NumPy runs it instead."""
 
 
 @cache
@@ -63,100 +95,180 @@ def compiler() -> str | None:
     return next((path for name in ("cc", "gcc", "clang") if (path := shutil.which(name))), None)
 
 
-class Kernels:
-    """The C functions for the groups of one program.
+class Source:
+    """C code in the making: statements refer to arrays by their place in a table of addresses.
 
-    Parameters
-    ----------
-    groups : with the arrays their values lie in
-    arrays : the array of every value that a group reads or writes outside of itself
+    The code depends on shapes and operations alone, so that it is found in the cache by the next
+    process.
     """
 
-    def __init__(self, groups: list[Group], arrays: dict[Value, numpy.ndarray]):
-        self.arguments: dict[int, list[Value]] = {}
-        sources: list[str] = []
-        for group in groups:
-            try:
-                outside = list(dict.fromkeys([*group.inputs, *group.outputs]))
-                sources.append(_function(f"group_{len(sources)}", group, outside, arrays))
-                self.arguments[id(group)] = outside
-            except Unsupported:
-                continue
-        self.arrays = arrays
-        self.functions: dict[int, Any] = {}
-        if sources:
-            library = ctypes.CDLL(str(_built(_HEADER + "\n".join(sources))))
-            for number, identity in enumerate(self.arguments):
-                function = getattr(library, f"group_{number}")
-                function.restype = None
-                self.functions[identity] = function
+    def __init__(self) -> None:
+        self.arrays: list[numpy.ndarray] = []
+        self.functions: list[str] = []
 
-    def call(self, group: Group, rows: slice) -> Callable[[], Any] | None:
-        """Return a call that computes some rows of a group, or None if it has no C function."""
-        function = self.functions.get(id(group))
-        if function is None:
-            return None
-        pointers = [ctypes.c_void_p(self.arrays[value].ctypes.data) for value in self.arguments[id(group)]]
-        return partial(function, ctypes.c_int64(rows.start), ctypes.c_int64(rows.stop), *pointers)
+    def address(self, array: numpy.ndarray) -> str:
+        """Return the C expression for the address of an array's first element."""
+        self.arrays.append(array)
+        return f"p[{len(self.arrays) - 1}]"
+
+    def segment(self, statements: list[str]) -> int:
+        """Add a function that runs statements; return its number."""
+        number = len(self.functions)
+        body = "\n    ".join(statements)
+        self.functions.append(
+            f"void segment_{number}(void **p, sgemm s, dgemm d, meeting *m) {{\n    {body}\n}}\n"
+        )
+        return number
+
+    def build(self) -> list[Callable[[], Any]]:
+        """Compile everything and return a call for each segment."""
+        if not self.functions:
+            return []
+        blas = numpys_blas()
+        integer = "int64_t" if blas is None or blas.integer is ctypes.c_int64 else "int"
+        text = _HEADER.replace("typedef struct", f"typedef {integer} integer;\ntypedef struct", 1)
+        library = ctypes.CDLL(str(_built(text + "\n".join(self.functions))))
+        table = (ctypes.c_void_p * max(len(self.arrays), 1))(*(array.ctypes.data for array in self.arrays))
+        meeting = (ctypes.c_int64 * 2)()
+        products = [ctypes.cast(blas.functions[letter], ctypes.c_void_p) if blas else None for letter in "sd"]
+        calls: list[Callable[[], Any]] = []
+        for number in range(len(self.functions)):
+            function = getattr(library, f"segment_{number}")
+            function.restype = None
+            call = partial(function, table, *products, meeting)
+            call.arrays = self.arrays  # type: ignore[attr-defined]  # C holds addresses, this the memory
+            calls.append(call)
+        return calls
 
 
-def _function(name: str, group: Group, outside: list[Value], arrays: dict[Value, numpy.ndarray]) -> str:
-    """Return the C function of a group: a loop over all elements, or over rows and columns."""
-    shape = group.members[0].output.shape
-    columns = math.prod(shape[1:])
-    flat = all(
-        arrays[value].size == 1 or (value.shape == shape and arrays[value].flags.c_contiguous)
-        for value in outside
+# --- statements -----------------------------------------------------------------------------------
+
+
+def gemm_statement(source: Source, a: numpy.ndarray, b: numpy.ndarray, out: numpy.ndarray, add: bool) -> str:
+    """Return the call of BLAS for ``out = a @ b`` or ``out += a @ b``."""
+    blas: Blas | None = numpys_blas()
+    if blas is None or not (a.dtype == b.dtype == out.dtype) or not all(map(blas_takes, (a, b, out))):
+        raise Unsupported
+    if out.strides[1] != out.itemsize:
+        a, b, out = b.T, a.T, out.T
+    layouts: list[Layout] = [layout_of(matrix) for matrix in (a, b, out)]
+    function = "s" if out.dtype == numpy.float32 else "d"
+    return (
+        f"{function}(101, {layouts[0][0]}, {layouts[1][0]}, {a.shape[0]}, {b.shape[1]}, {a.shape[1]}, 1, "
+        f"{source.address(a)}, {layouts[0][1]}, {source.address(b)}, {layouts[1][1]}, {int(add)}, "
+        f"{source.address(out)}, {layouts[2][1]});"
     )
+
+
+def sum_statement(source: Source, x: numpy.ndarray, axis: tuple[int, ...], out: numpy.ndarray) -> str:
+    """Return the loops that sum a matrix over its rows, its columns, or both; others are unsupported."""
+    kind = _c_type(x.dtype)
+    if x.dtype.kind != "f" or out.dtype != x.dtype or x.size == 0:
+        raise Unsupported
+    if len(axis) == x.ndim:  # everything: walk along the memory
+        x = x.reshape(1, -1) if x.flags.c_contiguous else x
+        axis = (0, 1)
+    if x.ndim != 2:
+        raise Unsupported
+    strides = [stride // x.itemsize for stride in x.strides]
+    address = f"{kind} *x = {source.address(x)}, *y = {source.address(out)};"
+    if axis == (0, 1):
+        outer, inner = (0, 1) if strides[1] <= strides[0] else (1, 0)
+        return (
+            f"{{ {address} {kind} t = 0; for (int64_t r = 0; r < {x.shape[outer]}; r++) {{ {kind} u = 0;\n"
+            f"    #pragma omp simd reduction(+:u)\n"
+            f"    for (int64_t c = 0; c < {x.shape[inner]}; c++) "
+            f"u += x[r * {strides[outer]} + c * {strides[inner]}];\n    t += u; }} y[0] = t; }}"
+        )
+    kept = 1 - axis[0]
+    places = out.reshape(-1) if out.flags.c_contiguous else None
+    if places is None or len(places) != x.shape[kept]:
+        raise Unsupported
+    if strides[kept] <= strides[axis[0]]:  # add row to row
+        return (
+            f"{{ {address} for (int64_t c = 0; c < {x.shape[kept]}; c++) y[c] = 0;\n"
+            f"    for (int64_t r = 0; r < {x.shape[axis[0]]}; r++) {{\n    #pragma GCC ivdep\n"
+            f"    for (int64_t c = 0; c < {x.shape[kept]}; c++) "
+            f"y[c] += x[r * {strides[axis[0]]} + c * {strides[kept]}]; }} }}"
+        )
+    return (
+        f"{{ {address} for (int64_t r = 0; r < {x.shape[kept]}; r++) {{ {kind} u = 0;\n"
+        f"    #pragma omp simd reduction(+:u)\n"
+        f"    for (int64_t c = 0; c < {x.shape[axis[0]]}; c++) "
+        f"u += x[r * {strides[kept]} + c * {strides[axis[0]]}];\n    y[r] = u; }} }}"
+    )
+
+
+def group_statement(
+    source: Source,
+    members: list[Instruction],
+    outputs: list[Value],
+    places: dict[Value, numpy.ndarray],
+    shape: tuple[int, ...],
+) -> str:
+    """Return the loops of an elementwise group over blocks of its arrays, all of one shape or broadcast.
+
+    ``places`` has the array, or the block of it, of every value that is read or written in memory.
+    """
+    if math.prod(shape) == 0:
+        return ";"
+    loops, positions = _walk(places, shape)
     names: dict[Value, str] = {}
-    parameters, body = ["int64_t start", "int64_t stop"], []
-    stores = {value: f"p{i}[{_position(arrays[value], shape, flat)}]" for i, value in enumerate(outside)}
-    inputs = set(group.inputs)
-    for i, value in enumerate(outside):
+    pointers, body = [], []
+    inside = {member.output for member in members}
+    for i, (value, array) in enumerate(places.items()):
         kind = _c_type(value.dtype)
-        parameters.append(f"{'const ' if value not in group.outputs else ''}{kind} *p{i}")
-        if value in inputs:
+        pointers.append(f"{kind} *q{i} = {source.address(array)};")
+        if value not in inside:
             names[value] = f"v{len(names)}"
-            body.append(f"{kind} {names[value]} = {stores[value]};")
-    for member in group.members:
+            body.append(f"{kind} {names[value]} = q{i}[{positions[i]}];")
+    for member in members:
         expression = _expression(member, names)
         names[member.output] = f"v{len(names)}"
         body.append(f"{_c_type(member.output.dtype)} {names[member.output]} = {expression};")
     # Stores come last, so that a new state may lie where the old one was read.
-    body += [f"{stores[value]} = {names[value]};" for value in group.outputs]
+    body += [f"q{i}[{positions[i]}] = {names[v]};" for i, v in enumerate(places) if v in set(outputs)]
     lines = "\n        ".join(body)
-    if flat or columns == 1:
-        loops = f"""
-    #pragma GCC ivdep
-    for (int64_t r = start * {columns}; r < stop * {columns}; r++) {{
-        {lines}
-    }}"""
-    else:
-        loops = f"""
-    for (int64_t r = start; r < stop; r++) {{
-        #pragma GCC ivdep
-        for (int64_t c = 0; c < {columns}; c++) {{
-        {lines}
-        }}
-    }}"""
-    return f"void {name}({', '.join(parameters)}) {{{loops}\n}}\n"
+    return f"{{ {' '.join(pointers)}\n    {loops} {{\n        {lines}\n    }} }}"
 
 
-def _position(array: numpy.ndarray, shape: tuple[int, ...], flat: bool) -> str:
-    """Return the index expression of an element in row r and column c of the group's shape."""
-    if array.size == 1:
-        return "0"
-    if flat:
-        return "r"
-    full = numpy.broadcast_to(array, shape) if array.shape != shape else array
+def _walk(places: dict[Value, numpy.ndarray], shape: tuple[int, ...]) -> tuple[str, list[str]]:
+    """Return loops over all elements, and for each array the index of an element in them."""
+    size = math.prod(shape)
+    one_run = all(
+        array.size == 1
+        or (
+            array.shape == shape
+            and (array.flags.c_contiguous or (array.flags.f_contiguous and array.ndim == 2))
+        )
+        for array in places.values()
+    )
+    orders = {array.flags.c_contiguous for array in places.values() if array.size > 1 and array.ndim == 2}
+    if one_run and (len(orders) < 2 or 1 in shape):
+        loops = f"\n    #pragma GCC ivdep\n    for (int64_t c = 0; c < {size}; c++)"
+        return loops, ["0" if array.size == 1 else "c" for array in places.values()]
+    strides = [_matrix_strides(array, shape) for array in places.values()]
+    lengths = (shape[0], size // shape[0])
+    # The inner loop runs along the axis in which more arrays are contiguous.
+    rows_inside = sum(s[0] == 1 for s in strides) > sum(s[1] == 1 for s in strides)
+    outer, inner = (1, 0) if rows_inside else (0, 1)
+    loops = (
+        f"for (int64_t r = 0; r < {lengths[outer]}; r++)\n    #pragma GCC ivdep\n"
+        f"    for (int64_t c = 0; c < {lengths[inner]}; c++)"
+    )
+    return loops, [f"r * {s[outer]} + c * {s[inner]}" for s in strides]
+
+
+def _matrix_strides(array: numpy.ndarray, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return the strides of an array broadcast to a shape whose axes behind the first count as one."""
+    full = numpy.broadcast_to(array, shape)
     if any(stride % array.itemsize for stride in full.strides):
         raise Unsupported
     strides = [stride // array.itemsize for stride in full.strides]
-    if len(shape) > 2:  # the axes behind the first must be walked as one
-        for axis in range(1, len(shape) - 1):
-            if shape[axis] > 1 and strides[axis] != strides[axis + 1] * shape[axis + 1]:
-                raise Unsupported
-    return f"r * {strides[0]}" if math.prod(shape[1:]) == 1 else f"r * {strides[0]} + c * {strides[-1]}"
+    for axis in range(1, len(shape) - 1):
+        if shape[axis] > 1 and strides[axis] != strides[axis + 1] * shape[axis + 1]:
+            raise Unsupported
+    return strides[0], strides[-1] if len(shape) > 1 else 0
 
 
 def _expression(member: Instruction, names: dict[Value, str]) -> str:
@@ -183,6 +295,9 @@ def _c_type(dtype: numpy.dtype) -> str:
     return _C_TYPES[dtype.name]
 
 
+# --- building -------------------------------------------------------------------------------------
+
+
 def _built(source: str) -> Path:
     """Return the shared library of a source, from the cache or built now."""
     program = compiler()
@@ -191,26 +306,31 @@ def _built(source: str) -> Path:
             "kernels='c' needs a C compiler (cc, gcc or clang) on the PATH; kernels='numpy' needs none"
         )
     key = hashlib.sha256("\0".join([source, program, *_FLAGS, _processor()]).encode()).hexdigest()[:24]
-    folder = files.cache_folder()
-    library = folder / f"kernels-{key}.so"
+    try:
+        folder = files.cache_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        return _compiled(source, program, folder / f"kernels-{key}.so")
+    except (OSError, RuntimeError):  # no home, or a cache that cannot be written
+        return _compiled(source, program, Path(tempfile.mkdtemp(prefix="minidl-")) / f"kernels-{key}.so")
+
+
+class KernelError(Exception):
+    """The C compiler refused generated code: an error of minidl."""
+
+
+def _compiled(source: str, program: str, library: Path) -> Path:
     if library.exists():
         return library
-    folder.mkdir(parents=True, exist_ok=True)
     with files.replacing(library) as temporary:
         written = temporary.with_suffix(".c")
-        try:
-            written.write_text(source)
-            link = ["-lmvec", "-lm"] if os.uname().sysname == "Linux" else []
-            subprocess.run(
-                [program, *_FLAGS, str(written), "-o", str(temporary), *link],
-                check=True,
-                capture_output=True,
-                text=True,
-            )
-        except subprocess.CalledProcessError as error:
-            raise RuntimeError(f"the C compiler refused a generated kernel:\n{error.stderr}") from error
-        finally:
-            written.unlink(missing_ok=True)
+        written.write_text(source)
+        link = ["-lmvec", "-lm"] if os.uname().sysname == "Linux" else []
+        run = subprocess.run(
+            [program, *_FLAGS, str(written), "-o", str(temporary), *link], capture_output=True, text=True
+        )
+        written.unlink()
+        if run.returncode:
+            raise KernelError(f"the C compiler refused a generated kernel:\n{run.stderr}")
     return library
 
 

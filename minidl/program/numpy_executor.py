@@ -14,14 +14,33 @@ from typing import Any
 
 import numpy
 
+from minidl.primitives.reduction import sum_
 from minidl.program.blas import default_threads, matmul_call, one_blas_thread_each
+from minidl.program.layout import empty, feature_major, major_axis
 from minidl.program.memory import plan_memory
-from minidl.program.native import Kernels
+from minidl.program.native import Source, Unsupported, gemm_statement, group_statement, sum_statement
 from minidl.program.program import Gemm, Group, Instruction, PartialSum, Program, Value, share
-from minidl.program.schedule import EVERYONE, Aliases, Copy, Schedule, Turn, schedule, split_sums
+from minidl.program.schedule import (
+    EVERYONE,
+    Aliases,
+    Copy,
+    Cut,
+    Schedule,
+    Task,
+    Turn,
+    block_of,
+    cut_of,
+    part_of,
+    schedule,
+    split_sums,
+)
 from minidl.program.team import team_of
 
 Call = Callable[[], Any]
+
+#: Up to how many rows results are stored by columns, which is faster and needs more meetings: as C, threads
+#: meet within a microsecond; from Python it takes tens.
+MOST_ROWS = {"numpy": 48, "c": 384}
 
 #: Bytes of one block of one value of a group. Small enough that the few blocks in use stay in cache;
 #: large enough that threads seldom meet at the interpreter lock, which each call gives up and takes
@@ -43,15 +62,16 @@ class NumpyExecutor:
         if kernels not in ("numpy", "c"):
             raise ValueError(f"unknown kernels {kernels!r}: use 'numpy' or 'c'")
         self.threads = threads or default_threads()
-        self.program = program = split_sums(program, self.threads)
-        aliases = Aliases(program)
+        by_columns = feature_major(program, MOST_ROWS[kernels])
+        for value in program.inputs:
+            if value in by_columns:
+                value.array = numpy.asfortranarray(value.array)
+        self.program = program = split_sums(program, self.threads, by_columns)
+        aliases = Aliases(program, by_columns)
         self.schedule: Schedule = schedule(program, self.threads, aliases)
-        self.memory = plan_memory(program, self.schedule, aliases)
-        groups = [step for step in program.steps if isinstance(step, Group)]
-        self.kernels = Kernels(groups, self.memory.arrays) if kernels == "c" else None
-        self.phases = [
-            [self._calls(phase, thread) for thread in range(self.threads)] for phase in self.schedule.phases
-        ]
+        self.memory = plan_memory(program, self.schedule, aliases, by_columns)
+        self.kernels = kernels
+        self.phases = self._phases(lambda turn, calls: calls)
         self.team = team_of(self.threads)
 
     def run(self, phases: Sequence[Sequence[Sequence[Call]]] | None = None) -> None:
@@ -69,110 +89,201 @@ class NumpyExecutor:
             buffer.fill(255)
 
     def timed_phases(self, record: Callable[[Turn, float], None]) -> list[list[list[Call]]]:
-        """Return the phases with each turn as one call that also reports how long it took, in seconds."""
+        """Return phases in which each turn is one call that also reports how long it took, in seconds."""
 
-        def timed(turn: Turn, calls: list[Call]) -> Call:
+        def timed(turn: Turn, calls: list[Call]) -> list[Call]:
             def run() -> None:
                 started = perf_counter()
                 for call in calls:
                     call()
                 record(turn, perf_counter() - started)
 
-            return run
+            return [run]
 
-        return [
-            [
-                [timed(turn, calls) for turn, calls in self._turns(phase, thread)]
-                for thread in range(self.threads)
-            ]
-            for phase in self.schedule.phases
-        ]
+        return self._phases(timed, whole=False)
 
     # --- from turns to calls ----------------------------------------------------------------------
 
-    def _calls(self, phase: Sequence[Turn], thread: int) -> list[Call]:
-        return [call for _, calls in self._turns(phase, thread) for call in calls]
+    def _phases(
+        self, wrapped: Callable[[Turn, list[Call]], list[Call]], whole: bool = True
+    ) -> list[list[list[Call]]]:
+        """Return the calls of each thread in each phase.
 
-    def _turns(self, phase: Sequence[Turn], thread: int) -> Iterator[tuple[Turn, list[Call]]]:
-        """Yield what one thread does in a phase, turn by turn."""
+        As C, a thread's turns become one call as far as possible, over several phases too if
+        ``whole``, and one call for each turn if not.
+        """
+        source = Source()
+        work = [
+            [list(self._turns(phase, thread, source)) for thread in range(self.threads)]
+            for phase in self.schedule.phases
+        ]
+        if whole and self.kernels == "c":
+            work = _joined(work, self.threads)
+        numbered = [
+            [[(turn, [_segment(source, item) for item in items]) for turn, items in turns] for turns in phase]
+            for phase in work
+        ]
+        segments = source.build()
+
+        def calls_of(turns: Work) -> list[Call]:
+            calls: list[Call] = []
+            for turn, items in turns:
+                calls += wrapped(turn, [segments[i] if isinstance(i, int) else i for i in items])
+            return calls
+
+        return [[calls_of(turns) for turns in phase] for phase in numbered]
+
+    def _turns(self, phase: Sequence[Turn], thread: int, source: Source) -> Iterator[tuple[Turn, list[Any]]]:
+        """Yield what one thread does in a phase, turn by turn: calls, or statements of C."""
         scratch = _Scratch()
         for turn in phase:
-            if turn.owner == EVERYONE:
-                yield turn, self._task_calls(turn, thread, self.threads, scratch)
-            elif turn.owner == thread:
-                yield turn, self._task_calls(turn, 0, 1, scratch)
+            if turn.owner not in (EVERYONE, thread):
+                continue
+            index, parts = (thread, self.threads) if turn.owner == EVERYONE else (0, 1)
+            if self.kernels == "c":
+                try:
+                    yield turn, [self._statements(turn.task, index, parts, source)]
+                    continue
+                except Unsupported:
+                    pass
+            yield turn, list(self._calls(turn.task, index, parts, scratch))
 
-    def _task_calls(self, turn: Turn, index: int, parts: int, scratch: _Scratch) -> list[Call]:
-        task, arrays = turn.task, self.memory.arrays
-        if isinstance(task, Group):
-            length = task.members[0].output.shape[0] if task.members[0].output.shape else 1
-            call = self.kernels.call(task, share(length, index, parts)) if self.kernels else None
-            return [call] if call else self._group_calls(task, index, parts, scratch)
+    def _operands(self, task: Task, index: int, parts: int) -> Callable[[Value], numpy.ndarray]:
+        """Return the function that gives the block of an array that belongs to one of several threads."""
+        cut, arrays = cut_of(task, self.memory.arrays), self.memory.arrays
+        if cut is None or parts == 1:
+            return lambda value: arrays[value]
+        return lambda value: part_of(arrays[value], cut, index, parts)
+
+    def _products(self, gemm: Gemm, index: int, parts: int) -> Iterator[tuple[Any, Any, Any, bool]]:
+        """Yield factors, destination and whether to add, for each product of a sum of products."""
+        arrays = self.memory.arrays
+        out = arrays[gemm.output]
+        axis = major_axis(out)
+        block = share(out.shape[axis], index, parts)
+        for i, (a, b) in enumerate(gemm.terms):
+            if axis == 0:
+                yield arrays[a][block], arrays[b], out[block], i > 0
+            else:
+                yield arrays[a], arrays[b][:, block], out[:, block], i > 0
+
+    def _statements(self, task: Task, index: int, parts: int, source: Source) -> list[str]:
+        """Return a step, or one thread's block of it, as C."""
+        part = self._operands(task, index, parts)
         if isinstance(task, Gemm):
-            out = arrays[task.output]
-            rows = share(len(out), index, parts)
-            return [
-                matmul_call(arrays[a][rows], arrays[b], out[rows], add=i > 0)
-                for i, (a, b) in enumerate(task.terms)
-            ]
-        if isinstance(task, Copy):
-            target, source = arrays[task.state], arrays[task.value]
-            if target.ndim:
-                rows = share(len(target), index, parts)
-                target, source = target[rows], source[rows]
-            return [partial(numpy.copyto, target, source)]
+            return [gemm_statement(source, *product) for product in self._products(task, index, parts)]
+        if isinstance(task, Group):
+            places = {value: part(value) for value in dict.fromkeys([*task.inputs, *task.outputs])}
+            shape = list(task.members[0].output.shape)
+            cut = cut_of(task, self.memory.arrays)
+            if cut is not None:
+                block = share(cut.length, index, parts)
+                shape[cut.axis] = block.stop - block.start
+            return [group_statement(source, task.members, task.outputs, places, tuple(shape))]
         if isinstance(task, PartialSum):
-            x, out = arrays[task.value], arrays[task.output][index : index + 1]
-            x = x[share(len(x), index, parts)]
-            if x.ndim == 2 and task.axis == (0,):  # two to three times as fast as a sum over rows
-                return [matmul_call(numpy.ones((1, len(x)), x.dtype), x, out, add=False)]
-            return [partial(numpy.sum, x, axis=task.axis, keepdims=True, out=out)]
-        assert isinstance(task, Instruction)
-        inputs = [arrays[value] for value in task.inputs]
-        return [partial(task.primitive.forward, numpy, *inputs, out=arrays[task.output], **task.attributes)]
+            out = self.memory.arrays[task.output][index]
+            return [sum_statement(source, part(task.value), task.axis, out)]
+        if isinstance(task, Instruction) and task.primitive is sum_:
+            out = self._block_of_sum(task, index, parts)
+            return [sum_statement(source, part(task.inputs[0]), task.attributes["axis"], out)]
+        raise Unsupported
 
-    def _group_calls(self, group: Group, index: int, parts: int, scratch: _Scratch) -> list[Call]:
+    def _block_of_sum(self, task: Instruction, index: int, parts: int) -> numpy.ndarray:
+        """Return where a thread writes its block of a sum over rows: the same columns."""
+        out = self.memory.arrays[task.output]
+        return out[..., share(out.shape[-1], index, parts)] if parts > 1 else out
+
+    def _calls(self, task: Task, index: int, parts: int, scratch: _Scratch) -> Iterator[Call]:
+        """Yield the calls of NumPy and BLAS for a step, or for one thread's block of it."""
+        part = self._operands(task, index, parts)
+        if isinstance(task, Group):
+            yield from self._group_calls(task, index, parts, scratch)
+        elif isinstance(task, Gemm):
+            for product in self._products(task, index, parts):
+                yield matmul_call(*product)
+        elif isinstance(task, Copy):
+            yield partial(numpy.copyto, part(task.state), part(task.value))
+        elif isinstance(task, PartialSum):
+            x, out = part(task.value), self.memory.arrays[task.output][index]
+            if x.ndim == 2 and task.axis == (0,):  # two to three times as fast as a sum over rows
+                yield matmul_call(numpy.ones((1, len(x)), x.dtype), x, out, add=False)
+            else:
+                yield partial(numpy.sum, x, axis=task.axis, keepdims=True, out=out)
+        else:
+            assert isinstance(task, Instruction)
+            out = self._block_of_sum(task, index, parts)
+            inputs = [part(value) for value in task.inputs]
+            yield partial(task.primitive.forward, numpy, *inputs, out=out, **task.attributes)
+
+    def _group_calls(self, group: Group, index: int, parts: int, scratch: _Scratch) -> Iterator[Call]:
         shape = group.members[0].output.shape
-        rows = share(shape[0], index, parts) if shape else slice(0, 1)
-        row_bytes = max(1, _size(shape[1:]) * max(m.output.dtype.itemsize for m in group.members))
+        cut = cut_of(group, self.memory.arrays) or Cut((1,), 0)
+        rows = share(cut.length, index, parts)
+        row_size = _size(shape) // max(cut.length, 1)
+        row_bytes = max(1, row_size * max(m.output.dtype.itemsize for m in group.members))
         step = max(1, BLOCK_BYTES // row_bytes)
         slots = _slots(group)
-        calls: list[Call] = []
         for start in range(rows.start, rows.stop, step):
             block = slice(start, min(start + step, rows.stop))
-            calls += self._block_calls(group, shape, block, slots, scratch)
-        return calls
+            yield from self._block_calls(group, cut, block, slots, scratch)
 
     def _block_calls(
-        self,
-        group: Group,
-        shape: tuple[int, ...],
-        block: slice,
-        slots: dict[Value, int],
-        scratch: _Scratch,
-    ) -> list[Call]:
+        self, group: Group, cut: Cut, block: slice, slots: dict[Value, int], scratch: _Scratch
+    ) -> Iterator[Call]:
         places: dict[Value, numpy.ndarray] = {}
-        block_shape = (block.stop - block.start, *shape[1:]) if shape else ()
+        shape = list(group.members[0].output.shape)
+        if shape:
+            shape[cut.axis] = block.stop - block.start
 
         def place(value: Value) -> numpy.ndarray:
             if value not in places:
                 if value in slots:
-                    places[value] = scratch.array(slots[value], block_shape, value.dtype)
+                    places[value] = scratch.array(slots[value], tuple(shape), value.dtype, cut.axis == 1)
                 else:
                     array = self.memory.arrays[value]
-                    whole = not shape or len(array.shape) < len(shape) or array.shape[0] != shape[0]
-                    places[value] = array if whole else array[block]
+                    places[value] = block_of(array, cut, block) if shape else array
             return places[value]
 
-        calls: list[Call] = []
         for member in group.members:
             inputs = [place(value) for value in member.inputs]
-            calls.append(
-                partial(
-                    member.primitive.forward, numpy, *inputs, out=place(member.output), **member.attributes
-                )
-            )
-        return calls
+            out = place(member.output)
+            yield partial(member.primitive.forward, numpy, *inputs, out=out, **member.attributes)
+
+
+Work = list[tuple[Turn, list[Any]]]
+
+
+def _segment(source: Source, item: Any) -> Any:
+    """Return the number of a new C function for statements; calls stay what they are."""
+    return source.segment(item) if isinstance(item, list) else item
+
+
+def _joined(phases: list[list[Work]], threads: int) -> list[list[Work]]:
+    """Join phases that are all C into one in which the threads meet, and turns into one function."""
+    joined: list[list[Work]] = []
+    previous_is_c = False
+    for phase in phases:
+        is_c = all(isinstance(item, list) for turns in phase for _, items in turns for item in items)
+        if is_c and previous_is_c:
+            some_turn = next(turn for turns in phase for turn, _ in turns)
+            for turns, more in zip(joined[-1], phase, strict=True):
+                turns += [(some_turn, [[f"meet(m, {threads});"]]), *more]
+        else:
+            joined.append([list(turns) for turns in phase])
+        previous_is_c = is_c
+    return [[_merged(turns) for turns in phase] for phase in joined]
+
+
+def _merged(turns: Work) -> Work:
+    """Put statements that follow each other into one item."""
+    merged: Work = []
+    for turn, items in turns:
+        for item in items:
+            if isinstance(item, list) and merged and isinstance(merged[-1][1][-1], list):
+                merged[-1][1][-1].extend(item)
+            else:
+                merged.append((turn, [list(item) if isinstance(item, list) else item]))
+    return merged
 
 
 def _size(shape: tuple[int, ...]) -> int:
@@ -188,12 +299,12 @@ class _Scratch:
     def __init__(self) -> None:
         self.buffers: dict[int, numpy.ndarray] = {}
 
-    def array(self, slot: int, shape: tuple[int, ...], dtype: numpy.dtype) -> numpy.ndarray:
+    def array(self, slot: int, shape: tuple[int, ...], dtype: numpy.dtype, by_columns: bool) -> numpy.ndarray:
         """Return an array in a slot. A slot that proves too small is replaced, not moved."""
         nbytes = _size(shape) * dtype.itemsize
         if slot not in self.buffers or self.buffers[slot].nbytes < nbytes:
             self.buffers[slot] = numpy.empty(max(nbytes, 1), numpy.uint8)
-        return self.buffers[slot][:nbytes].view(dtype).reshape(shape)
+        return empty(Value(shape, dtype), self.buffers[slot], by_columns)
 
 
 def _slots(group: Group) -> dict[Value, int]:

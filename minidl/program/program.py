@@ -148,13 +148,15 @@ class Gemm:
 
 @dataclass(eq=False)
 class PartialSum:
-    """The sum over blocks of rows of a value, one block for each thread, to be added up later.
+    """The sums over blocks of a value, one block for each thread, to be added up later.
 
-    ``axis`` is what the whole sum reduces; the output has one row for each block.
+    ``axis`` is what the whole sum reduces, ``cut`` the one of these axes along which there are blocks.
+    The output has the block as its first axis, and then the axes of the value, summed ones of length 1.
     """
 
     value: Value
     axis: tuple[int, ...]
+    cut: int
     output: Value
     phase: str = "forward"
     name: str = "sum by parts"
@@ -172,10 +174,9 @@ class PartialSum:
     def evaluate(self, xp: Any, arrays: Mapping[Value, Array]) -> dict[Value, Array]:
         """Compute the sums the plain way."""
         array, parts = arrays[self.value], self.output.shape[0]
-        sums = [
-            xp.sum(array[share(len(array), i, parts)], axis=self.axis, keepdims=True) for i in range(parts)
-        ]
-        return {self.output: xp.concatenate(sums, axis=0)}
+        before = (slice(None),) * self.cut
+        blocks = (array[(*before, share(array.shape[self.cut], i, parts))] for i in range(parts))
+        return {self.output: xp.stack([xp.sum(block, axis=self.axis, keepdims=True) for block in blocks])}
 
 
 Step = Instruction | Group | Gemm | PartialSum

@@ -1,23 +1,24 @@
 """The plan of a program for several threads: who computes which rows, and when all must meet.
 
-All threads walk through the same steps, each computing its own block of rows. A block of rows of an
-elementwise result needs only the same block of its inputs, and a block of rows of ``a @ b`` needs
-that block of ``a`` and all of ``b``. So a thread can go on alone until a step needs what the others
-have computed: forward and backward of its part of the batch need no meeting at all, and one meeting
-later, weight gradients and their updates are split by the rows of the weights. Steps too small to
-be split belong to one thread.
+All threads walk through the same steps, each computing its own block of rows (or, of a matrix stored by
+columns, of columns). A block of rows of an elementwise result needs only the same block of its inputs,
+and a block of rows of ``a @ b`` needs that block of ``a`` and all of ``b``. So a thread can go on alone
+until a step needs what the others have computed: stored by rows, forward and backward of its part of
+the batch need no meeting at all, and one meeting later, weight gradients and their updates are shared
+by the rows of the weights. Steps too small to be shared belong to one thread.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy
 
 from minidl.primitives.reduction import sum_
-from minidl.program.program import Gemm, Group, Instruction, PartialSum, Program, Step, Value
+from minidl.program.layout import empty, major_axis
+from minidl.program.program import Gemm, Group, Instruction, PartialSum, Program, Step, Value, share
 
 #: Work below this many elements (or multiply-adds / 16) is not worth being split.
 SMALL = 16_384
@@ -73,37 +74,74 @@ def cost(task: Task) -> float:
     return float(sum(value.size for value in [*task.inputs, *task.outputs]))
 
 
-def split_sums(program: Program, threads: int) -> Program:
-    """Let each thread sum its own rows of large values, while they are in its cache."""
+def split_sums(program: Program, threads: int, by_columns: set[Value]) -> Program:
+    """Let each thread sum its own block of large values, while it is in its cache."""
     steps: list[Step] = []
     for step in program.steps:
         if isinstance(step, Instruction) and step.primitive is sum_ and threads > 1:
             (x,), axis = step.inputs, step.attributes["axis"]
-            if 0 in axis and x.size >= SMALL and x.shape[0] >= 2 * threads:
-                shape = (threads, *(1 if i in axis else n for i, n in enumerate(x.shape) if i))
-                partial = Value(shape, step.output.dtype)
-                steps.append(PartialSum(x, axis, partial, step.phase))
-                step = Instruction(sum_, [partial], step.attributes, step.output, step.phase)
+            cut = 1 if x in by_columns else 0
+            if cut in axis and x.size >= SMALL and x.shape[cut] >= 2 * threads:
+                shape = tuple(1 if i in axis else length for i, length in enumerate(x.shape))
+                partial = Value((threads, *shape), step.output.dtype)
+                steps.append(PartialSum(x, axis, cut, partial, step.phase))
+                attributes = {"axis": (0, *(i + 1 for i in axis)), "keepdims": step.attributes["keepdims"]}
+                if attributes["keepdims"]:
+                    attributes = {"axis": (0,), "keepdims": False}
+                step = Instruction(sum_, [partial], attributes, step.output, step.phase)
         steps.append(step)
     return Program(program.inputs, steps, program.outputs, program.updates)
 
 
-def rows_of(task: Task) -> int | None:
-    """Return along how many rows a step can be split, or None if it cannot."""
+@dataclass(frozen=True)
+class Cut:
+    """How a step can be shared among threads: blocks along an axis of its shape."""
+
+    shape: tuple[int, ...]
+    axis: int
+
+    @property
+    def length(self) -> int:
+        """How much there is to be shared."""
+        return self.shape[self.axis]
+
+
+def cut_of(task: Task, arrays: Mapping[Value, numpy.ndarray]) -> Cut | None:
+    """Return how a step can be shared among threads, or None if one must do it."""
     if isinstance(task, PartialSum):
-        return task.value.shape[0]
+        return Cut(task.value.shape, task.cut)
     if isinstance(task, Copy):
-        return task.state.shape[0] if task.state.shape else None
-    if isinstance(task, (Group, Gemm)):
-        shape = task.members[0].output.shape if isinstance(task, Group) else task.output.shape
-        return shape[0] if shape else None
+        return Cut(task.state.shape, 0) if task.state.shape else None
+    if isinstance(task, Gemm):
+        return Cut(task.output.shape, major_axis(arrays[task.output]))
+    if isinstance(task, Group):
+        shape = task.members[0].output.shape
+        like = next((v for v in task.outputs if v.shape == shape), None)
+        return Cut(shape, major_axis(arrays[like]) if like is not None else 0) if shape else None
+    if isinstance(task, Instruction) and task.primitive is sum_:
+        (x,) = task.inputs  # a sum over rows, of a matrix stored by columns
+        if task.attributes["axis"] == (0,) and major_axis(arrays[x]) == 1:
+            return Cut(x.shape, 1)
     return None
+
+
+def part_of(array: numpy.ndarray, cut: Cut, index: int, parts: int) -> numpy.ndarray:
+    """Return the block of an input or output that belongs to one thread; all of it where it is broadcast."""
+    return block_of(array, cut, share(cut.length, index, parts))
+
+
+def block_of(array: numpy.ndarray, cut: Cut, block: slice) -> numpy.ndarray:
+    """Return a block along the cut's axis of an array that broadcasts to the cut's shape."""
+    axis = cut.axis - (len(cut.shape) - array.ndim)
+    if axis < 0 or array.shape[axis] != cut.length:
+        return array
+    return array[(slice(None),) * axis + (block,)]
 
 
 class Aliases:
     """Which values are views of which memory, and whether a block of their rows is the same block there."""
 
-    def __init__(self, program: Program):
+    def __init__(self, program: Program, by_columns: set[Value]):
         self.root: dict[Value, Value] = {}
         self.array: dict[Value, numpy.ndarray] = {}  # of the right layout; results are never touched
         self.is_view: dict[int, bool] = {}
@@ -114,7 +152,8 @@ class Aliases:
             self.is_view[id(step)] = isinstance(step, Instruction) and self._view(step)
             if not self.is_view[id(step)]:
                 for output in step.outputs:
-                    self._own(output, numpy.empty(output.shape, output.dtype))
+                    buffer = numpy.empty(max(output.nbytes, 1), numpy.uint8)
+                    self._own(output, empty(output, buffer, output in by_columns))
 
     def _own(self, value: Value, array: numpy.ndarray) -> None:
         self.root[value], self.array[value] = value, array
@@ -129,17 +168,19 @@ class Aliases:
         self.root[step.output], self.array[step.output] = self.root[step.inputs[0]], result
         return True
 
-    def same_rows(self, value: Value) -> bool:
-        """Say whether a block of rows of the value lies within that block of rows of its memory."""
+    def same_block(self, value: Value, axis: int) -> bool:
+        """Say whether a block along an axis of the value lies within that thread's block of its memory."""
         view, whole = self.array[value], self.array[self.root[value]]
-        if not view.ndim or not whole.ndim or view.shape[0] != whole.shape[0]:
+        major = major_axis(whole)
+        if not whole.ndim or view.shape[axis] != whole.shape[major]:
             return False
         if view is whole:
-            return True
+            return axis == major
         start = view.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
-        length = sum((n - 1) * stride for n, stride in zip(view.shape[1:], view.strides[1:], strict=True))
-        row = whole.strides[0]
-        return bool(view.strides[0] == row and start >= 0 and start + length + view.itemsize <= abs(row))
+        others = [i for i in range(view.ndim) if i != axis]
+        length = sum((view.shape[i] - 1) * view.strides[i] for i in others)
+        row = whole.strides[major]
+        return bool(view.strides[axis] == row and start >= 0 and start + length + view.itemsize <= abs(row))
 
 
 def schedule(program: Program, threads: int, aliases: Aliases) -> Schedule:
@@ -247,9 +288,9 @@ class _Planner:
 
     def _owner(self, task: Task) -> int | None:
         """Return the thread that can run a step now, EVERYONE for a block each, or None for neither."""
-        rows = rows_of(task)
+        cut = cut_of(task, self.aliases.array)
         reads, writes = list(self._reads(task)), list(self._writes(task))
-        if self.threads > 1 and rows is not None and rows >= 2 * self.threads and cost(task) >= SMALL:
+        if self.threads > 1 and cut and cut.length >= 2 * self.threads and cost(task) >= SMALL:
             for root, aligned in reads:
                 if root in self.written and not (aligned and self.written[root] == EVERYONE):
                     return None
@@ -276,24 +317,19 @@ class _Planner:
         if owner != EVERYONE:
             self.load[owner] += cost(task)
 
-    def _reads(self, task: Task) -> Iterable[tuple[Value, bool]]:
-        """Yield the memory a step reads, and whether each thread reads just its block of rows of it."""
-        rows = rows_of(task)
-        aligned_inputs: Sequence[Value]
+    def _reads(self, task: Task) -> Iterator[tuple[Value, bool]]:
+        """Yield the memory a step reads, and whether each thread reads just its own block of it."""
+        cut = cut_of(task, self.aliases.array)
         if isinstance(task, Gemm):
-            aligned_inputs = [a for a, _ in task.terms]
-            whole = [b for _, b in task.terms]
-        else:
-            aligned_inputs, whole = task.inputs, []
-        shape = task.members[0].output.shape if isinstance(task, Group) else None
-        for value in aligned_inputs:
-            same_shape = shape is None or len(value.shape) == len(shape)
-            aligned = (
-                same_shape and bool(value.shape) and value.shape[0] == rows and self.aliases.same_rows(value)
-            )
-            yield self.aliases.root[value], aligned
-        for value in whole:
-            yield self.aliases.root[value], False
+            assert cut is not None
+            for term in task.terms:
+                for i, value in enumerate(term):
+                    yield self.aliases.root[value], i == cut.axis and self.aliases.same_block(value, i)
+            return
+        for value in task.inputs:
+            axis = cut.axis - (len(cut.shape) - len(value.shape)) if cut else -1
+            own = cut is not None and axis >= 0 and value.shape[axis] == cut.length
+            yield self.aliases.root[value], own and self.aliases.same_block(value, axis)
 
     def _writes(self, task: Task) -> Iterable[Value]:
         if isinstance(task, Copy):

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 import minidl as dl
 from minidl import files
 from minidl.program import native
-from minidl.program.program import Group, Program
 from minidl.program.recorder import Recorder
 from tests.primitives.test_gradients import BUILT_IN, case, primitives
 
@@ -24,15 +23,18 @@ def evaluated_as_c(primitive, inputs, attributes):
         out = primitive(*tensors, **attributes)
     finally:
         dl.autodiff.mode.recorder = None
-    program: Program = recorder.finish([out])
-    group = Group(program.steps, [program.outputs[0]])
-    arrays = {value: x.data for value, x in zip(program.inputs, tensors, strict=True)}
-    arrays[program.outputs[0]] = result = numpy.full(out.shape, 77).astype(out.dtype)
-    kernels = native.Kernels([group], arrays)
-    call = kernels.call(group, slice(0, out.shape[0] if out.shape else 1))
-    if out.ndim > 2 or out.size == 0:
-        assume(call is not None)  # NumPy runs what the generator cannot walk as rows and columns
-    assert call is not None, "the generator refused the group"
+    program = recorder.finish([out])
+    places = dict(zip(program.inputs, (x.data for x in tensors), strict=True))
+    places |= {v: v.array for v in program.values() if v.kind == "constant"}
+    places[program.outputs[0]] = result = numpy.full(out.shape, 77).astype(out.dtype)
+    source = native.Source()
+    try:
+        statement = native.group_statement(source, program.steps, program.outputs, places, out.shape)
+    except native.Unsupported:
+        assume(out.ndim <= 2)  # NumPy runs what the generator cannot walk as rows and columns
+        raise
+    source.segment([statement])
+    (call,) = source.build()
     call()
     return result
 

@@ -1,0 +1,108 @@
+import os
+from pathlib import Path
+
+import numpy
+import pytest
+
+from minidl.data import cache
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINIDL_CACHE", str(tmp_path / "deep" / "cache"))
+    return tmp_path / "deep" / "cache"
+
+
+def test_round_trip(place):
+    arrays = {"a": numpy.arange(6).reshape(2, 3), "b": numpy.array([1.5, numpy.nan], numpy.float32)}
+    cache.store("name", arrays)
+    loaded = cache.load("name")
+    assert list(loaded) == ["a", "b"]
+    for key, array in arrays.items():
+        numpy.testing.assert_array_equal(loaded[key], array, strict=True)
+    assert [file.name for file in place.iterdir()] == ["name.npz"]
+
+
+def test_nothing_stored(place):
+    assert cache.load("name") is None
+
+
+def test_store_replaces(place):
+    for value in (1, 2):
+        cache.store("name", {"a": numpy.array(value)})
+    assert cache.load("name")["a"] == 2
+
+
+def test_objects_are_not_loaded(place):
+    place.mkdir(parents=True)
+    numpy.savez(place / "name.npz", a=numpy.array([object], dtype=object))
+    assert cache.load("name") is None
+
+
+def test_every_cut_of_the_file_is_noticed(place):
+    cache.store("name", {"a": numpy.arange(100)})
+    whole = (place / "name.npz").read_bytes()
+    for end in range(0, len(whole), 7):
+        (place / "name.npz").write_bytes(whole[:end])
+        assert cache.load("name") is None
+
+
+def test_a_bare_array_in_place_of_an_archive(place):
+    place.mkdir(parents=True)
+    with open(place / "name.npz", "wb") as file:
+        numpy.save(file, numpy.arange(3))
+    assert cache.load("name") is None
+
+
+def test_failed_store_leaves_the_old_file_and_no_other(place, monkeypatch):
+    cache.store("name", {"a": numpy.array(1)})
+
+    def full(*arguments, **options):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(numpy, "savez_compressed", full)
+    cache.store("name", {"a": numpy.array(2)})
+    monkeypatch.setattr(os, "replace", full)
+    cache.store("name", {"a": numpy.array(3)})
+    assert cache.load("name")["a"] == 1
+    assert [file.name for file in place.iterdir()] == ["name.npz"]
+
+
+def test_folder_that_cannot_be_made(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MINIDL_CACHE", str(tmp_path / "file" / "cache"))
+    cache.store("name", {"a": numpy.array(1)})
+    assert cache.load("name") is None
+
+
+def test_no_home(monkeypatch):
+    def nowhere():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("MINIDL_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(cache.sys, "platform", "linux")
+    monkeypatch.setattr(Path, "home", nowhere)
+    cache.store("name", {"a": numpy.array(1)})
+    assert cache.load("name") is None
+
+
+@pytest.mark.parametrize(
+    ("platform", "variable", "expected"),
+    [
+        ("linux", None, ("home", ".cache", "minidl")),
+        ("linux", "XDG_CACHE_HOME", ("elsewhere", "minidl")),
+        ("darwin", None, ("home", "Library", "Caches", "minidl")),
+        ("win32", None, ("home", "AppData", "Local", "minidl", "cache")),
+        ("win32", "LOCALAPPDATA", ("elsewhere", "minidl", "cache")),
+        ("linux", "MINIDL_CACHE", ("elsewhere",)),
+    ],
+)
+def test_folder(platform, variable, expected, monkeypatch):
+    for name in ("MINIDL_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(cache.sys, "platform", platform)
+    monkeypatch.setattr(Path, "home", lambda: Path("home"))
+    if variable:
+        monkeypatch.setenv(variable, "elsewhere")
+    assert cache.folder() == Path(*expected)
