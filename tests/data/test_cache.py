@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy
 import pytest
 
+from minidl import files
 from minidl.data import cache
 
 
@@ -81,28 +82,7 @@ def test_no_home(monkeypatch):
 
     monkeypatch.delenv("MINIDL_CACHE", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr(cache.sys, "platform", "linux")
+    monkeypatch.setattr(files.sys, "platform", "linux")
     monkeypatch.setattr(Path, "home", nowhere)
     cache.store("name", {"a": numpy.array(1)})
     assert cache.load("name") is None
-
-
-@pytest.mark.parametrize(
-    ("platform", "variable", "expected"),
-    [
-        ("linux", None, ("home", ".cache", "minidl")),
-        ("linux", "XDG_CACHE_HOME", ("elsewhere", "minidl")),
-        ("darwin", None, ("home", "Library", "Caches", "minidl")),
-        ("win32", None, ("home", "AppData", "Local", "minidl", "cache")),
-        ("win32", "LOCALAPPDATA", ("elsewhere", "minidl", "cache")),
-        ("linux", "MINIDL_CACHE", ("elsewhere",)),
-    ],
-)
-def test_folder(platform, variable, expected, monkeypatch):
-    for name in ("MINIDL_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(cache.sys, "platform", platform)
-    monkeypatch.setattr(Path, "home", lambda: Path("home"))
-    if variable:
-        monkeypatch.setenv(variable, "elsewhere")
-    assert cache.folder() == Path(*expected)
