@@ -5,11 +5,9 @@ from pathlib import Path
 
 from benchmarks.peers import PEERS
 
-REFERENCES = (
-    "minidl_compiled",
-    "minidl_eager",
-)  # what the others are compared with: the first that was measured
-COLOURS = {"minidl_compiled": "#c2410c", "minidl_eager": "#fdba74"}
+# What the others are compared with: the first that was measured.
+REFERENCES = ("minidl_c", "minidl_compiled", "minidl_eager")
+COLOURS = {"minidl_c": "#9a3412", "minidl_compiled": "#ea580c", "minidl_eager": "#fdba74"}
 OTHERS = "#94a3b8"
 ABSENT = "-"
 
@@ -70,16 +68,14 @@ def whole_job_headlines(jobs: dict) -> list[str]:
 
 def against_the_fastest(what: str, samples: dict[str, list[float]]) -> list[str]:
     """minidl against the fastest that is not minidl, and against the fastest framework if that is another."""
-    reference = reference_of(samples)
     medians = {name: statistics.median(values) for name, values in samples.items()}
     opponents = [fastest(medians, REFERENCES), fastest(medians, (*REFERENCES, "numpy_static"))]
-    if reference is None:
-        return []
     lines = []
-    for opponent in dict.fromkeys(filter(None, opponents)):
-        low, median, high = paired_ratio(samples[reference], samples[opponent])
-        names = f"{PEERS[reference].title} / {PEERS[opponent].title}"
-        lines.append(f"{what}: {names} = {median:.2f} ({low:.2f} to {high:.2f}).")
+    for ours in (name for name in REFERENCES if name in samples):
+        for opponent in dict.fromkeys(filter(None, opponents)):
+            low, median, high = paired_ratio(samples[ours], samples[opponent])
+            names = f"{PEERS[ours].title} / {PEERS[opponent].title}"
+            lines.append(f"{what}: {names} = {median:.2f} ({low:.2f} to {high:.2f}).")
     return lines
 
 

@@ -34,6 +34,7 @@ class Peer(NamedTuple):
 
 
 PEERS = {
+    "minidl_c": Peer("minidl compiled, C kernels", "minidl", ("minidl", "numpy")),
     "minidl_compiled": Peer("minidl compiled", "minidl", ("minidl", "numpy")),
     "minidl_eager": Peer("minidl eager", "minidl", ("minidl", "numpy")),
     "numpy_static": Peer("NumPy by hand, static buffers", "numpy", ("numpy",)),

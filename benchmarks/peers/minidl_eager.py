@@ -30,7 +30,7 @@ def make_network(weights) -> TiedAutoencoder:
     return network
 
 
-def build(weights: dict[str, np.ndarray], batch_size: int, compiled: bool = False) -> Job:
+def build(weights: dict[str, np.ndarray], batch_size: int, kernels: str | None = None) -> Job:
     network = make_network(weights)
     optimizer = dl.Adam(
         network.parameters(), learning_rate=LEARNING_RATE, beta1=BETA1, beta2=BETA2, epsilon=EPSILON, l2=L2
@@ -46,8 +46,8 @@ def build(weights: dict[str, np.ndarray], batch_size: int, compiled: bool = Fals
         with dl.no_grad():
             return dl.binary_cross_entropy(network(x), x)
 
-    if compiled:
-        train_step, loss_of = dl.compile(train_step), dl.compile(loss_of)
+    if kernels is not None:
+        train_step, loss_of = dl.compile(train_step, kernels=kernels), dl.compile(loss_of, kernels=kernels)
     return Job(
         prepare=dl.tensor,
         step=lambda x: train_step(x).item(),
