@@ -15,7 +15,7 @@ from minidl.primitives.random import Generator, as_generator
 from minidl.tensor import Parameter
 
 Shape = tuple[int, ...]
-Initializer = Callable[[Shape, numpy.random.Generator], numpy.ndarray]
+Initializer = Callable[[Shape, "numpy.random.Generator"], numpy.ndarray]  # quoted: not imported for this
 
 
 def _fans(shape: Shape) -> tuple[int, int]:

@@ -112,7 +112,7 @@ def softmax_cross_entropy(logits: Any, target: Any, reduction: str = "mean") -> 
 def _logits_behind(prediction: Tensor) -> Tensor | None:
     """Return z if the prediction is sigmoid(z), perhaps reshaped or sliced; else None."""
     primitive, inputs = prediction.primitive, prediction.inputs
-    if primitive is None or inputs is None:
+    if primitive is None or inputs is None or inputs[0].assigned > prediction.number:
         return None
     if primitive is elementwise.sigmoid:
         return inputs[0]
@@ -133,6 +133,8 @@ def _pair(loss: str, prediction: Any, target: Any) -> tuple[Tensor, Tensor]:
         )
     if prediction.size == 0:
         raise ValueError(f"{loss}: the batch is empty: shape {prediction.shape}")
+    if prediction.dtype.kind != "f":
+        prediction = prediction.astype(target.dtype if target.dtype.kind == "f" else "float32")
     if target.dtype.kind != "f":
         target = target.astype(prediction.dtype)
     return prediction, target
@@ -159,6 +161,8 @@ def _reduce(losses: Tensor, reduction: str) -> Tensor:
     if reduction == "sum":
         return losses.sum()
     if reduction == "batchmean":
+        if losses.ndim == 0:
+            raise ValueError("reduction 'batchmean' needs a batch axis; got a single number")
         return losses.sum() * (1 / losses.shape[0])
     if reduction == "none":
         return losses

@@ -28,6 +28,8 @@ class Dropout(Layer):
         """Compute the output, of the shape of x."""
         if not self.training or self.rate == 0:
             return x
+        if x.dtype.kind != "f":
+            raise TypeError(f"{self!r} takes floating-point inputs; got {x.dtype}")
         kept = random_uniform(x, generator=self.generator) >= self.rate
         return x * kept * (1 / (1 - self.rate))
 

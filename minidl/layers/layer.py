@@ -11,7 +11,7 @@ import numpy
 from minidl import devices
 from minidl.autodiff import mode
 from minidl.layers import weights
-from minidl.tensor import Parameter, Tensor, as_tensors
+from minidl.tensor import Parameter, Tensor, tensor
 
 
 class Layer:
@@ -41,10 +41,11 @@ class Layer:
         raise NotImplementedError(f"{type(self).__name__} has no forward()")
 
     def __call__(self, *inputs: Any) -> Any:
-        """Return forward() of the inputs; NumPy arrays among them become Tensors."""
+        """Return forward() of the inputs; NumPy and CuPy arrays among them become Tensors."""
         if mode.recorder is not None:
             mode.recorder.guard(self, "training")
-        return self.forward(*(as_tensors((x,))[0] if isinstance(x, numpy.ndarray) else x for x in inputs))
+        is_array = [hasattr(x, "dtype") and not isinstance(x, Tensor) for x in inputs]
+        return self.forward(*(tensor(x) if bare else x for x, bare in zip(inputs, is_array, strict=True)))
 
     # --- what it holds ----------------------------------------------------------------------------
 
@@ -70,8 +71,15 @@ class Layer:
         return ((name, member) for name, member in self.named_members() if isinstance(member, Layer))
 
     def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield every Parameter and state Tensor with its dotted name, shared ones once."""
-        return ((name, member) for name, member in self.named_members() if isinstance(member, Tensor))
+        """Yield every Parameter and state Tensor with its dotted name, shared ones once.
+
+        A result that still has its tape, kept in an attribute by forward(), is no state.
+        """
+        return (
+            (name, member)
+            for name, member in self.named_members()
+            if isinstance(member, Tensor) and not (member.requires_grad and member.primitive is not None)
+        )
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Yield every Parameter with its dotted name, shared ones once."""
@@ -101,24 +109,34 @@ class Layer:
     def to(self, device: str) -> Self:
         """Move all Parameters and state to a device; sharing is kept. Returns the Layer itself."""
         device = devices.resolve(device)
-        for _, tensor in self.named_tensors():
-            tensor.data = devices.to_device(tensor.data, device)
-            tensor.grad = None if tensor.grad is None else tensor.grad.to(device)
+        for _, x in self.named_tensors():
+            x.data = devices.to_device(x.data, device)
+            x.grad = None if x.grad is None else x.grad.to(device)
         return self
 
     def astype(self, dtype: Any) -> Self:
-        """Convert all floating-point Parameters and state; gradients are dropped. Returns itself."""
-        for _, tensor in self.named_tensors():
-            if tensor.dtype.kind == "f":
-                tensor.data = tensor.data.astype(dtype)
-                tensor.grad = None
+        """Convert all floating-point Parameters and state to another floating-point dtype.
+
+        Gradients are dropped. Returns the Layer itself.
+        """
+        if numpy.dtype(dtype).kind != "f":
+            raise TypeError(f"Parameters are floating-point numbers; {numpy.dtype(dtype)} is not")
+        for _, x in self.named_tensors():
+            if x.dtype.kind == "f":
+                x.data = x.data.astype(dtype)
+                x.grad = None
         return self
 
     # --- saving -----------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, numpy.ndarray]:
         """Return a copy of every Parameter and state Tensor by its dotted name, shared ones once."""
-        return {name: tensor.numpy() for name, tensor in self.named_tensors()}
+        state: dict[str, numpy.ndarray] = {}
+        for name, x in self.named_tensors():
+            if name in state:
+                raise ValueError(f"{type(self).__name__} has two Tensors named {name!r}; rename one")
+            state[name] = x.numpy()
+        return state
 
     def load_state_dict(self, state: Mapping[str, numpy.ndarray]) -> None:
         """Set every Parameter and state Tensor from a state_dict().

@@ -31,6 +31,8 @@ class Reshape(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute (batch, *shape) from (batch, ...)."""
+        if x.ndim < 1:
+            raise ValueError(f"{self!r} takes inputs (batch, ...); got a 0-d Tensor")
         size = math.prod(x.shape[1:])
         known = math.prod(length for length in self.shape if length != -1)
         if known != size and not (-1 in self.shape and known and size % known == 0):

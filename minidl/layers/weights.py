@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from os import PathLike, fspath
 from pathlib import Path
+from typing import Any
 
 import numpy
 
@@ -16,7 +17,7 @@ def save(state: Mapping[str, numpy.ndarray], path: str | PathLike[str]) -> None:
     """Write arrays by name to a safetensors file."""
     from safetensors.numpy import save_file
 
-    arrays = {name: numpy.ascontiguousarray(array) for name, array in state.items()}
+    arrays = {name: numpy.asarray(array, order="C") for name, array in state.items()}
     with files.replacing(path) as temporary:
         save_file(arrays, temporary, metadata={"format": "minidl"})
 
@@ -32,18 +33,24 @@ def read(path: str | PathLike[str]) -> dict[str, numpy.ndarray]:
         return load_file(path)
     except (SafetensorError, ValueError) as error:
         raise ValueError(f"{fspath(path)!r} is not a complete safetensors file: {error}") from error
+    except (TypeError, AttributeError) as error:  # for example bfloat16
+        raise ValueError(f"{fspath(path)!r} holds numbers that NumPy does not know: {error}") from error
 
 
-def load_state(tensors: Mapping[str, Tensor], state: Mapping[str, numpy.ndarray], source: str) -> None:
-    """Assign arrays to Tensors by name: all of them, or, if anything does not fit, none."""
-    problems = [f"missing: {name} {x.shape}" for name, x in tensors.items() if name not in state]
-    problems += [f"unexpected: {name} {x.shape}" for name, x in state.items() if name not in tensors]
+def load_state(tensors: Mapping[str, Tensor], state: Mapping[str, Any], source: str) -> None:
+    """Assign arrays (or Tensors) to Tensors by name: all of them, or, if anything does not fit, none."""
+    arrays = {name: x.numpy() if isinstance(x, Tensor) else numpy.asarray(x) for name, x in state.items()}
+    no_numbers = [name for name, array in arrays.items() if array.dtype.kind not in "biuf"]
+    if no_numbers:
+        raise TypeError(f"the state of {source} holds something else than numbers: {', '.join(no_numbers)}")
+    problems = [f"missing: {name} {x.shape}" for name, x in tensors.items() if name not in arrays]
+    problems += [f"unexpected: {name} {x.shape}" for name, x in arrays.items() if name not in tensors]
     problems += [
-        f"wrong shape: {name} is {state[name].shape}, the network takes {x.shape}"
+        f"wrong shape: {name} is {arrays[name].shape}, the network takes {x.shape}"
         for name, x in tensors.items()
-        if name in state and state[name].shape != x.shape
+        if name in arrays and arrays[name].shape != x.shape
     ]
     if problems:
         raise ValueError(f"the state of {source} does not fit this network:\n  " + "\n  ".join(problems))
     for name, x in tensors.items():
-        x.assign(Tensor(devices.to_device(state[name], x.device)))
+        x.assign(Tensor(devices.to_device(arrays[name], x.device)))

@@ -110,6 +110,9 @@ class Optimizer:
                 self._step()
 
     def _step(self) -> None:
+        device = self.parameters[0].device
+        if self.step_count.device != device:  # the network was moved
+            self.step_count, self.learning_rate = self.step_count.to(device), self.learning_rate.to(device)
         chosen = [
             (parameter, state)
             for parameter, state in zip(self.parameters, self.states, strict=True)

@@ -5,18 +5,17 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy
 
 from minidl import devices
 from minidl.autodiff import mode
-from minidl.program.numpy_executor import NumpyExecutor
-from minidl.program.passes.pipeline import optimize
-from minidl.program.plain_executor import PlainExecutor
-from minidl.program.program import Program, Value
-from minidl.program.recorder import Recorder, RecordingError
+from minidl.program.errors import RecordingError
 from minidl.tensor import Tensor, touch
+
+if TYPE_CHECKING:
+    from minidl.program.program import Program, Value
 
 
 def compile(
@@ -111,6 +110,12 @@ class Compiled:
         return self._replay(recording, leaves)
 
     def _record(self, key: Any, arguments: tuple, keywords: dict, leaves: list[Any]) -> Any:
+        # Imported here, because who does not compile anything need not wait for it.
+        from minidl.program.numpy_executor import NumpyExecutor
+        from minidl.program.passes.pipeline import optimize
+        from minidl.program.plain_executor import PlainExecutor
+        from minidl.program.recorder import Recorder
+
         inputs = [Tensor(_array(leaf).copy(), _requires_grad(leaf)) for leaf in leaves]
         recorder = Recorder(inputs)
         remaining = iter(inputs)

@@ -17,14 +17,11 @@ import numpy
 
 from minidl.primitives.primitive import Primitive
 from minidl.primitives.shape import detach
+from minidl.program.errors import RecordingError
 from minidl.program.program import Instruction, Program, Value
 from minidl.tensor import Parameter, Tensor
 
 _PACKAGE = str(Path(__file__).parent.parent)
-
-
-class RecordingError(RuntimeError):
-    """A function does something that a recorded program could not repeat."""
 
 
 def users_line() -> str:
