@@ -69,7 +69,7 @@ def mean_absolute_error(prediction: Any, target: Any, reduction: str = "mean") -
 
 def huber(prediction: Any, target: Any, delta: float = 1.0, reduction: str = "mean") -> Tensor:
     """Return d^2 / 2 for differences d within delta, and delta * (|d| - delta / 2) beyond (Huber, 1964)."""
-    if delta <= 0:
+    if not delta > 0:
         raise ValueError(f"huber: delta must be positive, got {delta}")
     prediction, target = _pair("huber", prediction, target)
     difference = prediction - target

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from os import PathLike
 from typing import Any, Self
 
@@ -56,7 +56,7 @@ class Layer:
     def named_members(self) -> Iterator[tuple[str, Tensor | Layer]]:
         """Yield every Tensor and Layer inside, depth first, each once, with its dotted name."""
         seen = {id(self)}
-        waiting = list(reversed(list(_named("", self.members()))))
+        waiting = list(reversed(list(_named("", self.members().items()))))
         while waiting:
             name, member = waiting.pop()
             if id(member) in seen:
@@ -64,7 +64,7 @@ class Layer:
             seen.add(id(member))
             yield name, member
             if isinstance(member, Layer):
-                waiting.extend(reversed(list(_named(f"{name}.", member.members()))))
+                waiting.extend(reversed(list(_named(f"{name}.", member.members().items()))))
 
     def named_layers(self) -> Iterator[tuple[str, Layer]]:
         """Yield every sub-layer at any depth with its dotted name, shared ones once."""
@@ -173,21 +173,21 @@ class Layer:
         return _tree(self, {})
 
 
-def _named(prefix: str, members: Mapping[str, Any]) -> Iterator[tuple[str, Tensor | Layer]]:
-    """Yield the Tensors and Layers among values, looking into lists, tuples and dicts."""
-    for name, value in members.items():
+def _named(prefix: str, members: Iterable[tuple[Any, Any]]) -> Iterator[tuple[str, Tensor | Layer]]:
+    """Yield the Tensors and Layers among named values, looking into lists, tuples and dicts."""
+    for name, value in members:
         if isinstance(value, (Tensor, Layer)):
             yield f"{prefix}{name}", value
         elif isinstance(value, (list, tuple)):
-            yield from _named(f"{prefix}{name}.", {str(i): item for i, item in enumerate(value)})
+            yield from _named(f"{prefix}{name}.", enumerate(value))
         elif isinstance(value, dict):
-            yield from _named(f"{prefix}{name}.", {str(key): item for key, item in value.items()})
+            yield from _named(f"{prefix}{name}.", value.items())
 
 
 def _tree(layer: Layer, shown: dict[int, str], path: str = "") -> str:
     """Return the printed form: one line for each sub-layer, indented; shared ones point back."""
     lines = []
-    for name, member in _named("", layer.members()):
+    for name, member in _named("", layer.members().items()):
         if not isinstance(member, Layer):
             continue
         if id(member) in shown:

@@ -10,7 +10,7 @@ import numpy
 
 from minidl.autodiff import mode, no_grad
 from minidl.creation import full
-from minidl.primitives.elementwise import clip, minimum, sqrt
+from minidl.primitives.elementwise import clip, maximum, sqrt
 from minidl.tensor import Parameter, Tensor
 
 Schedule = Callable[[Tensor], Tensor]
@@ -165,6 +165,6 @@ def _norm(gradients: list[Tensor]) -> Tensor:
 
 
 def _shrink(limit: float, norm: Tensor) -> Tensor:
-    """Return the factor that brings a norm down to the limit: 1 if it is below, or 0."""
-    tiny = float(numpy.finfo(norm.dtype).tiny)  # spares a division by 0
-    return minimum(limit / (norm + tiny), 1.0)
+    """Return the factor that brings a norm down to the limit: exactly 1 if it is not above it."""
+    tiny = float(numpy.finfo(norm.dtype).tiny)  # spares 0 / 0
+    return limit / maximum(norm, max(limit, tiny))

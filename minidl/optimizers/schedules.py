@@ -20,6 +20,11 @@ from minidl.tensor import Tensor, tensor
 class Schedule:
     """The base of the schedules: a function of the step count with a printable table of values."""
 
+    def __post_init__(self) -> None:
+        for name in ("steps", "period"):
+            if not getattr(self, name, 1) > 0:
+                raise ValueError(f"{type(self).__name__}: {name} must be positive, got {getattr(self, name)}")
+
     def __call__(self, step: Tensor) -> Tensor:
         """Return the learning rate for a step, counted from 0, as a Tensor of its shape and dtype."""
         raise NotImplementedError
@@ -150,6 +155,9 @@ class Sequence(Schedule):
     def __init__(self, *parts: tuple[Schedule, int]):
         if not parts:
             raise ValueError("Sequence needs at least one pair (schedule, number of steps)")
+        for part in parts:
+            if not (isinstance(part, tuple) and len(part) == 2):
+                raise TypeError(f"Sequence takes pairs (schedule, number of steps), got {part!r}")
         object.__setattr__(self, "parts", parts)
 
     def __call__(self, step: Tensor) -> Tensor:
