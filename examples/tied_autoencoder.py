@@ -82,7 +82,7 @@ def predict(network, images, device, batch_size=128):
 def train(network, images, validation, options):
     """Train, and leave the network with the weights of the lowest validation loss; return the history."""
     optimizer = dl.Adam(network.parameters(), learning_rate=options.learning_rate, l2=options.l2)
-    compiled = (lambda function: function) if options.eager else dl.compile
+    compiled = (lambda function: function) if options.eager else dl.compile(kernels=options.kernels)
 
     @compiled
     def train_step(x):
@@ -189,6 +189,7 @@ def parse_arguments(arguments=None):
     parser.add_argument("--device", default="auto", help="auto, cpu, gpu or gpu:N")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--eager", action="store_true", help="do not compile the training step")
+    parser.add_argument("--kernels", default="numpy", help="numpy, or c (faster; needs a C compiler)")
     parser.add_argument("--out", type=Path, default=Path("runs/tied_autoencoder"), metavar="DIR")
     return parser.parse_args(arguments)
 

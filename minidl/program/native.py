@@ -168,6 +168,8 @@ def sum_statement(source: Source, x: numpy.ndarray, axis: tuple[int, ...], out: 
     if len(axis) == x.ndim:  # everything: walk along the memory
         x = x.reshape(1, -1) if x.flags.c_contiguous else x
         axis = (0, 1)
+    elif axis == (0,) and x.flags.c_contiguous:  # rows of any shape: walk along each
+        x = x.reshape(len(x), -1)
     if x.ndim != 2:
         raise Unsupported
     strides = [stride // x.itemsize for stride in x.strides]

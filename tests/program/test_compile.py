@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 import minidl as dl
 from minidl.autodiff import mode
+from minidl.program.errors import RecordingError
 from minidl.program.native import compiler
-from minidl.program.recorder import RecordingError
 from tests.program.random_programs import functions
 
 

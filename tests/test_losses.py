@@ -1,0 +1,417 @@
+from functools import partial
+
+import numpy
+import pytest
+import scipy.special
+from hypothesis import given
+from hypothesis.extra import numpy as arrays
+
+import minidl as dl
+from minidl.checks import check_gradients
+
+REDUCTIONS = {
+    "mean": numpy.mean,
+    "sum": numpy.sum,
+    "batchmean": lambda losses: losses.sum() / len(losses),
+    "none": lambda losses: losses,
+}
+
+
+def reals(rng, shape):
+    """Return predictions and targets that differ, by amounts away from 0 and 1 (kinks of some losses)."""
+    target = rng.normal(size=shape)
+    distance = rng.choice([0.2, 0.7, 1.5, 3.0], size=shape) + rng.uniform(0, 0.1, size=shape)
+    return target + rng.choice([-1, 1], size=shape) * distance, target
+
+
+def probabilities(rng, shape):
+    return rng.uniform(0.05, 0.95, size=shape), rng.uniform(0.05, 0.95, size=shape)
+
+
+def logits(rng, shape):
+    return rng.normal(scale=3, size=shape), rng.uniform(size=shape)
+
+
+def distributions(rng, shape):
+    return rng.normal(scale=3, size=shape), scipy.special.softmax(rng.normal(size=shape), axis=-1)
+
+
+def binary_cross_entropy(p, t):
+    return -scipy.special.xlogy(t, p) - scipy.special.xlog1py(1 - t, -p)
+
+
+def logit_cross_entropy(z, t):
+    return -t * scipy.special.log_expit(z) - (1 - t) * scipy.special.log_expit(-z)
+
+
+# name: (the loss, the loss of each element in NumPy and SciPy, how to draw predictions and targets)
+LOSSES = {
+    "binary_cross_entropy": (dl.binary_cross_entropy, binary_cross_entropy, probabilities),
+    "with_logits": (dl.binary_cross_entropy_with_logits, logit_cross_entropy, logits),
+    "mean_squared_error": (dl.mean_squared_error, lambda p, t: (p - t) ** 2, reals),
+    "mean_absolute_error": (dl.mean_absolute_error, lambda p, t: abs(p - t), reals),
+    "huber": (dl.huber, lambda p, t: scipy.special.huber(1, p - t), reals),
+    "huber_0.5": (
+        partial(dl.huber, delta=0.5),
+        lambda p, t: scipy.special.huber(0.5, p - t),
+        reals,
+    ),
+    "softmax_cross_entropy": (
+        dl.softmax_cross_entropy,
+        lambda z, t: -(t * scipy.special.log_softmax(z, axis=-1)).sum(axis=-1),
+        distributions,
+    ),
+}
+ELEMENTWISE = [name for name in LOSSES if name != "softmax_cross_entropy"]
+
+every_loss = pytest.mark.parametrize("name", LOSSES)
+every_reduction = pytest.mark.parametrize("reduction", REDUCTIONS)
+
+
+# --- all losses -----------------------------------------------------------------------------------
+
+
+@every_loss
+@every_reduction
+@given(shape=arrays.array_shapes(min_dims=2, max_dims=4, min_side=1, max_side=4))
+def test_values(name, reduction, shape):
+    loss, reference, draw = LOSSES[name]
+    prediction, target = draw(numpy.random.default_rng(0), shape)
+    result = loss(prediction, target, reduction=reduction)
+    expected = REDUCTIONS[reduction](reference(prediction, target))
+    assert result.dtype == numpy.float64
+    numpy.testing.assert_allclose(result.numpy(), expected, rtol=1e-10, atol=1e-14, strict=True)
+
+
+@every_loss
+@every_reduction
+def test_gradients(name, reduction, rng):
+    loss, _, draw = LOSSES[name]
+    check_gradients(partial(loss, reduction=reduction), *draw(rng, (2, 3)), order=2)
+
+
+@every_loss
+def test_float32_stays_float32_and_agrees(name, rng):
+    loss, reference, draw = LOSSES[name]
+    prediction, target = (x.astype("float32") for x in draw(rng, (5, 4)))
+    result = loss(prediction, target)
+    assert result.dtype == numpy.float32
+    assert result.shape == ()
+    assert result.item() == pytest.approx(reference(prediction, target).mean(), rel=1e-5)
+
+
+@every_loss
+def test_the_mean_is_the_default(name, rng):
+    loss, _, draw = LOSSES[name]
+    prediction, target = draw(rng, (5, 4))
+    assert loss(prediction, target).item() == loss(prediction, target, reduction="mean").item()
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_a_batch_of_single_values(name, rng):
+    loss, reference, draw = LOSSES[name]
+    prediction, target = draw(rng, (6,))
+    expected = reference(prediction, target)
+    numpy.testing.assert_allclose(loss(prediction, target, reduction="none").numpy(), expected)
+    assert loss(prediction, target, reduction="batchmean").item() == pytest.approx(expected.mean())
+
+
+@every_loss
+def test_arrays_that_are_not_contiguous(name, rng):
+    loss, _, draw = LOSSES[name]
+    prediction, target = draw(rng, (6, 8))
+    strided = loss(prediction.T[::2], target.T[::2], reduction="none")
+    copied = loss(prediction.T[::2].copy(), target.T[::2].copy(), reduction="none")
+    numpy.testing.assert_allclose(strided.numpy(), copied.numpy(), rtol=1e-14)
+
+
+@every_loss
+@pytest.mark.parametrize("reduction", ["average", "", None])
+def test_an_unknown_reduction_is_refused(name, reduction, rng):
+    loss, _, draw = LOSSES[name]
+    with pytest.raises(ValueError, match=f"unknown reduction {reduction!r}: use one of mean, sum, batchmean"):
+        loss(*draw(rng, (5, 4)), reduction=reduction)
+
+
+@every_loss
+@every_reduction
+@pytest.mark.parametrize("shape", [(0, 3), (2, 0)])
+def test_an_empty_batch_is_refused(name, reduction, shape):
+    with pytest.raises(ValueError, match="the batch is empty"):
+        LOSSES[name][0](numpy.zeros(shape), numpy.zeros(shape), reduction=reduction)
+
+
+@every_loss
+def test_nan_in_a_prediction_is_not_hidden(name, rng):
+    loss, _, draw = LOSSES[name]
+    prediction, target = draw(rng, (2, 3))
+    prediction[0, 0] = numpy.nan
+    assert numpy.isnan(loss(prediction, target).item())
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+@pytest.mark.parametrize(
+    ("prediction", "target", "hint"),
+    [
+        ((4, 1), (4,), r": reshape one of them, for example the target with \.reshape\(4, 1\)$"),
+        ((4, 28, 28, 1), (4, 784), r"\.reshape\(4, 28, 28, 1\)$"),
+        ((4,), (4, 1), r"\.reshape\(4,\)$"),
+        ((4, 2), (4, 3), r"has shape \(4, 2\), the target \(4, 3\)$"),
+        ((4, 3), (3, 4), r"has shape \(4, 3\), the target \(3, 4\)$"),
+        ((4, 3), (3,), r"has shape \(4, 3\), the target \(3,\)$"),
+        ((4, 3), (), r"has shape \(4, 3\), the target \(\)$"),
+    ],
+)
+def test_shapes_are_never_broadcast(name, prediction, target, hint):
+    with pytest.raises(ValueError, match=hint):
+        LOSSES[name][0](numpy.full(prediction, 0.5), numpy.full(target, 0.5))
+
+
+@every_reduction
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_a_single_number_has_no_batch(name, reduction):
+    loss, reference, _ = LOSSES[name]
+    if reduction == "batchmean":
+        with pytest.raises(ValueError, match="batchmean"):
+            loss(dl.tensor(0.25), dl.tensor(0.75), reduction=reduction)
+    else:
+        result = loss(dl.tensor(0.25), dl.tensor(0.75), reduction=reduction)
+        assert result.item() == pytest.approx(float(reference(0.25, 0.75)), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["mean_squared_error", "mean_absolute_error", "huber"])
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "bool"])
+def test_integers_and_bools_are_compared_as_numbers(name, dtype):
+    loss, reference, _ = LOSSES[name]
+    prediction, target = numpy.array([0, 1, 1], dtype), numpy.array([1, 0, 1], dtype)
+    expected = reference(prediction.astype(float), target.astype(float)).mean()
+    assert loss(prediction, target).item() == pytest.approx(expected)
+    assert loss(prediction.astype("float32"), target).item() == pytest.approx(expected)
+
+
+# --- binary cross-entropy -------------------------------------------------------------------------
+
+LOGITS = numpy.array([-1000.0, -100.0, -30.0, -1.0, 0.0, 2.0, 30.0, 100.0, 1000.0])
+PATHS = {  # from logits of shape (n,) to probabilities of shape (n,), by views of the sigmoid's output
+    "directly": dl.sigmoid,
+    "reshape": lambda z: dl.sigmoid(z.reshape(3, 3)).reshape(-1),
+    "layers": dl.Network([dl.Sigmoid(), dl.Reshape(1, 1), dl.Flatten(), lambda y: y[:, 0]]),
+    "transpose": lambda z: dl.sigmoid(z.reshape(3, 3).T).T.reshape(9),
+    "slice": lambda z: dl.sigmoid(dl.concatenate([z, z]))[:9],
+    "reversed twice": lambda z: dl.sigmoid(z)[::-1][::-1],
+}
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("target", [0.0, 1.0, 0.25])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_exact_behind_a_sigmoid_at_any_logit(path, target, dtype):
+    z = dl.tensor(LOGITS, dtype, requires_grad=True)
+    targets = numpy.full(9, target, dtype)
+    prediction = PATHS[path](z)
+    loss = dl.binary_cross_entropy(prediction, targets, reduction="none")
+    tolerance = 1e-6 if dtype == "float32" else 1e-13
+    tiny = 1.5e-45 if dtype == "float32" else 0  # about the smallest float32 above 0
+    expected = logit_cross_entropy(LOGITS, targets)
+    numpy.testing.assert_allclose(loss.numpy(), expected, rtol=tolerance, atol=tiny)
+    loss.sum().backward()
+    slope = scipy.special.expit(LOGITS) - target
+    numpy.testing.assert_allclose(z.grad.numpy(), slope, rtol=tolerance, atol=tolerance / 10)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("target", [0.0, 1.0, 0.25])
+def test_exact_behind_a_sigmoid_without_a_tape(path, target):
+    with dl.no_grad():
+        prediction = PATHS[path](dl.tensor(LOGITS))
+        loss = dl.binary_cross_entropy(prediction, numpy.full(9, target), reduction="none")
+    expected = logit_cross_entropy(LOGITS, target)
+    numpy.testing.assert_allclose(loss.numpy(), expected, rtol=1e-13)
+
+
+def test_exact_after_backward_has_freed_the_tape():
+    z, target = dl.tensor(LOGITS, requires_grad=True), numpy.zeros(9)
+    prediction = dl.sigmoid(z * 1)
+    first = dl.binary_cross_entropy(prediction, target)
+    first.backward()
+    assert dl.binary_cross_entropy(prediction, target).item() == first.item()
+
+
+def test_agrees_with_the_loss_of_logits(rng):
+    z, t = rng.normal(scale=50, size=40).astype("float32"), rng.uniform(size=40).astype("float32")
+    numpy.testing.assert_array_equal(
+        dl.binary_cross_entropy(dl.sigmoid(dl.tensor(z)), t, reduction="none").numpy(),
+        dl.binary_cross_entropy_with_logits(z, t, reduction="none").numpy(),
+    )
+
+
+def test_gradients_behind_a_sigmoid(rng):
+    z, t = rng.normal(size=(2, 3)), rng.uniform(size=(2, 3))
+    check_gradients(lambda z, t: dl.binary_cross_entropy(dl.sigmoid(z), t), z, t, order=2)
+
+
+def test_a_prediction_keeps_its_values_when_a_parameter_changes():
+    z = dl.Parameter([0.0])
+    with dl.no_grad():
+        prediction = dl.sigmoid(z)
+    z.assign([5.0])
+    assert dl.binary_cross_entropy(prediction, [1.0]).item() == pytest.approx(numpy.log(2))
+
+
+def test_certain_and_right_costs_nothing():
+    p = dl.tensor([0.0, 1.0], requires_grad=True)
+    loss = dl.binary_cross_entropy(p, [0, 1], reduction="sum")
+    assert loss.item() == 0
+    loss.backward()
+    assert p.grad.tolist() == [1, -1]
+
+
+@pytest.mark.parametrize(("p", "t"), [(0.0, 1.0), (1.0, 0.0), (0.0, 0.5), (1.0, 0.5)])
+def test_certain_and_wrong_costs_infinity(p, t):
+    prediction = dl.tensor([p, 0.5], requires_grad=True)
+    with pytest.warns(RuntimeWarning, match="divide by zero"):
+        loss = dl.binary_cross_entropy(prediction, [t, 0.5])
+    assert loss.item() == numpy.inf
+    with pytest.warns(RuntimeWarning, match="divide by zero"):
+        loss.backward()
+    assert abs(prediction.grad.numpy()[0]) == numpy.inf
+    assert numpy.sign(prediction.grad.numpy()[0]) == numpy.sign(p - t)
+    assert prediction.grad.numpy()[1] == 0
+
+
+BINARY = pytest.mark.parametrize("loss", [dl.binary_cross_entropy, dl.binary_cross_entropy_with_logits])
+
+
+@BINARY
+@pytest.mark.parametrize(
+    "target", [numpy.array([0, 255], "uint8"), numpy.array([-1, 1]), [0.5, 1.001], [-1e-9, 0], [2, 1]]
+)
+def test_targets_outside_the_unit_interval_are_refused(loss, target):
+    with pytest.raises(ValueError, match=rf"{loss.__name__}: targets must be in \[0, 1\], got values from"):
+        loss(dl.tensor([0.5, 0.5]), target)
+
+
+@BINARY
+@pytest.mark.parametrize("target", [[0.5, float("nan")], [float("nan")] * 2, [float("inf"), 0.0]])
+def test_targets_that_are_not_finite_are_refused(loss, target):
+    with pytest.raises(ValueError, match=rf"{loss.__name__}: targets must be in \[0, 1\].* (nan|inf)"):
+        loss(dl.tensor([0.5, 0.5]), target)
+
+
+@BINARY
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "bool", "float32"])
+def test_targets_of_0_and_1_have_any_dtype(loss, dtype):
+    prediction = dl.tensor([0.25, 0.75])
+    result = loss(prediction, numpy.array([0, 1], dtype))
+    assert result.dtype == numpy.float32
+    assert result.item() == pytest.approx(loss(prediction, [0.0, 1.0]).item())
+
+
+# --- huber ----------------------------------------------------------------------------------------
+
+
+def test_huber_is_a_parabola_inside_and_a_line_outside():
+    difference = numpy.array([-3, -2, -1, 0, 1, 2, 3.0])
+    loss = dl.huber(difference, numpy.zeros(7), delta=2, reduction="none")
+    numpy.testing.assert_allclose(loss.numpy(), [4, 2, 0.5, 0, 0.5, 2, 4])
+    x = dl.tensor(difference, requires_grad=True)
+    dl.huber(x, numpy.zeros(7), delta=2, reduction="sum").backward()
+    numpy.testing.assert_allclose(x.grad.numpy(), [-2, -2, -1, 0, 1, 2, 2])
+
+
+@pytest.mark.parametrize("delta", [0, -1, float("nan")])
+def test_huber_needs_a_positive_delta(delta):
+    with pytest.raises(ValueError, match=f"huber: delta must be positive, got {delta}"):
+        dl.huber([1.0], [2.0], delta=delta)
+
+
+def test_the_absolute_error_has_no_slope_where_it_is_0():
+    x = dl.tensor([1.0, 2.0], requires_grad=True)
+    dl.mean_absolute_error(x, [1.0, 1.0], reduction="sum").backward()
+    assert x.grad.tolist() == [0, 1]
+
+
+# --- softmax cross-entropy ------------------------------------------------------------------------
+
+
+@every_reduction
+@pytest.mark.parametrize("shape", [(5, 4), (2, 3, 4), (1, 1)])
+@pytest.mark.parametrize("dtype", ["int64", "uint8", "int32"])
+def test_class_numbers(reduction, shape, dtype, rng):
+    z = rng.normal(scale=3, size=shape)
+    classes = rng.integers(0, shape[-1], shape[:-1]).astype(dtype)
+    picked = numpy.take_along_axis(scipy.special.log_softmax(z, axis=-1), classes[..., None].astype(int), -1)
+    result = dl.softmax_cross_entropy(z, classes, reduction=reduction)
+    expected = REDUCTIONS[reduction](-picked[..., 0])
+    numpy.testing.assert_allclose(result.numpy(), expected, rtol=1e-10, atol=1e-14)
+
+
+def test_class_numbers_are_one_hot_probabilities(rng):
+    z, classes = rng.normal(size=(6, 3)), rng.integers(0, 3, 6)
+    for one_hot in (numpy.eye(3)[classes], numpy.eye(3, dtype=int)[classes]):
+        numpy.testing.assert_allclose(
+            dl.softmax_cross_entropy(z, one_hot, reduction="none").numpy(),
+            dl.softmax_cross_entropy(z, classes, reduction="none").numpy(),
+        )
+
+
+@every_reduction
+def test_gradients_with_class_numbers(reduction, rng):
+    classes = numpy.array([2, 0, 2])
+    check_gradients(
+        lambda z: dl.softmax_cross_entropy(z, classes, reduction=reduction), rng.normal(size=(3, 4)), order=2
+    )
+
+
+def test_the_gradient_is_softmax_minus_target(rng):
+    z = dl.tensor(rng.normal(size=(6, 3)), requires_grad=True)
+    classes = rng.integers(0, 3, 6)
+    dl.softmax_cross_entropy(z, classes, reduction="sum").backward()
+    expected = scipy.special.softmax(z.numpy(), axis=-1) - numpy.eye(3)[classes]
+    numpy.testing.assert_allclose(z.grad.numpy(), expected, rtol=1e-10, atol=1e-14)
+
+
+def test_one_observation_without_a_batch_axis():
+    loss = dl.softmax_cross_entropy([1.0, 2.0], 1)
+    assert loss.item() == pytest.approx(numpy.log1p(numpy.exp(-1)))
+
+
+def test_large_logits_are_exact():
+    z = dl.tensor([[1000.0, 0.0], [-1000.0, 0.0], [0.0, -1e30]], requires_grad=True)
+    loss = dl.softmax_cross_entropy(z, [1, 1, 0], reduction="none")
+    assert loss.tolist() == [1000, 0, 0]
+    loss.sum().backward()
+    assert z.grad.tolist() == [[1, -1], [0, 0], [0, 0]]
+
+
+def test_a_class_ruled_out_by_a_logit_of_minus_infinity():
+    z = dl.tensor([[0.0, 0.0, -numpy.inf]], requires_grad=True)
+    loss = dl.softmax_cross_entropy(z, [1])
+    assert loss.item() == pytest.approx(numpy.log(2))
+    loss.backward()
+    numpy.testing.assert_allclose(z.grad.numpy(), [[0.5, -0.5, 0]])
+
+
+@pytest.mark.parametrize("classes", [[0, 3], [-1, 0], [100, 200]])
+def test_classes_that_do_not_exist_are_refused(classes):
+    message = r"softmax_cross_entropy: class numbers must be in \[0, 2\], got values from"
+    with pytest.raises(ValueError, match=message):
+        dl.softmax_cross_entropy(numpy.zeros((2, 3)), classes)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        numpy.zeros(2),
+        numpy.zeros(3, int),
+        numpy.zeros((2, 1), int),
+        numpy.zeros((3, 2)),
+        numpy.zeros(2, bool),
+    ],
+    ids=lambda target: f"{target.dtype}{target.shape}",
+)
+def test_a_target_that_does_not_fit_is_refused(target):
+    with pytest.raises(ValueError, match=r"class numbers \(integers\) of shape \(2,\)") as refusal:
+        dl.softmax_cross_entropy(numpy.zeros((2, 3)), target)
+    assert f"got {target.dtype} {target.shape}" in str(refusal.value)
+    assert "probabilities of shape (2, 3)" in str(refusal.value)
