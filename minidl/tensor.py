@@ -500,8 +500,8 @@ def tensor(
         array = data.copy()
     else:
         array = numpy.array(data)
-        if array.dtype == numpy.float64:
-            array = array.astype(numpy.float32)
+        if dtype is None and array.dtype == numpy.float64:
+            dtype = numpy.float32
     if dtype is not None:
         array = array.astype(dtype)
     if array.dtype.kind not in "biuf":

@@ -31,10 +31,12 @@ class Reshape(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute (batch, *shape) from (batch, ...)."""
+        if x.ndim < 1:
+            raise ValueError(f"{self!r} takes inputs (batch, ...); got a 0-d Tensor")
         size = math.prod(x.shape[1:])
         known = math.prod(length for length in self.shape if length != -1)
         fits = known == size or (-1 in self.shape and known and size % known == 0)
-        if x.ndim < 1 or not fits:
+        if not fits:
             raise ValueError(f"{self!r} takes inputs (batch, ...) with {known} values each; got {x.shape}")
         return x.reshape(x.shape[0], *(size // known if length == -1 else length for length in self.shape))
 

@@ -108,6 +108,13 @@ def test_a_wrong_shape_is_refused_with_what_to_add(shape, message):
         dl.Dense(784, 392)(dl.zeros(shape))
 
 
+@pytest.mark.parametrize("shape", [(), (5,)])
+def test_flatten_is_not_advised_where_it_does_not_help(shape):
+    with pytest.raises(ValueError, match=r"Dense\(1, 2\) takes inputs \(batch, 1\); got") as refusal:
+        dl.Dense(1, 2)(dl.zeros(shape))
+    assert "Flatten" not in str(refusal.value)
+
+
 @pytest.mark.parametrize("dtype", ["float64", "int64", "uint8", "bool"])
 def test_another_dtype_is_refused_with_what_to_do(dtype):
     message = rf"Dense\(3, 2\) computes in float32; got {dtype}: .*\.astype\('float32'\)"

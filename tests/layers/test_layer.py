@@ -120,6 +120,7 @@ def test_a_layer_that_knows_its_parent_is_no_endless_loop():
     root = Holder(child=Holder(weight=parameter(1)))
     root.child.parent = root
     assert parameter_names(root) == ["child.weight"]
+    assert [name for name, _ in root.named_layers()] == ["child"]
     assert not root.eval().child.training
     assert "child" in repr(root)
 

@@ -187,9 +187,10 @@ def test_the_learning_rate_factor_multiplies_the_learning_rate(make):
 def test_a_factor_of_0_freezes(make):
     frozen, free = dl.Parameter([[1.0]], learning_rate_factor=0), dl.Parameter([[1.0]])
     optimizer = make([frozen, free], l2=0.1)
-    step_with(optimizer, [[1.0]], [[1.0]])
+    step_with(optimizer, [[numpy.inf]], [[1.0]])
     assert frozen.item() == 1
     assert frozen.grad is None
+    assert all(x.item() == 0 for x in optimizer.states[0].values())
     assert free.item() < 1
     frozen.learning_rate_factor = 1.0
     step_with(optimizer, [[1.0]], None)
