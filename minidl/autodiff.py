@@ -34,6 +34,9 @@ class no_grad(ContextDecorator):
     def __init__(self) -> None:
         self._outer: list[bool] = []
 
+    def _recreate_cm(self) -> no_grad:
+        return no_grad()  # a decorated function may run in several threads: one manager for each call
+
     def __enter__(self) -> None:
         self._outer.append(mode.tape)
         mode.tape = False

@@ -37,7 +37,9 @@ def binary_cross_entropy(prediction: Any, target: Any, reduction: str = "mean") 
     prediction, target = _pair("binary_cross_entropy", prediction, target)
     _require_unit_interval("binary_cross_entropy", target)
     logits = _logits_behind(prediction)
-    if logits is not None:
+    if logits is None:
+        _require_range("binary_cross_entropy", "predictions", prediction, 0, 1, allow_nan=True)
+    else:
         return _reduce(elementwise.logit_cross_entropy(logits, target), reduction)
     # Where the target is exactly 0 or 1, the other logarithm has weight 0 and must not be taken.
     log_p = elementwise.log(elementwise.where(target == 0, 1, prediction))
@@ -135,21 +137,23 @@ def _pair(loss: str, prediction: Any, target: Any) -> tuple[Tensor, Tensor]:
         raise ValueError(f"{loss}: the batch is empty: shape {prediction.shape}")
     if prediction.dtype.kind != "f":
         prediction = prediction.astype(target.dtype if target.dtype.kind == "f" else "float32")
-    if target.dtype.kind != "f":
-        target = target.astype(prediction.dtype)
-    return prediction, target
+    # A target is data: NumPy's default float64 must not turn a float32 loss into a float64 one.
+    return prediction, target.astype(prediction.dtype)
 
 
 def _require_unit_interval(loss: str, target: Tensor) -> None:
     _require_range(loss, "targets", target, 0, 1)
 
 
-def _require_range(loss: str, what: str, target: Tensor, low: float, high: float) -> None:
+def _require_range(
+    loss: str, what: str, values: Tensor, low: float, high: float, allow_nan: bool = False
+) -> None:
     """Refuse values outside [low, high]; on a GPU that would wait for the device at every step."""
-    if target.device != "cpu":
+    if values.device != "cpu":
         return
-    smallest, largest = target.data.min(), target.data.max()
-    if not (smallest >= low and largest <= high):  # written so that NaN fails too
+    smallest, largest = values.data.min(), values.data.max()
+    outside = smallest < low or largest > high
+    if outside or not (allow_nan or smallest <= largest):  # comparisons with NaN are false
         raise ValueError(
             f"{loss}: {what} must be in [{low}, {high}], got values from {smallest} to {largest}"
         )

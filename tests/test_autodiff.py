@@ -225,6 +225,31 @@ def test_modes_belong_to_their_thread():
     assert seen == [True]
 
 
+def test_a_decorated_function_may_run_in_several_threads_at_once():
+    inside, leave = threading.Event(), threading.Event()
+    modes = []
+
+    @dl.no_grad()
+    def slow():
+        inside.set()
+        leave.wait(5)
+        modes.append(mode.tape)
+
+    def outer():
+        slow()
+        modes.append(mode.tape)
+
+    first = threading.Thread(target=outer)
+    first.start()
+    inside.wait(5)
+    second = threading.Thread(target=outer)
+    second.start()
+    leave.set()
+    first.join()
+    second.join()
+    assert sorted(modes) == [False, False, True, True]
+
+
 def test_mode_is_restored_when_a_rule_fails():
     def rule(g, out, x):
         raise ZeroDivisionError

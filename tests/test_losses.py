@@ -415,3 +415,13 @@ def test_a_target_that_does_not_fit_is_refused(target):
         dl.softmax_cross_entropy(numpy.zeros((2, 3)), target)
     assert f"got {target.dtype} {target.shape}" in str(refusal.value)
     assert "probabilities of shape (2, 3)" in str(refusal.value)
+
+
+def test_a_forgotten_sigmoid_is_noticed():
+    with pytest.raises(ValueError, match=r"predictions must be in \[0, 1\], got values from -1.0 to 3.0"):
+        dl.binary_cross_entropy(dl.tensor([3.0, -1.0]), dl.tensor([1.0, 0.0]))
+
+
+@pytest.mark.parametrize("loss", [dl.binary_cross_entropy, dl.mean_squared_error, dl.huber])
+def test_a_float64_target_does_not_change_the_dtype_of_the_loss(loss):
+    assert loss(dl.tensor([0.5]), numpy.array([1.0])).dtype == numpy.float32

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from minidl.devices import DeviceError
 from minidl.initializers import Initializer, initial_parameter
 from minidl.layers.layer import Layer
 from minidl.primitives.random import Generator, as_generator
@@ -56,7 +57,7 @@ class Dense(Layer):
                 f"convert the input with .astype({self.weight.dtype.name!r})"
             )
         if x.device != self.weight.device:
-            raise ValueError(
+            raise DeviceError(
                 f"{self!r} is on {self.weight.device}; got an input on {x.device}: "
                 f"move one of them with .to({self.weight.device!r}) or .to({x.device!r})"
             )

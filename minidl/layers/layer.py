@@ -187,6 +187,9 @@ def _named(prefix: str, members: Iterable[tuple[Any, Any]]) -> Iterator[tuple[st
 def _tree(layer: Layer, shown: dict[int, str], path: str = "") -> str:
     """Return the printed form: one line for each sub-layer, indented; shared ones point back."""
     lines = []
+    for name, function in layer.members().items():
+        if name.isdigit() and not isinstance(function, Layer):  # a function among a network's layers
+            lines.append(f"({name}): {getattr(function, 'name', getattr(function, '__name__', function))}")
     for name, member in _named("", layer.members().items()):
         if not isinstance(member, Layer):
             continue

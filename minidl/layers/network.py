@@ -44,4 +44,8 @@ class Network(Layer):
         return iter(self.layers)
 
     def __getitem__(self, index: int | slice) -> Any:
-        return Network(self.layers[index]) if isinstance(index, slice) else self.layers[index]
+        if not isinstance(index, slice):
+            return self.layers[index]
+        part = Network(self.layers[index])
+        part.training = self.training
+        return part

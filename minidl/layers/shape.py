@@ -23,11 +23,15 @@ class Reshape(Layer):
 
     Parameters
     ----------
-    shape : the shape without the batch axis, for example ``Reshape(28, 28, 1)``; one may be -1
+    shape : the shape without the batch axis, for example ``Reshape(28, 28, 1)``, or as a tuple; one
+        length may be -1
     """
 
-    def __init__(self, *shape: int):
-        self.shape = shape
+    def __init__(self, *shape: int | tuple[int, ...]):
+        lengths = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
+        self.shape: tuple[int, ...] = tuple(lengths)  # type: ignore[arg-type]
+        if self.shape.count(-1) > 1:
+            raise ValueError(f"Reshape: only one length may be -1, got {self.shape}")
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute (batch, *shape) from (batch, ...)."""

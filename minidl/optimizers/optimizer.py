@@ -31,7 +31,8 @@ class Optimizer:
         (after clipping). The factor is 1 for weights and 0 for biases unless it is set.
     clip_value : limit each element of a gradient to [-clip_value, clip_value]
     clip_norm : scale a Parameter's gradient down to this Euclidean norm
-    clip_global_norm : scale all gradients together down to this Euclidean norm
+    clip_global_norm : scale all gradients together down to this Euclidean norm; those of Parameters
+        with a learning_rate_factor of 0 count, too
     """
 
     def __init__(

@@ -136,3 +136,13 @@ def test_the_error_of_a_wrong_shape_names_the_layer_inside():
     network = dl.Network([dl.Network([dl.Dense(784, 392)])])
     with pytest.raises(ValueError, match=r"^Dense\(784, 392\) takes inputs \(batch, 784\)"):
         network(dl.ones((2, 28, 28, 1)))
+
+
+def test_functions_among_the_layers_are_shown():
+    network = dl.Network([dl.Dense(2, 2), dl.relu, abs])
+    assert "(1): relu" in repr(network)
+    assert "(2): abs" in repr(network)
+
+
+def test_a_slice_has_the_mode_of_the_whole():
+    assert not dl.Network([dl.ReLU(), dl.ReLU()]).eval()[:1].training
