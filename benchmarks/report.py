@@ -6,8 +6,13 @@ from pathlib import Path
 from benchmarks.peers import PEERS
 
 # What the others are compared with: the first that was measured.
-REFERENCES = ("minidl_c", "minidl_compiled", "minidl_eager")
-COLOURS = {"minidl_c": "#9a3412", "minidl_compiled": "#ea580c", "minidl_eager": "#fdba74"}
+REFERENCES = ("minidl_c", "minidl_c_mkl", "minidl_compiled", "minidl_eager")
+COLOURS = {
+    "minidl_c_mkl": "#7c2d12",
+    "minidl_c": "#9a3412",
+    "minidl_compiled": "#ea580c",
+    "minidl_eager": "#fdba74",
+}
 OTHERS = "#94a3b8"
 ABSENT = "-"
 

@@ -34,6 +34,7 @@ class Peer(NamedTuple):
 
 
 PEERS = {
+    "minidl_c_mkl": Peer("minidl compiled, C kernels, MKL", "minidl", ("minidl", "numpy", "mkl")),
     "minidl_c": Peer("minidl compiled, C kernels", "minidl", ("minidl", "numpy")),
     "minidl_compiled": Peer("minidl compiled", "minidl", ("minidl", "numpy")),
     "minidl_eager": Peer("minidl eager", "minidl", ("minidl", "numpy")),

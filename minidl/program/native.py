@@ -2,7 +2,7 @@
 
 The same expressions from which CUDA kernels are generated are valid C. An elementwise group becomes one
 loop: every array is read once and written once, and everything in between stays in registers. Matrix
-products call the BLAS that NumPy brought along. What a thread has to do, up to a step that only NumPy
+products call BLAS. What a thread has to do, up to a step that only NumPy
 can do, is one C function; where threads must meet, they meet inside it. This is an option
 (``compile(..., kernels="c")``) for machines with a C compiler; nothing depends on it.
 """
@@ -26,7 +26,7 @@ from typing import Any
 import numpy
 
 from minidl import files
-from minidl.program.blas import Blas, Layout, blas_takes, layout_of, numpys_blas
+from minidl.program.blas import Blas, Layout, best_blas, blas_takes, layout_of
 from minidl.program.program import Instruction, Value
 
 _C_TYPES = {
@@ -124,7 +124,7 @@ class Source:
         """Compile everything and return a call for each segment."""
         if not self.functions:
             return []
-        blas = numpys_blas()
+        blas = best_blas()
         integer = "int64_t" if blas is None or blas.integer is ctypes.c_int64 else "int"
         text = _HEADER.replace("typedef struct", f"typedef {integer} integer;\ntypedef struct", 1)
         library = ctypes.CDLL(str(_built(text + "\n".join(self.functions))))
@@ -146,7 +146,7 @@ class Source:
 
 def gemm_statement(source: Source, a: numpy.ndarray, b: numpy.ndarray, out: numpy.ndarray, add: bool) -> str:
     """Return the call of BLAS for ``out = a @ b`` or ``out += a @ b``."""
-    blas: Blas | None = numpys_blas()
+    blas: Blas | None = best_blas()
     if blas is None or not (a.dtype == b.dtype == out.dtype) or not all(map(blas_takes, (a, b, out))):
         raise Unsupported
     if out.strides[1] != out.itemsize:
