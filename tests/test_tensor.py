@@ -217,3 +217,15 @@ def test_iteration_and_conversion():
     assert [10, 20, 30][dl.tensor(1)] == 20
     numpy.testing.assert_array_equal(numpy.asarray(dl.tensor([1.0, 2.0])), [1, 2])
     assert dl.tensor([[1, 2]]).tolist() == [[1, 2]]
+
+
+def test_an_operation_costs_a_few_microseconds_on_top_of_numpy():
+    """The overhead per primitive, with a tape: measured 2 to 3 microseconds on a 2.6 GHz core."""
+    import timeit
+
+    x = dl.tensor([1.0, 2.0], requires_grad=True)
+    y = dl.tensor([3.0, 4.0])
+    a, b = x.data, y.data
+    ours = min(timeit.repeat(lambda: x + y, number=2000, repeat=7)) / 2000
+    theirs = min(timeit.repeat(lambda: numpy.add(a, b), number=2000, repeat=7)) / 2000
+    assert ours - theirs < 12e-6

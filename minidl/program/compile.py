@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import threading
+import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -91,6 +93,10 @@ class Compiled:
         self.function = function
         self.verify, self.threads, self.kernels, self.poison = verify, threads, kernels, poison
         self._recordings: dict[Any, _Recording] = {}
+        self._lock = threading.RLock()  # a program has one set of buffers, so one thread at a time
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        return self if instance is None else types.MethodType(self, instance)
 
     @property
     def programs(self) -> list[Program]:
@@ -104,10 +110,11 @@ class Compiled:
         leaves: list[Any] = []
         structure = _flatten((arguments, keywords), leaves)
         key = (structure, mode.tape)
-        recording = self._recordings.get(key)
-        if recording is None or not recording.is_valid():
-            return self._record(key, arguments, keywords, leaves)
-        return self._replay(recording, leaves)
+        with self._lock:
+            recording = self._recordings.get(key)
+            if recording is None or not recording.is_valid():
+                return self._record(key, arguments, keywords, leaves)
+            return self._replay(recording, leaves)
 
     def _record(self, key: Any, arguments: tuple, keywords: dict, leaves: list[Any]) -> Any:
         # Imported here, because who does not compile anything need not wait for it.

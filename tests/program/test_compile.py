@@ -1,4 +1,5 @@
 import copy
+import threading
 
 import numpy
 import pytest
@@ -405,3 +406,47 @@ def test_many_replays_in_several_threads_do_not_disturb_each_other():
     for thread in threads:
         thread.join()
     assert errors == []
+
+
+def test_methods_can_be_compiled():
+    class Scale:
+        def __init__(self, factor):
+            self.factor = dl.Parameter(factor)
+
+        @dl.compile
+        def __call__(self, x):
+            """Multiply."""
+            return x * self.factor
+
+    double, triple = Scale(dl.tensor([2.0])), Scale(dl.tensor([3.0]))
+    for _ in range(3):
+        assert double(dl.tensor([5.0])).item() == 10
+        assert triple(dl.tensor([5.0])).item() == 15
+    assert len(Scale.__call__.programs) == 2
+    assert Scale.__call__.__doc__ == "Multiply."
+
+
+def test_threads_that_share_a_compiled_function_take_turns():
+    @dl.compile
+    def repeat(x):
+        return x * 1.0, x * 2.0, x.sum()
+
+    repeat(dl.zeros((300, 300)))
+    wrong = []
+
+    def work(number):
+        for _ in range(50):
+            first, second, total = repeat(dl.full((300, 300), number))
+            if not (
+                (first.data == number).all()
+                and (second.data == 2 * number).all()
+                and total.item() == number * 90_000
+            ):
+                wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(float(number),)) for number in range(1, 5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
