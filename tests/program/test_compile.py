@@ -384,7 +384,6 @@ def test_compiled_steps_run_on_device_arrays(strict_gpu, rng):
 
 
 def test_many_replays_in_several_threads_do_not_disturb_each_other():
-    import threading
 
     errors = []
 
