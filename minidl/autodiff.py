@@ -23,6 +23,7 @@ class Mode(threading.local):
 
     tape = True  # remember how Tensors were made, so that gradients can be found
     recorder: Any = None  # told of every primitive while a step is being compiled
+    observer: Any = None  # called in place of every Layer's forward, by who wants to look inside a network
 
 
 mode = Mode()

@@ -186,6 +186,8 @@ class Tensor:
         if value.dtype != self.dtype:
             value = value.detach().astype(self.dtype)
         xp = devices.common_module([self.data, value.data], "assign")
+        if mode.recorder is not None:
+            mode.recorder.before_assign(self)
         indexing.assign_.forward(xp, self.data, value.data)
         touch(self)
         if mode.recorder is not None:

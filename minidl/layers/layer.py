@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from os import PathLike
 from typing import Any, Self
 
 import numpy
 
-from minidl import devices
+from minidl import devices, weights
 from minidl.autodiff import mode
-from minidl.layers import weights
+from minidl.primitives.random import Generator
 from minidl.tensor import Parameter, Tensor, tensor
 
 
@@ -45,7 +46,10 @@ class Layer:
         if mode.recorder is not None:
             mode.recorder.guard(self, "training")
         is_array = [hasattr(x, "dtype") and not isinstance(x, Tensor) for x in inputs]
-        return self.forward(*(tensor(x) if bare else x for x, bare in zip(inputs, is_array, strict=True)))
+        inputs = tuple(tensor(x) if bare else x for x, bare in zip(inputs, is_array, strict=True))
+        if mode.observer is None:
+            return self.forward(*inputs)
+        return mode.observer(self, inputs)
 
     # --- what it holds ----------------------------------------------------------------------------
 
@@ -53,8 +57,8 @@ class Layer:
         """Return what to search for Parameters and sub-layers, by name; the attributes by default."""
         return vars(self)
 
-    def named_members(self) -> Iterator[tuple[str, Tensor | Layer]]:
-        """Yield every Tensor and Layer inside, depth first, each once, with its dotted name."""
+    def named_members(self) -> Iterator[tuple[str, Tensor | Layer | Generator]]:
+        """Yield every Tensor, Layer and Generator inside, depth first, each once, with its dotted name."""
         seen = {id(self)}
         waiting = list(reversed(list(_named("", self.members().items()))))
         while waiting:
@@ -85,6 +89,10 @@ class Layer:
         """Yield every Parameter with its dotted name, shared ones once."""
         return ((name, member) for name, member in self.named_members() if isinstance(member, Parameter))
 
+    def named_generators(self) -> Iterator[tuple[str, Generator]]:
+        """Yield every random Generator with its dotted name, shared ones once."""
+        return ((name, member) for name, member in self.named_members() if isinstance(member, Generator))
+
     def parameters(self) -> list[Parameter]:
         """Return every Parameter, shared ones once."""
         return [parameter for _, parameter in self.named_parameters()]
@@ -105,6 +113,18 @@ class Layer:
     def eval(self) -> Self:
         """Switch this Layer and all inside to evaluation mode."""
         return self.train(False)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[Self]:
+        """Switch to evaluation mode for a ``with`` block; afterwards every Layer is as it was."""
+        layers: list[Layer] = [self, *(layer for _, layer in self.named_layers())]
+        modes = [layer.training for layer in layers]
+        self.eval()
+        try:
+            yield self
+        finally:
+            for layer, training in zip(layers, modes, strict=True):
+                layer.training = training
 
     def to(self, device: str) -> Self:
         """Move all Parameters and state to a device; sharing is kept. Returns the Layer itself."""
@@ -173,10 +193,26 @@ class Layer:
         return _tree(self, {})
 
 
-def _named(prefix: str, members: Iterable[tuple[Any, Any]]) -> Iterator[tuple[str, Tensor | Layer]]:
-    """Yield the Tensors and Layers among named values, looking into lists, tuples and dicts."""
+@contextmanager
+def observing(observer: Callable[[Layer, tuple[Any, ...]], Any]) -> Iterator[None]:
+    """Within a ``with`` block, have ``observer(layer, inputs)`` called instead of each Layer's forward.
+
+    It calls ``layer.forward(*inputs)`` itself and returns the outputs, so it sees what goes into a
+    Layer and what comes out of it.
+    """
+    outer, mode.observer = mode.observer, observer
+    try:
+        yield
+    finally:
+        mode.observer = outer
+
+
+def _named(
+    prefix: str, members: Iterable[tuple[Any, Any]]
+) -> Iterator[tuple[str, Tensor | Layer | Generator]]:
+    """Yield Tensors, Layers and Generators among named values, looking into lists, tuples and dicts."""
     for name, value in members:
-        if isinstance(value, (Tensor, Layer)):
+        if isinstance(value, (Tensor, Layer, Generator)):
             yield f"{prefix}{name}", value
         elif isinstance(value, (list, tuple)):
             yield from _named(f"{prefix}{name}.", enumerate(value))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy
 
+from minidl import weights
 from minidl.autodiff import mode, no_grad
 from minidl.creation import full
 from minidl.primitives.elementwise import clip, maximum, sqrt
@@ -134,6 +135,27 @@ class Optimizer:
                 gradient = gradient + (self.l2 * parameter.l2_factor) * parameter
             rate = self.learning_rate * parameter.learning_rate_factor
             self.update(parameter, gradient, rate, **self._following(parameter, state))
+
+    def named_tensors(self) -> dict[str, Tensor]:
+        """Return all state by name: step count, learning rate, and what is kept for each Parameter."""
+        tensors = {"step_count": self.step_count, "learning_rate": self.learning_rate}
+        for i, state in enumerate(self.states):
+            tensors |= {f"{i}.{name}": x for name, x in state.items()}
+        return tensors
+
+    def state_dict(self) -> dict[str, numpy.ndarray]:
+        """Return a copy of all state by name; Parameters count by their place in ``parameters``."""
+        return {name: x.numpy() for name, x in self.named_tensors().items()}
+
+    def load_state_dict(self, state: Mapping[str, numpy.ndarray]) -> None:
+        """Set all state from a state_dict().
+
+        Raises
+        ------
+        ValueError
+            Names are missing or unexpected, or shapes differ; all are listed, nothing is changed.
+        """
+        weights.load_state(self.named_tensors(), state, type(self).__name__)
 
     def zero_grad(self) -> None:
         """Drop all gradients without a step."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy
 
+from minidl.autodiff import mode
 from minidl.primitives.primitive import Primitive
 
 
@@ -31,12 +32,27 @@ class Generator:
 
     def of(self, xp: Any, array: Any) -> Any:
         """Return the generator of the module and device of an array."""
+        if mode.recorder is not None:
+            mode.recorder.before_draw(self)
         if xp is numpy:
             return self.numpy
         index = array.device.id
         if index not in self.on_device:
             self.on_device[index] = xp.random.default_rng(int(self.numpy.integers(2**63)))
         return self.on_device[index]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what decides the numbers to come, as JSON can hold it.
+
+        Generators on GPUs begin anew from the host's stream, both here and where the state is loaded.
+        """
+        self.on_device.clear()
+        return dict(self.numpy.bit_generator.state)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state_dict() of a Generator of the same kind."""
+        self.on_device.clear()
+        self.numpy.bit_generator.state = state
 
 
 def as_generator(seed: int | Generator | numpy.random.Generator | None) -> Generator:

@@ -31,8 +31,8 @@ def compile(
     """Turn a function of Tensors into one that records itself once and is then replayed.
 
     The first call runs the function as it is, and records every operation: forward, backward,
-    optimizer update. Later calls with arguments of the same shapes, dtypes and devices replay the
-    record: no tape, no allocation, elementwise work in cache-sized blocks on all cores. Other
+    optimizer update. This call and later ones with arguments of the same shapes, dtypes and devices
+    replay the record: no tape, no allocation, elementwise work in cache-sized blocks on all cores. Other
     arguments, another training mode, or changed settings of layers and optimizers record another
     program by themselves. Use it as ``@compile`` or ``step = compile(step)``.
 
@@ -141,10 +141,7 @@ class Compiled:
         executor = NumpyExecutor(program, self.threads, self.kernels) if on_cpu else PlainExecutor(program)
         program = executor.program
         program.executor = executor
-        returned = [Tensor(x.data.copy()) for x in outputs]
-        filled = iter(returned)
-        answer = _rebuild(result, lambda leaf: next(filled), results=True)
-        self._recordings[key] = _Recording(
+        recording = self._recordings[key] = _Recording(
             program,
             original,
             executor,
@@ -155,9 +152,12 @@ class Compiled:
             list(zip(gradients, program.outputs[len(outputs) :], strict=True)),
         )
         for x in gradients:
-            x.grad = Tensor(x.grad.data.copy())  # type: ignore[union-attr]
+            x.grad = None
+        recorder.rewind()
         recorder.release()
-        return answer
+        # The first result comes from the program too, so that it does not matter, to the last bit, when
+        # a function was recorded: a training that is resumed ends where one without a break does.
+        return self._replay(recording, leaves)
 
     def _replay(self, recording: _Recording, leaves: list[Any]) -> Any:
         program, executor = recording.program, recording.executor

@@ -15,11 +15,13 @@ from typing import Any, NoReturn
 
 import numpy
 
+from minidl import devices
 from minidl.primitives.primitive import Primitive
+from minidl.primitives.random import Generator
 from minidl.primitives.shape import detach
 from minidl.program.errors import RecordingError
 from minidl.program.program import Instruction, Program, Value
-from minidl.tensor import Parameter, Tensor
+from minidl.tensor import Parameter, Tensor, touch
 
 _PACKAGE = str(Path(__file__).parent.parent)
 
@@ -59,6 +61,7 @@ class Recorder:
         self.stale: dict[Value, str] = {}
         self.views: dict[Value, list[Value]] = {}
         self.guards: list[tuple[Any, str, Any]] = []
+        self.before: dict[int, tuple[Any, Any]] = {}
         self.current_phase = "forward"
         for x in inputs:
             value = Value(x.shape, x.dtype, "input", x.data)
@@ -129,6 +132,25 @@ class Recorder:
         self.program.steps.append(Instruction(detach, [new], {}, assigned, self.current_phase))
         self.program.updates[state] = assigned
         self.values[id(target)] = assigned
+
+    def before_assign(self, x: Tensor) -> None:
+        """Note the value of a Tensor that is about to be assigned another."""
+        if x.number <= self.started and id(x) not in self.before:
+            self.before[id(x)] = (x, x.data.copy())
+
+    def before_draw(self, generator: Generator) -> None:
+        """Note the state of a Generator that is about to be drawn from."""
+        if id(generator) not in self.before:
+            self.before[id(generator)] = (generator, generator.numpy.bit_generator.state)
+
+    def rewind(self) -> None:
+        """Undo what the recorded call did to Tensors and Generators outside of it."""
+        for changed, before in self.before.values():
+            if isinstance(changed, Generator):
+                changed.load_state_dict(before)
+            else:
+                devices.array_module(before).copyto(changed.data, before)
+                touch(changed)
 
     def refuse_reading(self, x: Tensor, reader: str) -> NoReturn:
         """Refuse to hand a value to Python while recording."""

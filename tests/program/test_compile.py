@@ -449,3 +449,37 @@ def test_threads_that_share_a_compiled_function_take_turns():
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@pytest.mark.parametrize("kernels", ["numpy", *(["c"] if compiler() else [])])
+def test_the_first_call_gives_what_a_replay_gives_to_the_last_bit(kernels, rng):
+    """Otherwise a training that is resumed, and records again, would drift from one that went on."""
+    batch = rng.random((16, 12), dtype="float32")
+
+    def steps(*, recorded_already):
+        network = autoencoder(3, rate=0.2)
+        optimizer = dl.Adam(network.parameters(), learning_rate=0.01)
+
+        @dl.compile(kernels=kernels)
+        def step(x):
+            loss = dl.binary_cross_entropy(network(x), x)
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        if recorded_already:
+            before = network.state_dict(), optimizer.state_dict()
+            generators = [(g, g.state_dict()) for _, g in network.named_generators()]
+            step(batch)
+            network.load_state_dict(before[0])
+            optimizer.load_state_dict(before[1])
+            for generator, state in generators:
+                generator.load_state_dict(state)
+        losses = [step(batch).item() for _ in range(3)]
+        return losses, network.state_dict(), optimizer.state_dict()
+
+    first, again = steps(recorded_already=False), steps(recorded_already=True)
+    assert first[0] == again[0]
+    for one, other in zip(first[1:], again[1:], strict=True):
+        for name, array in one.items():
+            numpy.testing.assert_array_equal(other[name], array)

@@ -13,13 +13,18 @@ from minidl import devices, files
 from minidl.tensor import Tensor
 
 
-def save(state: Mapping[str, numpy.ndarray], path: str | PathLike[str]) -> None:
-    """Write arrays by name to a safetensors file."""
-    from safetensors.numpy import save_file
+def save(
+    state: Mapping[str, numpy.ndarray],
+    path: str | PathLike[str],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write arrays by name, and texts about them, to a safetensors file."""
+    from safetensors.numpy import save as serialized
 
     arrays = {name: numpy.asarray(array, order="C") for name, array in state.items()}
+    content = serialized(arrays, metadata={"format": "minidl", **(metadata or {})})
     with files.replacing(path) as temporary:
-        save_file(arrays, temporary, metadata={"format": "minidl"})
+        temporary.write_bytes(content)
 
 
 def read(path: str | PathLike[str]) -> dict[str, numpy.ndarray]:
