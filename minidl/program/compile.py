@@ -137,7 +137,8 @@ class Compiled:
         gradients = recorder.gradients()
         original = recorder.finish([*outputs, *(x.grad for x in gradients)])  # type: ignore[list-item]
         program = optimize(original)
-        on_cpu = all(devices.array_module(x.data) is numpy for x in recorder.kept)
+        arrays = [value.array for value in recorder.values.values() if value.array is not None]
+        on_cpu = all(devices.array_module(array) is numpy for array in arrays)
         executor = NumpyExecutor(program, self.threads, self.kernels) if on_cpu else PlainExecutor(program)
         program = executor.program
         program.executor = executor

@@ -8,7 +8,7 @@ import numpy
 
 from minidl.program.layout import empty
 from minidl.program.program import Program, Value
-from minidl.program.schedule import EVERYONE, Aliases, Schedule
+from minidl.program.schedule import EVERYONE, Aliases, Schedule, reads_of
 
 
 @dataclass
@@ -125,14 +125,10 @@ def _lives(program: Program, schedule: Schedule, aliases: Aliases) -> dict[Value
             moment = (position if single else number, position)
             for value in turn.task.outputs:
                 lives[value] = _Life(moment, moment, turn.owner == EVERYONE)
-            for value in turn.task.inputs:
-                root = aliases.root[value]
+            for root, own_rows in reads_of(turn.task, aliases):
                 if root in lives:
                     lives[root].last = moment
-                    # A matrix product reads all rows of its second factor, so rows are not enough.
-                    lives[root].by_rows = (
-                        lives[root].by_rows and turn.owner == EVERYONE and type(turn.task).__name__ == "Group"
-                    )
+                    lives[root].by_rows = lives[root].by_rows and turn.owner == EVERYONE and own_rows
     end = (position + 1, position + 1)
     for value in program.results_needed:
         root = aliases.root[value]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import linecache
 import sys
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,8 +57,8 @@ class Recorder:
     def __init__(self, inputs: list[Tensor]):
         self.started = Tensor(numpy.empty(0)).number  # Tensors made from now on are not outside state
         self.program = Program([], [], [], {})
-        self.values: dict[int, Value] = {}
-        self.kept: list[Tensor] = []  # keeps ids unique
+        self.values: dict[int, Value] = {}  # by the Tensor's number
+        self.made: list[weakref.ref[Tensor]] = []  # weak, so that recording needs no more memory than eager
         self.stale: dict[Value, str] = {}
         self.views: dict[Value, list[Value]] = {}
         self.guards: list[tuple[Any, str, Any]] = []
@@ -69,12 +70,13 @@ class Recorder:
             self.program.inputs.append(value)
 
     def _remember(self, x: Tensor, value: Value) -> None:
-        self.values[id(x)] = value
-        self.kept.append(x)
+        self.values[x.number] = value
+        if x.number > self.started:
+            self.made.append(weakref.ref(x))
 
     def value_of(self, x: Tensor) -> Value:
         """Return the value that a Tensor stands for; one from outside becomes state."""
-        value = self.values.get(id(x))
+        value = self.values.get(x.number)
         if value is None:
             if x.number > self.started:
                 value = Value(x.shape, x.dtype, "constant", x.data)
@@ -131,7 +133,7 @@ class Recorder:
         assigned = Value(new.shape, new.dtype)
         self.program.steps.append(Instruction(detach, [new], {}, assigned, self.current_phase))
         self.program.updates[state] = assigned
-        self.values[id(target)] = assigned
+        self.values[target.number] = assigned
 
     def before_assign(self, x: Tensor) -> None:
         """Note the value of a Tensor that is about to be assigned another."""
@@ -184,13 +186,14 @@ class Recorder:
             if value.kind == "state"
             and value.tensor is not None
             and value.tensor.grad is not None
-            and id(value.tensor.grad) in self.values
+            and value.tensor.grad.number in self.values
         ]
 
     def release(self) -> None:
         """Make results of the recording unusable outside: later replays do not compute them anew."""
-        for x in self.kept:
-            if x.number > self.started:
+        for reference in self.made:
+            x = reference()
+            if x is not None:
                 x.data = _Gone()
                 x.inputs = None
 

@@ -11,6 +11,7 @@ by the rows of the weights. Steps too small to be shared belong to one thread.
 from __future__ import annotations
 
 import itertools
+import mmap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -152,8 +153,9 @@ class Aliases:
             self.is_view[id(step)] = isinstance(step, Instruction) and self._view(step)
             if not self.is_view[id(step)]:
                 for output in step.outputs:
-                    buffer = numpy.empty(max(output.nbytes, 1), numpy.uint8)
-                    self._own(output, empty(output, buffer, output in by_columns))
+                    # Addresses alone: memory from the heap would keep the plan's buffers from using it.
+                    addresses = numpy.frombuffer(mmap.mmap(-1, max(output.nbytes, 1)), numpy.uint8)
+                    self._own(output, empty(output, addresses, output in by_columns))
 
     def _own(self, value: Value, array: numpy.ndarray) -> None:
         self.root[value], self.array[value] = value, array
@@ -289,7 +291,7 @@ class _Planner:
     def _owner(self, task: Task) -> int | None:
         """Return the thread that can run a step now, EVERYONE for a block each, or None for neither."""
         cut = cut_of(task, self.aliases.array)
-        reads, writes = list(self._reads(task)), list(self._writes(task))
+        reads, writes = list(reads_of(task, self.aliases)), list(self._writes(task))
         if self.threads > 1 and cut and cut.length >= 2 * self.threads and cost(task) >= SMALL:
             for root, aligned in reads:
                 if root in self.written and not (aligned and self.written[root] == EVERYONE):
@@ -307,7 +309,7 @@ class _Planner:
         return None if self.threads > 1 else 0
 
     def _note(self, task: Task, owner: int) -> None:
-        for root, aligned in self._reads(task):
+        for root, aligned in reads_of(task, self.aliases):
             # A read of all rows by everyone forbids everyone to write there: no thread's own mark.
             self.read.setdefault(root, set()).update(
                 range(self.threads) if owner == EVERYONE and not aligned else {owner}
@@ -317,25 +319,26 @@ class _Planner:
         if owner != EVERYONE:
             self.load[owner] += cost(task)
 
-    def _reads(self, task: Task) -> Iterator[tuple[Value, bool]]:
-        """Yield the memory a step reads, and whether each thread reads just its own block of it."""
-        cut = cut_of(task, self.aliases.array)
-        if isinstance(task, Gemm):
-            assert cut is not None
-            for term in task.terms:
-                for i, value in enumerate(term):
-                    yield self.aliases.root[value], i == cut.axis and self.aliases.same_block(value, i)
-            return
-        for value in task.inputs:
-            axis = cut.axis - (len(cut.shape) - len(value.shape)) if cut else -1
-            own = cut is not None and axis >= 0 and value.shape[axis] == cut.length
-            yield self.aliases.root[value], own and self.aliases.same_block(value, axis)
-
     def _writes(self, task: Task) -> Iterable[Value]:
         if isinstance(task, Copy):
             yield task.state
         for value in task.outputs:
             yield self.result.in_place.get(value, value)
+
+
+def reads_of(task: Task, aliases: Aliases) -> Iterator[tuple[Value, bool]]:
+    """Yield the memory a step reads, and whether each thread reads just its own block of it."""
+    cut = cut_of(task, aliases.array)
+    if isinstance(task, Gemm):
+        assert cut is not None
+        for term in task.terms:
+            for i, value in enumerate(term):
+                yield aliases.root[value], i == cut.axis and aliases.same_block(value, i)
+        return
+    for value in task.inputs:
+        axis = cut.axis - (len(cut.shape) - len(value.shape)) if cut else -1
+        own = cut is not None and axis >= 0 and value.shape[axis] == cut.length
+        yield aliases.root[value], own and aliases.same_block(value, axis)
 
 
 def is_random(task: Task) -> bool:
