@@ -24,8 +24,8 @@ from minidl.losses import (
     mean_squared_error,
     softmax_cross_entropy,
 )
-from minidl.metrics import accuracy, mae, rmse
-from minidl.optimizers import SGD, Adam, AdamW, Optimizer, RMSProp, schedules
+from minidl.metrics import Metric, accuracy, auc, f_score, mae, mape, precision, r_squared, recall, rmse
+from minidl.optimizers import LBFGS, SGD, Adam, AdamW, Optimizer, RMSProp, schedules
 from minidl.primitives.elementwise import (
     absolute,
     clip,
@@ -61,10 +61,12 @@ from minidl.primitives.shape import (
 )
 from minidl.program.compile import compile
 from minidl.tensor import Parameter, Tensor, apply, tensor
+from minidl.training import History, Trainer
 
 keep_freed_memory()
 
 __all__ = [
+    "LBFGS",
     "SGD",
     "Adam",
     "AdamW",
@@ -72,7 +74,9 @@ __all__ = [
     "Dropout",
     "Flatten",
     "Generator",
+    "History",
     "Layer",
+    "Metric",
     "Network",
     "Optimizer",
     "Parameter",
@@ -83,11 +87,13 @@ __all__ = [
     "Softmax",
     "Tanh",
     "Tensor",
+    "Trainer",
     "absolute",
     "accuracy",
     "apply",
     "arange",
     "argmax",
+    "auc",
     "backward",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
@@ -100,6 +106,7 @@ __all__ = [
     "devices",
     "exp",
     "expand_dims",
+    "f_score",
     "floor",
     "full",
     "grad",
@@ -109,6 +116,7 @@ __all__ = [
     "log1p",
     "logsumexp",
     "mae",
+    "mape",
     "matmul",
     "max",
     "maximum",
@@ -121,6 +129,9 @@ __all__ = [
     "ones",
     "ones_like",
     "pad",
+    "precision",
+    "r_squared",
+    "recall",
     "relu",
     "reshape",
     "rmse",

@@ -30,6 +30,7 @@ class Metric:
     ----------
     observe : function (prediction, target) -> Tensor of means over the batch
     finish : function from such a Tensor to the 0-d figure; by default the mean is the figure
+    larger_is_better : which way it goes, for choosing the best validation
 
     Examples
     --------
@@ -44,9 +45,11 @@ class Metric:
         observe: Callable[..., Tensor],
         finish: Callable[[Tensor], Tensor] | None = None,
         name: str | None = None,
+        larger_is_better: bool = False,
     ):
         self.observe = no_grad()(observe)
         self.finish = no_grad()(finish) if finish is not None else lambda mean: mean
+        self.larger_is_better = larger_is_better
         self.__name__ = name or observe.__name__
         self.__doc__ = observe.__doc__
 
@@ -135,11 +138,11 @@ _TINY = 1e-30  # where a count is 0, so is what stands above it
 rmse = Metric(_rmse, sqrt, "rmse")
 mae = Metric(_mae, name="mae")
 mape = Metric(_mape, name="mape")
-r_squared = Metric(_r_squared, lambda mean: 1 - mean[0] / (mean[2] - mean[1] * mean[1]), "r_squared")
-accuracy = Metric(_accuracy, name="accuracy")
-precision = Metric(_precision, lambda mean: (mean[0] / maximum(mean[1], _TINY)).mean(), "precision")
-recall = Metric(_recall, lambda mean: (mean[0] / maximum(mean[2], _TINY)).mean(), "recall")
-f_score = Metric(_f_score, lambda mean: (2 * mean[0] / maximum(mean[1] + mean[2], _TINY)).mean(), "f_score")
+r_squared = Metric(_r_squared, lambda m: 1 - m[0] / (m[2] - m[1] * m[1]), "r_squared", True)
+accuracy = Metric(_accuracy, name="accuracy", larger_is_better=True)
+precision = Metric(_precision, lambda m: (m[0] / maximum(m[1], _TINY)).mean(), "precision", True)
+recall = Metric(_recall, lambda m: (m[0] / maximum(m[2], _TINY)).mean(), "recall", True)
+f_score = Metric(_f_score, lambda m: (2 * m[0] / maximum(m[1] + m[2], _TINY)).mean(), "f_score", True)
 
 
 def auc(prediction: Any, target: Any) -> Tensor:
@@ -168,6 +171,7 @@ def auc(prediction: Any, target: Any) -> Tensor:
     return tensor(numpy.mean(areas))
 
 
+auc.larger_is_better = True  # type: ignore[attr-defined]
 auc.in_steps = False  # type: ignore[attr-defined]  # it sorts on the host: shown for validation only
 
 

@@ -7,6 +7,7 @@ from minidl.data.idx import read_idx, read_idx_folder
 from minidl.data.labelled_images import LabelledImages
 from minidl.data.mat import read_mat
 from minidl.data.partition import partition
+from minidl.data.prefetch import prefetch
 
 __all__ = [
     "LabelledImages",
@@ -14,6 +15,7 @@ __all__ = [
     "check_finite",
     "digits",
     "partition",
+    "prefetch",
     "read_idx",
     "read_idx_folder",
     "read_mat",

@@ -1,0 +1,130 @@
+"""Checkpoints: everything that decides the rest of a training, in one file.
+
+A checkpoint is a safetensors file: arrays by name, and one JSON text in its metadata. It is written
+beside its place and moved there, so it is whole or not there at all. A checksum tells a file whose
+contents have changed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+import zlib
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy
+
+from minidl import weights
+
+_NAME = re.compile(r"checkpoint-(\d+)\.safetensors")
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be used; the message names the file and the reason."""
+
+
+@dataclass
+class Checkpoint:
+    """What a checkpoint holds: arrays by name, and values that JSON can hold."""
+
+    arrays: dict[str, numpy.ndarray]
+    values: dict[str, Any]
+
+    def part(self, prefix: str) -> dict[str, numpy.ndarray]:
+        """Return the arrays whose names begin with ``prefix/``, without it."""
+        start = f"{prefix}/"
+        return {name[len(start) :]: array for name, array in self.arrays.items() if name.startswith(start)}
+
+
+def write(path: str | PathLike[str], checkpoint: Checkpoint) -> None:
+    """Write a checkpoint file, whole or not at all."""
+    values = json.dumps(checkpoint.values)
+    checksum = str(_checksum(checkpoint.arrays, values))
+    texts = {"format": "minidl checkpoint", "values": values, "checksum": checksum}
+    weights.save(checkpoint.arrays, path, texts)
+
+
+def read(path: str | PathLike[str]) -> Checkpoint:
+    """Read a checkpoint file.
+
+    Raises
+    ------
+    CheckpointError
+        The file is missing, damaged, or something else than a checkpoint.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise CheckpointError(f"there is no checkpoint {Path(path)}") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{Path(path)} is damaged or no safetensors file: {error}") from error
+    if metadata.get("format") != "minidl checkpoint":
+        raise CheckpointError(
+            f"{Path(path)} is a safetensors file, but no checkpoint of a training; "
+            "weights alone are read with network.load()"
+        )
+    values = metadata.get("values", "")
+    if metadata.get("checksum") != str(_checksum(arrays, values)):
+        raise CheckpointError(f"{Path(path)} is damaged: its contents do not match their checksum")
+    return Checkpoint(arrays, json.loads(values))
+
+
+class CheckpointFolder:
+    """The checkpoints of one training: ``checkpoint-000039.safetensors`` by step, and the best weights.
+
+    Parameters
+    ----------
+    path : created if it is not there
+    keep_last : how many checkpoints to keep, at least 1; older ones are deleted after a new one is
+        written
+    """
+
+    def __init__(self, path: str | PathLike[str], keep_last: int):
+        if keep_last < 1:
+            raise ValueError(f"keep_checkpoints must be at least 1, got {keep_last}")
+        self.path = Path(path)
+        self.keep_last = keep_last
+        self.path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=self.path):
+            pass  # a folder that cannot be written is an error now, not after an hour
+        for left_over in self.path.glob(".*.safetensors.*.tmp"):  # of a process that was killed
+            left_over.unlink(missing_ok=True)
+
+    def steps(self) -> dict[int, Path]:
+        """Return the checkpoint files by step, oldest first."""
+        found = {}
+        for path in self.path.iterdir():
+            match = _NAME.fullmatch(path.name)
+            if match:
+                found[int(match.group(1))] = path
+        return dict(sorted(found.items()))
+
+    def newest(self) -> Path | None:
+        """Return the newest checkpoint file, or None."""
+        return next(reversed(self.steps().values()), None)
+
+    def write(self, step: int, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint, then delete those that are too many."""
+        write(self.path / f"checkpoint-{step:06d}.safetensors", checkpoint)
+        for path in list(self.steps().values())[: -self.keep_last]:
+            path.unlink(missing_ok=True)
+
+    def write_best(self, state: dict[str, numpy.ndarray]) -> None:
+        """Write the weights of the best validation, for network.load()."""
+        weights.save(state, self.path / "best.safetensors")
+
+
+def _checksum(arrays: dict[str, numpy.ndarray], values: str) -> int:
+    total = zlib.crc32(values.encode())
+    for name, array in sorted(arrays.items()):
+        total = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), total)
+        total = zlib.crc32(numpy.ascontiguousarray(array).data, total)
+    return total

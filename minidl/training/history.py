@@ -1,0 +1,122 @@
+"""History: what happened during a training, as lists."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from minidl import files
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Column = list[float]
+
+
+@dataclass
+class History:
+    """What happened during a training.
+
+    Each table is a dict of lists of one length, so ``pandas.DataFrame(history.steps)`` is a table
+    with one row for each step.
+
+    Attributes
+    ----------
+    steps : one entry per step: ``loss``, the metrics, ``learning_rate``
+    epochs : one entry per epoch: ``epoch`` (from 1), ``step`` (the last one), ``loss`` and the metrics
+        over all its mini-batches, ``seconds`` since the start
+    validation : one entry per validation: ``step`` (from 1), ``loss``, the metrics
+    settings : what the training was asked for
+    best_step : the step after which the best validation was seen, or None
+    returned : ``"best"`` or ``"last"``: which weights the network has now
+    stop_reason : why it ended
+    seconds : how long it took, over all its runs if it was resumed
+    """
+
+    steps: dict[str, Column] = field(default_factory=dict)
+    epochs: dict[str, Column] = field(default_factory=dict)
+    validation: dict[str, Column] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    best_step: int | None = None
+    returned: str = "last"
+    stop_reason: str = ""
+    seconds: float = 0.0
+
+    def __len__(self) -> int:
+        """Return the number of steps."""
+        return len(self.steps.get("loss", ()))
+
+    def __repr__(self) -> str:
+        last = {name: column[-1] for name, column in self.steps.items() if column}
+        figures = ", ".join(f"{name} {value:.4g}" for name, value in last.items())
+        validated = ", ".join(
+            f"{name} {column[-1]:.4g}"
+            for name, column in self.validation.items()
+            if column and name != "step"
+        )
+        return (
+            f"History({len(self)} steps, {figures}"
+            + (f"; validation {validated}" if validated else "")
+            + (f"; {self.stop_reason}" if self.stop_reason else "")
+            + ")"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as dicts, lists, numbers and strings."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> History:
+        """Return the History of a to_dict()."""
+        return cls(**{f.name: content[f.name] for f in fields(cls)})
+
+    def to_json(self, path: str | PathLike[str] | None = None) -> str:
+        """Return everything as JSON, and write it to a file if one is named.
+
+        Values that are no finite numbers become null, as JSON has none of them.
+        """
+        text = json.dumps(_finite(self.to_dict()), indent=1, allow_nan=False)
+        if path is not None:
+            with files.replacing(path) as temporary:
+                temporary.write_text(text)
+        return text
+
+    @classmethod
+    def from_json(cls, path: str | PathLike[str]) -> History:
+        """Return the History in a file written by to_json(); null becomes NaN."""
+        content = json.loads(Path(path).read_text())
+        for table in ("steps", "epochs", "validation"):
+            for name, column in content[table].items():
+                content[table][name] = [float("nan") if value is None else value for value in column]
+        return cls.from_dict(content)
+
+    def plot(self, path: str | PathLike[str] | None = None) -> Figure:
+        """Draw the training: metrics and loss over the steps, figures beside them.
+
+        Returns the figure, which a notebook shows; it is written to a file if one is named.
+        """
+        from minidl.training.plot import training_figure
+
+        figure = training_figure(self)
+        if path is not None:
+            with files.replacing(path) as temporary:
+                figure.savefig(temporary, dpi=120, format=Path(path).suffix.lstrip(".") or "png")
+        return figure
+
+
+def append(table: dict[str, Column], row: dict[str, float]) -> None:
+    """Add a row to a table; all rows have the same names."""
+    for name, value in row.items():
+        table.setdefault(name, []).append(value)
+
+
+def _finite(x: Any) -> Any:
+    """Return the nest with None for NaN and infinities."""
+    if isinstance(x, dict):
+        return {name: _finite(value) for name, value in x.items()}
+    if isinstance(x, (list, tuple)):
+        return [_finite(value) for value in x]
+    return None if isinstance(x, float) and x - x != 0 else x

@@ -1,0 +1,43 @@
+"""Ctrl-C as a stop button: once asks for an orderly end, twice interrupts at once."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class StopRequest:
+    """Whether somebody asked for an end; set by Ctrl-C, the button of a plot, or anyone else."""
+
+    def __init__(self) -> None:
+        self.reason = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.reason)
+
+
+@contextmanager
+def stop_on_interrupt() -> Iterator[StopRequest]:
+    """Give a StopRequest that the first Ctrl-C sets; the second one raises KeyboardInterrupt.
+
+    Outside the main thread, where Python cannot catch signals, Ctrl-C stays what it was.
+    """
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+
+    def handle(number: int, frame: object) -> None:
+        if request:
+            raise KeyboardInterrupt
+        request.reason = "stopped by Ctrl-C"
+        print("\nstopping after this step; press Ctrl-C again to stop at once", file=sys.stderr, flush=True)
+
+    earlier = signal.signal(signal.SIGINT, handle)
+    try:
+        yield request
+    finally:
+        signal.signal(signal.SIGINT, earlier)

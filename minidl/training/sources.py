@@ -1,0 +1,143 @@
+"""Where mini-batches come from: arrays cut into mini-batches, or an iterable that brings its own.
+
+A mini-batch is a pair (inputs, targets), each a tuple of arrays, as networks take several inputs and
+give several outputs.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy
+
+from minidl import devices
+from minidl.data import batches, check_finite, prefetch
+from minidl.tensor import Tensor
+
+Arrays = tuple[Any, ...]
+Batch = tuple[Arrays, Arrays]
+
+SHUFFLES = ("every-epoch", "once", "never")
+
+
+class ArraySource:
+    """Mini-batches cut from arrays that have one observation per entry of their first axis.
+
+    The order of an epoch follows from the seed and the epoch's number alone, so any epoch can be
+    gone through again.
+    """
+
+    def __init__(
+        self, inputs: Arrays, targets: Arrays, batch_size: int, shuffle: str, drop_last: bool, seed: int
+    ):
+        if shuffle not in SHUFFLES:
+            raise ValueError(f"shuffle must be one of {', '.join(SHUFFLES)}; got {shuffle!r}")
+        self.inputs, self.targets = inputs, targets
+        self.batch_size, self.shuffle, self.drop_last, self.seed = batch_size, shuffle, drop_last, seed
+        self.observations = len(inputs[0]) if getattr(inputs[0], "shape", None) else 0
+        self.steps: int | None = len(self._batches(1))
+        self._reads_ahead = any(isinstance(array, numpy.memmap) for array in (*inputs, *targets))
+
+    def _batches(self, epoch: int) -> Any:
+        shuffled = self.shuffle != "never"
+        order = numpy.random.default_rng([self.seed, epoch if self.shuffle == "every-epoch" else 0])
+        return batches(
+            *self.inputs,
+            *self.targets,
+            batch_size=self.batch_size,
+            shuffle=shuffled,
+            seed=order if shuffled else None,
+            drop_last=self.drop_last,
+        )
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the mini-batches of an epoch (from 1) from position ``start`` on."""
+        cut = itertools.islice(self._batches(number), start, None)
+        count = len(self.inputs)
+        for arrays in prefetch(cut) if self._reads_ahead else cut:
+            arrays = arrays if isinstance(arrays, tuple) else (arrays,)
+            yield arrays[:count], arrays[count:]
+
+    def check(self, what: str) -> None:
+        """Refuse NaN and infinity in arrays that are in memory."""
+        for kind, arrays in (("inputs", self.inputs), ("targets", self.targets)):
+            for i, array in enumerate(arrays):
+                if type(array) is numpy.ndarray:
+                    check_finite(array, f"{what} {kind}" + (f" {i}" if len(arrays) > 1 else ""))
+
+
+class IterableSource:
+    """Mini-batches from an iterable of them, or from a function that returns an iterator over an epoch.
+
+    They are read ahead in a thread.
+    """
+
+    steps: int | None = None
+    observations: int | None = None
+
+    def __init__(self, iterable: Iterable[Any] | Callable[[], Iterable[Any]], with_targets: bool = True):
+        self.iterable = iterable
+        self.with_targets = with_targets
+        if hasattr(iterable, "__len__"):
+            self.steps = len(iterable)
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the mini-batches of an epoch (from 1) from position ``start`` on."""
+        items = self.iterable() if callable(self.iterable) else self.iterable
+        count = 0
+        for item in prefetch(itertools.islice(items, start, None)):
+            count += 1
+            yield self._pair(item)
+        if count == 0 and start == 0:
+            again = (
+                ""
+                if number == 1
+                else (
+                    f" in epoch {number}: an iterator can be gone through only once; pass a list, an object "
+                    "with __iter__, or a function that returns a new iterator for each epoch"
+                )
+            )
+            raise ValueError(f"the data gave no mini-batches{again}")
+
+    def _pair(self, item: Any) -> Batch:
+        if not self.with_targets:
+            return as_arrays(item), ()
+        if not (isinstance(item, (tuple, list)) and len(item) == 2):
+            raise ValueError(
+                f"a mini-batch must be a pair (inputs, targets), got {type(item).__name__}"
+                + (f" of length {len(item)}" if hasattr(item, "__len__") else "")
+            )
+        return as_arrays(item[0]), as_arrays(item[1])
+
+    def check(self, what: str) -> None:
+        """Do nothing: the data cannot be looked at beforehand."""
+
+
+Source = ArraySource | IterableSource
+
+
+def is_array(x: Any) -> bool:
+    """Say whether something is an array, and not an iterable of mini-batches."""
+    return hasattr(x, "shape") and hasattr(x, "dtype")
+
+
+def as_arrays(x: Any) -> Arrays:
+    """Return one array, or a tuple or list of them, as a tuple; Tensors give theirs."""
+    items = x if isinstance(x, (tuple, list)) else (x,)
+    arrays = tuple(item.data if isinstance(item, Tensor) else item for item in items)
+    for array in arrays:
+        if not is_array(array):
+            raise TypeError(f"expected an array or a tuple of arrays, got {type(array).__name__}")
+    return arrays
+
+
+def prepared(arrays: Arrays, dtype: numpy.dtype, device: str) -> Arrays:
+    """Return arrays on a device, and floating-point ones in the dtype that the network computes in."""
+    return tuple(
+        devices.to_device(
+            array.astype(dtype) if array.dtype.kind == "f" and array.dtype != dtype else array, device
+        )
+        for array in arrays
+    )

@@ -1,0 +1,52 @@
+"""Totals: the figures of many mini-batches from what each of them contributes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy
+
+from minidl import devices
+from minidl.autodiff import no_grad
+from minidl.metrics import Metric
+from minidl.tensor import Tensor
+
+
+class Totals:
+    """Adds up loss and metrics over mini-batches, each weighted by its number of observations.
+
+    Parameters
+    ----------
+    metrics : the metrics by name, in the order in which their observations come
+    """
+
+    def __init__(self, metrics: Mapping[str, Callable[..., Tensor]]):
+        self.metrics = metrics
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin anew."""
+        self.observations = 0
+        self.sums: dict[str, Any] = {}
+
+    def add(self, observations: int, loss: Tensor, observed: list[Tensor]) -> dict[str, float]:
+        """Count one mini-batch in; return its own figures."""
+        self.observations += observations
+        figures = {}
+        for name, x in zip(("loss", *self.metrics), (loss, *observed), strict=True):
+            mean = devices.to_numpy(x.data).astype(numpy.float64)
+            self.sums[name] = self.sums.get(name, 0.0) + observations * mean
+            figures[name] = self._figure(name, mean)
+        return figures
+
+    def figures(self) -> dict[str, float]:
+        """Return the figures of all mini-batches so far."""
+        return {name: self._figure(name, total / self.observations) for name, total in self.sums.items()}
+
+    @no_grad()
+    def _figure(self, name: str, mean: numpy.ndarray) -> float:
+        metric = self.metrics.get(name)
+        if isinstance(metric, Metric):
+            return float(metric.finish(Tensor(numpy.asarray(mean))).item())
+        return float(mean)
