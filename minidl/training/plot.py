@@ -78,7 +78,12 @@ def _curves(axes: Axes, history: History, name: str, color: str) -> None:
         )
         if history.best_step is not None and history.best_step in history.validation["step"]:
             best = validation[history.validation["step"].index(history.best_step)]
-            ring = {"markersize": 9, "markerfacecolor": "none", "color": INK, "linestyle": "none"}
+            ring: dict[str, Any] = {
+                "markersize": 9,
+                "markerfacecolor": "none",
+                "color": INK,
+                "linestyle": "none",
+            }
             axes.plot(history.best_step, best, "o", label="best", **ring)
     axes.set_ylabel(_title(name))
     axes.set_ylim(*_range(values, validation))
@@ -175,7 +180,7 @@ def _figures(axes: Axes, history: History, running: str) -> None:
     ]
     state = running or history.stop_reason
     result_rows = [*results, ("network", None if running else network)]
-    groups = [
+    groups: list[tuple[str, list[tuple[str, Any]]]] = [
         ("RESULT", result_rows),
         ("TIME", [("elapsed", _clock(history.seconds))]),
         ("CYCLE", cycle),

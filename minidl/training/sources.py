@@ -7,7 +7,7 @@ give several outputs.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any
 
 import numpy
@@ -80,7 +80,7 @@ class IterableSource:
     def __init__(self, iterable: Iterable[Any] | Callable[[], Iterable[Any]], with_targets: bool = True):
         self.iterable = iterable
         self.with_targets = with_targets
-        if hasattr(iterable, "__len__"):
+        if isinstance(iterable, Sized):
             self.steps = len(iterable)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
