@@ -42,7 +42,8 @@ class Checkpoint:
 
 def write(path: str | PathLike[str], checkpoint: Checkpoint) -> None:
     """Write a checkpoint file, whole or not at all."""
-    values = json.dumps(checkpoint.values)
+    # safetensors sorts its arrays: their order is kept here.
+    values = json.dumps({"order": list(checkpoint.arrays), **checkpoint.values})
     checksum = str(_checksum(checkpoint.arrays, values))
     texts = {"format": "minidl checkpoint", "values": values, "checksum": checksum}
     weights.save(checkpoint.arrays, path, texts)
@@ -74,7 +75,8 @@ def read(path: str | PathLike[str]) -> Checkpoint:
     values = metadata.get("values", "")
     if metadata.get("checksum") != str(_checksum(arrays, values)):
         raise CheckpointError(f"{Path(path)} is damaged: its contents do not match their checksum")
-    return Checkpoint(arrays, json.loads(values))
+    content = json.loads(values)
+    return Checkpoint({name: arrays[name] for name in content.pop("order")}, content)
 
 
 class CheckpointFolder:

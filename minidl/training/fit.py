@@ -6,7 +6,8 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from os import PathLike, fspath
 from pathlib import Path
@@ -127,6 +128,7 @@ class Fit:
         self._pending: list[tuple[int, Tensor, list[Tensor], Tensor | None]] = []
         self._flushed = self.started
         self._checkpointed = self._validated = -1
+        self._best_written: int | None = None
 
     def _settings(self) -> dict[str, Any]:
         optimizer = self.trainer.optimizer
@@ -258,12 +260,13 @@ class Fit:
 
     def _finish(self) -> None:
         self.flush()
-        if self.validation is not None and self._validated != self.step:
-            self._validate()
         history = self._history
-        history.stop_reason = self.request.reason or history.stop_reason or "all epochs completed"
         if self.folder is not None and self._checkpointed != self.step:
-            self._write_checkpoint()
+            self._write_checkpoint()  # before a validation that a training that went on would not make
+        if self.validation is not None:
+            self._validate()
+            self._write_best()
+        history.stop_reason = self.request.reason or history.stop_reason or "all epochs completed"
         self._return_weights()
 
     def _return_weights(self) -> None:
@@ -350,17 +353,28 @@ class Fit:
             "validated": self._validated,
             "identity": self._identity(),
         }
-        try:
+        with self._writing("checkpoint"):
             self.folder.write(self.step, checkpoint)
-            if self._history.best_step is not None:
+        self._write_best()
+        self._checkpointed = self.step
+
+    def _write_best(self) -> None:
+        if self.folder is not None and self._history.best_step != self._best_written:
+            with self._writing("best network"):
                 self.folder.write_best({name: devices.to_numpy(array) for name, array in self.best.items()})
+            self._best_written = self._history.best_step
+
+    @contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
+        """Turn a disk that fails into a warning: it must not cost the training."""
+        try:
+            yield
         except OSError as error:
             warnings.warn(
-                f"the checkpoint of step {self.step} could not be written: {error}; training goes on, "
-                "earlier checkpoints are as they were",
+                f"the {what} of step {self.step} could not be written: {error}; training goes on, "
+                "what was written before is as it was",
                 stacklevel=2,
             )
-        self._checkpointed = self.step
 
     def _identity(self) -> dict[str, Any]:
         """Return what must be the same for a training to be resumed."""

@@ -82,7 +82,7 @@ class Trainer:
             raise ValueError(
                 f"metrics need different names, none of them 'loss'; got {[*map(_name, metrics)]}"
             )
-        self.seed = numpy.random.SeedSequence().entropy if seed is None else seed
+        self.seed = int(numpy.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
         options = compile if isinstance(compile, dict) else {}
         compiled = compile_function(**options) if compile or isinstance(compile, dict) else lambda f: f
         self.train_step = compiled(self._train_step)
