@@ -78,13 +78,7 @@ def _curves(axes: Axes, history: History, name: str, color: str) -> None:
         )
         if history.best_step is not None and history.best_step in history.validation["step"]:
             best = validation[history.validation["step"].index(history.best_step)]
-            ring: dict[str, Any] = {
-                "markersize": 9,
-                "markerfacecolor": "none",
-                "color": INK,
-                "linestyle": "none",
-            }
-            axes.plot(history.best_step, best, "o", label="best", **ring)
+            axes.scatter(history.best_step, best, 80, facecolors="none", edgecolors=INK, label="best")
     axes.set_ylabel(_title(name))
     axes.set_ylim(*_range(values, validation))
     axes.set_xlim(0, max(len(values), 1) * 1.01 + 1)
@@ -235,6 +229,15 @@ def _clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes} min {rest} s"
 
 
+def has_windows() -> bool:
+    """Say whether matplotlib can open windows here."""
+    import matplotlib
+    from matplotlib.backends import BackendFilter, backend_registry
+
+    windowed = backend_registry.list_builtin(BackendFilter.INTERACTIVE)
+    return matplotlib.get_backend().lower() in map(str.lower, windowed)
+
+
 class LivePlot:
     """Shows the picture while the training goes on, in a notebook or in a window with a Stop button.
 
@@ -256,9 +259,7 @@ class LivePlot:
             self.figure = training_figure(fit.history, "training")
             self.handle = display(self.figure, display_id=True)
             return
-        import matplotlib
-
-        if matplotlib.get_backend().lower() in matplotlib.rcsetup.interactive_bk:  # type: ignore[attr-defined]
+        if has_windows():
             from matplotlib import pyplot
 
             pyplot.ion()
