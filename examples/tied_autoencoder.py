@@ -9,11 +9,9 @@ import argparse
 import json
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 import minidl as dl
 
@@ -69,94 +67,6 @@ def load_images(data):
     return train.images, test.images
 
 
-def predict(network, images, device, batch_size=128):
-    """Return the reconstructions of images, computed in mini-batches, as a NumPy array."""
-    network.eval()
-    with dl.no_grad():
-        batches = dl.data.batches(images, batch_size=batch_size)
-        parts = [network(dl.tensor(batch, device=device)).numpy() for batch in batches]
-    network.train()
-    return np.concatenate(parts)
-
-
-def train(network, images, validation, options):
-    """Train, and leave the network with the weights of the lowest validation loss; return the history."""
-    optimizer = dl.Adam(network.parameters(), learning_rate=options.learning_rate, l2=options.l2)
-    compiled = (lambda function: function) if options.eager else dl.compile(kernels=options.kernels)
-
-    @compiled
-    def train_step(x):
-        y = network(x)
-        loss = dl.binary_cross_entropy(y, x)
-        loss.backward()
-        optimizer.step()
-        return loss, dl.rmse(y, x)
-
-    @compiled
-    @dl.no_grad()
-    def evaluate(x):
-        y = network(x)
-        return dl.binary_cross_entropy(y, x), dl.mean_squared_error(y, x)
-
-    def validate():
-        network.eval()
-        totals = np.zeros(2)
-        for batch in dl.data.batches(validation, batch_size=500):
-            x = dl.tensor(batch, device=options.device)
-            totals += [len(batch) * value.item() for value in evaluate(x)]
-        network.train()
-        loss, squared_error = totals / len(validation)
-        return loss, np.sqrt(squared_error)
-
-    history = {"loss": [], "rmse": [], "validation_step": [], "validation_loss": [], "validation_rmse": []}
-    batches = dl.data.batches(
-        images, batch_size=options.batch_size, shuffle=True, seed=options.seed, drop_last=True
-    )
-    best, best_loss = network.state_dict(), np.inf
-    with tqdm(total=options.epochs * len(batches), unit="step", disable=None) as bar:
-        for epoch in range(options.epochs):
-            for batch in batches:
-                loss, rmse = train_step(dl.tensor(batch, device=options.device))
-                history["loss"].append(loss.item())
-                history["rmse"].append(rmse.item())
-                bar.update()
-            loss, rmse = validate()
-            history["validation_step"].append(len(history["loss"]))
-            history["validation_loss"].append(loss)
-            history["validation_rmse"].append(rmse)
-            if not np.isfinite(history["loss"][-1] + loss):
-                raise FloatingPointError(
-                    f"the loss is not finite after epoch {epoch + 1}; lower --learning-rate"
-                )
-            if loss < best_loss:
-                best, best_loss = network.state_dict(), loss
-            status = f"loss {history['loss'][-1]:.4f}, validation {loss:.4f}, RMSE {rmse:.4f}"
-            bar.set_postfix_str(status)
-            if bar.disable:  # not on a terminal: a line for each epoch
-                print(f"epoch {epoch + 1}/{options.epochs}: {status}", flush=True)
-    network.load_state_dict(best)
-    return history
-
-
-def plot_history(history, path):
-    """Draw loss and RMSE over the steps: training as a line, validation as points."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 6), layout="constrained")
-    steps = np.arange(1, len(history["loss"]) + 1)
-    panels = figure.subplots(2, sharex=True)
-    for axes, name, label in zip(panels, ("loss", "rmse"), ("binary cross-entropy", "RMSE"), strict=True):
-        axes.plot(steps, history[name], linewidth=0.7, color="tab:blue", label="training, each mini-batch")
-        points = history["validation_step"], history[f"validation_{name}"]
-        axes.plot(*points, "o--", markersize=4, linewidth=1, color="black", label="validation")
-        axes.set_ylabel(label)
-        axes.grid(alpha=0.3)
-        axes.legend()
-    panels[-1].set_xlabel("step")
-    figure.suptitle("Training of the weight-tied autoencoder")
-    figure.savefig(path, dpi=120)
-
-
 def plot_reconstructions(originals, reconstructions, path):
     """Draw pairs of original (above) and reconstruction (below)."""
     from matplotlib.figure import Figure
@@ -199,31 +109,43 @@ def main(arguments=None):
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=options.out):
         pass  # a folder that cannot be written is an error now, not after the training
-    options.device = dl.devices.resolve(options.device)
+    dl.devices.resolve(options.device)  # an unknown one is an error now, too
     images, test_images = load_images(options.data)
     validation_part, test_part = dl.data.partition(len(test_images), [0.6, 0.4], seed=options.seed)
     validation, test = test_images[validation_part], test_images[test_part]
 
-    network = build_network(options.seed).to(options.device)
-    print(f"{network.parameter_count():,} parameters, {len(images):,} training images, on {options.device}")
-    started = time.perf_counter()
-    history = train(network, images, validation, options)
-    seconds = time.perf_counter() - started
-
-    reconstructions = predict(network, test, options.device)
+    network = build_network(options.seed)
+    trainer = dl.Trainer(
+        network,
+        loss=dl.binary_cross_entropy,
+        optimizer=dl.Adam(network.parameters(), learning_rate=options.learning_rate, l2=options.l2),
+        metrics=[dl.rmse],
+        device=options.device,
+        compile=not options.eager and {"kernels": options.kernels},
+        seed=options.seed,
+    )
+    history = trainer.fit(
+        images,
+        images,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        validation_data=(validation, validation),
+        plot=options.out / "training.png",
+    )
+    reconstructions = trainer.predict(test)
     test_rmse = dl.rmse(reconstructions, test).item()
+
     network.save(options.out / "weights.safetensors")
-    (options.out / "history.json").write_text(json.dumps(history, indent=1))
+    history.to_json(options.out / "history.json")
     metrics = {
         "test_rmse": test_rmse,
-        "best_validation_loss": min(history["validation_loss"], default=None),
-        "training_seconds": round(seconds, 2),
+        "best_validation_loss": min(history.validation["loss"]),
+        "training_seconds": round(history.seconds, 2),
     }
     (options.out / "metrics.json").write_text(json.dumps(metrics, indent=1))
-    plot_history(history, options.out / "training.png")
     shown = np.random.default_rng(options.seed).choice(len(test), 8, replace=False)
     plot_reconstructions(test[shown], reconstructions[shown], options.out / "reconstructions.png")
-    print(f"trained in {seconds:.1f} s; pictures and weights are in {options.out}")
+    print(f"trained in {history.seconds:.1f} s; pictures and weights are in {options.out}")
     print(f"test RMSE {test_rmse:.4f}")
 
 

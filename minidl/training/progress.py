@@ -61,6 +61,7 @@ class Bar(Quiet):
         total = fit.source.steps and fit.source.steps * fit.options.epochs
         self.bar = make_bar(total=fit.total_steps or total, initial=fit.step, unit="step", dynamic_ncols=True)
         self.shown = 0.0
+        self.say(header(fit))
 
     def step(self, fit: Fit) -> None:
         """Move the bar on."""
@@ -94,7 +95,7 @@ class Lines(Quiet):
 
     def start(self, fit: Fit) -> None:
         """Show what is trained, and where."""
-        print(f"training {fit.network.parameter_count():,} parameters on {fit.device}", flush=True)
+        print(header(fit), flush=True)
 
     def step(self, fit: Fit) -> None:
         """Show the figures if it is time."""
@@ -115,6 +116,14 @@ class Lines(Quiet):
         if self.last != fit.step and len(fit.history):
             self._line(fit)
         print(f"{fit.history.stop_reason} after {fit.history.seconds:.1f} s", flush=True)
+
+
+def header(fit: Fit) -> str:
+    """Return what is trained, on how much, and where."""
+    observations = fit.source.observations
+    return f"training {fit.network.parameter_count():,} parameters" + (
+        f" on {observations:,} observations, on {fit.device}" if observations else f" on {fit.device}"
+    )
 
 
 def _epoch(fit: Fit) -> str:

@@ -1,9 +1,7 @@
 """The example runs from its command line, writes its files, and says early what it cannot do."""
 
-import gzip
 import importlib.util
 import json
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -25,21 +23,6 @@ def example_module():
 
 def run(*arguments):
     return subprocess.run([sys.executable, EXAMPLE, *map(str, arguments)], capture_output=True, text=True)
-
-
-@pytest.fixture(scope="module")
-def idx_folder(tmp_path_factory):
-    """A tiny data set in MNIST's format: bright squares at random places."""
-    folder = tmp_path_factory.mktemp("idx")
-    rng = numpy.random.default_rng(0)
-    for name, count in (("train", 400), ("t10k", 200)):
-        images = numpy.zeros((count, 28, 28), "uint8")
-        for image, (row, column) in zip(images, rng.integers(0, 20, (count, 2)), strict=True):
-            image[row : row + 8, column : column + 8] = 200
-        content = struct.pack(">IIII", 0x803, count, 28, 28) + images.tobytes()
-        with gzip.open(folder / f"{name}-images-idx3-ubyte.gz", "wb") as file:
-            file.write(content)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -75,12 +58,13 @@ def test_defaults_are_the_originals():
 def test_a_short_run_writes_every_file(short_run):
     result, out = short_run
     assert result.returncode == 0, result.stderr
-    assert "1,002,148 parameters, 400 training images, on cpu" in result.stdout
+    assert "training 1,002,148 parameters on 400 observations, on cpu" in result.stdout
     metrics = json.loads((out / "metrics.json").read_text())
     assert result.stdout.splitlines()[-1] == f"test RMSE {metrics['test_rmse']:.4f}"
     history = json.loads((out / "history.json").read_text())
-    assert len(history["loss"]) == 2 * 3  # the last mini-batch, which is not full, is dropped
-    assert history["validation_step"] == [3, 6]
+    assert len(history["steps"]["loss"]) == 2 * 3  # the last mini-batch, which is not full, is dropped
+    assert history["validation"]["step"] == [6]
+    assert metrics["best_validation_loss"] == min(history["validation"]["loss"])
     for picture in ("reconstructions.png", "training.png"):
         assert (out / picture).read_bytes().startswith(b"\x89PNG")
     assert example_module().build_network(1).load(out / "weights.safetensors")

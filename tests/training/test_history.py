@@ -165,7 +165,7 @@ def test_a_live_plot_without_any_place_to_draw_says_so(make_trainer, data, capsy
 def test_lines_where_nobody_watches(make_trainer, data, capsys):
     make_trainer().fit(*data, epochs=3, batch_size=32, validation_data=data, verbose_frequency=4)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "training 114 parameters on cpu"
+    assert lines[0] == "training 114 parameters on 96 observations, on cpu"
     assert lines[1].startswith("epoch 2/3, step 4/9: loss ")
     assert [line.partition(":")[0] for line in lines[1:4]] == [
         "epoch 2/3, step 4/9",

@@ -1,0 +1,165 @@
+"""Compare settings of the tied autoencoder: every combination is trained, several at a time.
+
+The answer to "which learning rate, which L2, which batch size, which latent size?" as a table
+(sweep.csv, best first) and a picture (sweep.png). Run it with --help to see what can be varied.
+"""
+
+import argparse
+import csv
+import itertools
+import multiprocessing
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+import minidl as dl
+
+sys.path.insert(0, str(Path(__file__).parent))
+from tied_autoencoder import TiedAutoencoder, load_images
+
+FACTORS = ("learning_rate", "l2", "batch_size", "latent_size")
+
+
+def build_network(latent_size, seed):
+    generator = dl.Generator(seed)
+    sizes = (784, 784, 392, latent_size)
+    layers = [dl.Flatten()]
+    for in_features, out_features in itertools.pairwise(sizes):
+        layers += [dl.Dense(in_features, out_features, seed=generator), dl.ReLU()]
+    return TiedAutoencoder(dl.Network(layers))
+
+
+def train_one(settings, data, epochs, seed):
+    """Train with one combination of settings, on one core; return it with what came out."""
+    images, test_images = load_images(data)
+    validation_part, test_part = dl.data.partition(len(test_images), [0.6, 0.4], seed=seed)
+    validation, test = test_images[validation_part], test_images[test_part]
+    network = build_network(settings["latent_size"], seed)
+    trainer = dl.Trainer(
+        network,
+        dl.binary_cross_entropy,
+        dl.Adam(network.parameters(), learning_rate=settings["learning_rate"], l2=settings["l2"]),
+        metrics=[dl.rmse],
+        device="cpu",
+        compile={"threads": 1},
+        seed=seed,
+    )
+    try:
+        history = trainer.fit(
+            images,
+            images,
+            epochs=epochs,
+            batch_size=settings["batch_size"],
+            validation_data=(validation, validation),
+            verbose=False,
+        )
+    except FloatingPointError:  # a combination that diverges is a result, too
+        return settings | {
+            "test_rmse": float("nan"),
+            "validation_loss": float("nan"),
+            "seconds": float("nan"),
+        }
+    return settings | {
+        "test_rmse": trainer.evaluate(test, test)["rmse"],
+        "validation_loss": min(history.validation["loss"]),
+        "seconds": round(history.seconds, 1),
+    }
+
+
+def run_all(combinations, options):
+    """Train all combinations in processes of their own; return the results, best first."""
+    results = []
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(options.workers, mp_context=context) as pool:
+        waiting = [
+            pool.submit(train_one, settings, options.data, options.epochs, options.seed)
+            for settings in combinations
+        ]
+        for future in tqdm(as_completed(waiting), total=len(waiting), unit="run", disable=None):
+            results.append(future.result())
+    return sorted(results, key=lambda result: (np.isnan(result["test_rmse"]), result["test_rmse"]))
+
+
+def write_table(results, path):
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, results[0])
+        writer.writeheader()
+        writer.writerows(results)
+
+
+def show_table(results):
+    names = list(results[0])
+    rows = [[f"{result[name]:.4g}" for name in names] for result in results]
+    widths = [max(len(cell) for cell in column) for column in zip(names, *rows, strict=True)]
+    for row in [names, *rows]:
+        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
+
+
+def plot_results(results, path):
+    """Draw the test RMSE of every run over each setting that was varied; a line joins the best ones."""
+    from matplotlib.figure import Figure
+
+    finished = [result for result in results if not np.isnan(result["test_rmse"])]
+    varied = [name for name in FACTORS if len({result[name] for result in results}) > 1] or ["learning_rate"]
+    figure = Figure(figsize=(3.2 * len(varied) + 0.6, 3.6), layout="constrained")
+    panels = figure.subplots(1, len(varied), sharey=True, squeeze=False)[0]
+    for axes, name in zip(panels, varied, strict=True):
+        values = sorted({result[name] for result in results})
+        runs = [[r["test_rmse"] for r in finished if r[name] == value] for value in values]
+        for place, column in enumerate(runs):
+            axes.plot([place] * len(column), column, "o", color="tab:blue", alpha=0.45, markersize=6)
+        best = [min(column, default=np.nan) for column in runs]
+        axes.plot(range(len(values)), best, "-", color="tab:blue", linewidth=1.5)
+        if finished:
+            place = values.index(finished[0][name])
+            axes.plot(place, finished[0]["test_rmse"], "o", color="tab:orange", markersize=9)
+        axes.set_xticks(range(len(values)), [f"{value:g}" for value in values])
+        axes.set_xlim(-0.5, len(values) - 0.5)
+        axes.set_xlabel(name.replace("_", " "))
+        axes.grid(axis="y", alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("test RMSE")
+    diverged = len(results) - len(finished)
+    title = f"{len(results)} runs; the best in orange" + (f"; {diverged} diverged" if diverged else "")
+    figure.suptitle(title, fontsize="medium")
+    figure.savefig(path, dpi=120)
+
+
+def parse_arguments(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--learning-rates", nargs="+", type=float, default=[3e-4, 1e-3, 3e-3], metavar="X")
+    parser.add_argument("--l2", nargs="+", type=float, default=[0.0, 1e-4], metavar="X")
+    parser.add_argument("--batch-sizes", nargs="+", type=int, default=[128], metavar="N")
+    parser.add_argument("--latent-sizes", nargs="+", type=int, default=[98, 196], metavar="N")
+    parser.add_argument(
+        "--data", nargs="+", default=["digits"], metavar="WHAT", help="as tied_autoencoder.py"
+    )
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="runs at a time")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("runs/sweep"), metavar="DIR")
+    return parser.parse_args(arguments)
+
+
+def main(arguments=None):
+    options = parse_arguments(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    load_images(options.data)  # made or refused before the processes start
+    grid = (options.learning_rates, options.l2, options.batch_sizes, options.latent_sizes)
+    combinations = [dict(zip(FACTORS, values, strict=True)) for values in itertools.product(*grid)]
+    print(f"{len(combinations)} combinations, {options.workers} at a time")
+    results = run_all(combinations, options)
+    write_table(results, options.out / "sweep.csv")
+    plot_results(results, options.out / "sweep.png")
+    show_table(results)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
