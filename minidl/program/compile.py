@@ -125,8 +125,8 @@ class Compiled:
 
         inputs = [Tensor(_array(leaf).copy(), _requires_grad(leaf)) for leaf in leaves]
         recorder = Recorder(inputs)
-        remaining = iter(inputs)
-        arguments, keywords = _rebuild((arguments, keywords), lambda leaf: next(remaining))
+        input_of = {id(leaf): x for leaf, x in zip(leaves, inputs, strict=True)}
+        arguments, keywords = _rebuild((arguments, keywords), lambda leaf: input_of[id(leaf)])
         mode.recorder = recorder
         try:
             result = self.function(*arguments, **keywords)
@@ -170,8 +170,8 @@ class Compiled:
                 )
         for value, leaf in zip(program.inputs, leaves, strict=True):
             array = _array(leaf)
-            devices.array_module(value.array).copyto(value.array, array)
-        expected = recording.original.evaluate([v.array for v in program.inputs]) if self.verify else None
+            devices.array_module(value.array).copyto(value.array, array.reshape(value.shape))
+        expected = recording.original.evaluate([_array(leaf) for leaf in leaves]) if self.verify else None
         if self.poison:
             executor.poison()
         executor.run()
@@ -211,8 +211,14 @@ def _is_leaf(x: Any) -> bool:
 
 
 def _flatten(nest: Any, leaves: list[Any], results: bool = False) -> Any:
-    """Append the Tensors and arrays of a nest to ``leaves``; return a hashable description of it."""
+    """Append the Tensors and arrays of a nest to ``leaves``; return a hashable description of it.
+
+    An argument that is passed twice is one leaf, so that it is copied and computed with once.
+    """
     if _is_leaf(nest):
+        for i, other in enumerate(() if results else leaves):
+            if other is nest:
+                return ("the same as", i)
         leaves.append(nest)
         array = _array(nest)
         return (array.shape, array.dtype, devices.device_of(array), _requires_grad(nest))

@@ -61,7 +61,7 @@ def _repeat(fit: Fit, step: int) -> Any:
         return None
     while True:
         for inputs, targets in fit.source.epoch(fit.epoch, fit.position):
-            batch = fit.trainer.prepared(inputs), fit.trainer.prepared(targets)
+            batch = fit.trainer.prepared(inputs, targets)
             if fit.step + 1 >= step:
                 return batch
             before = fit._training_state()

@@ -210,7 +210,7 @@ class Fit:
     def _train(self, inputs: tuple[Any, ...], targets: tuple[Any, ...]) -> None:
         if not len(targets) or not len(targets[0]):
             raise ValueError(f"the mini-batch of step {self.step + 1} is empty")
-        inputs, targets = self.trainer.prepared(inputs), self.trainer.prepared(targets)
+        inputs, targets = self.trainer.prepared(inputs, targets)
         loss, observed, rate = self.trainer.train_step(inputs, targets)
         self._after_step(len(targets[0]), loss, observed, rate)
         if self.step - self.snapshot.values["step"] >= SNAPSHOT_STEPS:
@@ -430,7 +430,7 @@ class Fit:
         return
         from minidl.layers.normalize import fit_normalization
 
-        inputs = (self.trainer.prepared(inputs) for inputs, _ in self.source.epoch(1))
+        inputs = (self.trainer.prepared(inputs)[0] for inputs, _ in self.source.epoch(1))
         fit_normalization(self.network, inputs, reset=self.options.normalization == "all")
 
     def _full_batch(self) -> None:
@@ -439,8 +439,7 @@ class Fit:
         assert isinstance(optimizer, LBFGS)
         if not isinstance(self.source, ArraySource):
             raise TypeError("L-BFGS trains on all data at once: pass arrays, not an iterable of mini-batches")
-        inputs = self.trainer.prepared(self.source.inputs)
-        targets = self.trainer.prepared(self.source.targets)
+        inputs, targets = self.trainer.prepared(self.source.inputs, self.source.targets)
         observed: list[Tensor] = []
 
         def closure() -> Tensor:

@@ -40,12 +40,16 @@ class ArraySource:
         self.steps: int | None = len(self._batches(1))
         self._reads_ahead = any(isinstance(array, numpy.memmap) for array in (*inputs, *targets))
 
+    @property
+    def _arrays(self) -> list[Any]:
+        """The arrays, each once: an autoencoder's targets are its inputs, and are cut with them."""
+        return list({id(array): array for array in (*self.inputs, *self.targets)}.values())
+
     def _batches(self, epoch: int) -> Any:
         shuffled = self.shuffle != "never"
         order = numpy.random.default_rng([self.seed, epoch if self.shuffle == "every-epoch" else 0])
         return batches(
-            *self.inputs,
-            *self.targets,
+            *self._arrays,
             batch_size=self.batch_size,
             shuffle=shuffled,
             seed=order if shuffled else None,
@@ -55,10 +59,14 @@ class ArraySource:
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """Yield the mini-batches of an epoch (from 1) from position ``start`` on."""
         cut = itertools.islice(self._batches(number), start, None)
-        count = len(self.inputs)
-        for arrays in prefetch(cut) if self._reads_ahead else cut:
-            arrays = arrays if isinstance(arrays, tuple) else (arrays,)
-            yield arrays[:count], arrays[count:]
+        whole = self._arrays
+        for parts in prefetch(cut) if self._reads_ahead else cut:
+            parts = parts if isinstance(parts, tuple) else (parts,)
+            part_of = {id(array): part for array, part in zip(whole, parts, strict=True)}
+            yield (
+                tuple(part_of[id(array)] for array in self.inputs),
+                tuple(part_of[id(array)] for array in self.targets),
+            )
 
     def check(self, what: str) -> None:
         """Refuse NaN and infinity in arrays that are in memory."""
@@ -133,11 +141,15 @@ def as_arrays(x: Any) -> Arrays:
     return arrays
 
 
-def prepared(arrays: Arrays, dtype: numpy.dtype, device: str) -> Arrays:
-    """Return arrays on a device, and floating-point ones in the dtype that the network computes in."""
-    return tuple(
-        devices.to_device(
-            array.astype(dtype) if array.dtype.kind == "f" and array.dtype != dtype else array, device
-        )
-        for array in arrays
-    )
+def prepared(batch: Batch, dtype: numpy.dtype, device: str) -> Batch:
+    """Return a mini-batch on a device, and floating-point arrays in the dtype that the network computes in.
+
+    An array that is there twice stays one array.
+    """
+    done: dict[int, Any] = {}
+    for array in itertools.chain(*batch):
+        if id(array) not in done:
+            fits = array.dtype.kind != "f" or array.dtype == dtype
+            done[id(array)] = devices.to_device(array if fits else array.astype(dtype), device)
+    inputs, targets = (tuple(done[id(array)] for array in arrays) for arrays in batch)
+    return inputs, targets

@@ -19,7 +19,16 @@ from minidl.tensor import Tensor
 from minidl.training.fit import Fit, Options
 from minidl.training.history import History
 from minidl.training.progress import watched
-from minidl.training.sources import ArraySource, IterableSource, Source, as_arrays, is_array, prepared
+from minidl.training.sources import (
+    Arrays,
+    ArraySource,
+    Batch,
+    IterableSource,
+    Source,
+    as_arrays,
+    is_array,
+    prepared,
+)
 from minidl.training.totals import Totals
 
 #: The solvers of MATLAB's trainingOptions, with its defaults.
@@ -149,7 +158,7 @@ class Trainer:
     @property
     def dtype(self) -> numpy.dtype:
         """The dtype that the network computes in."""
-        return next(iter(self.network.parameters())).dtype
+        return self.optimizer.parameters[0].dtype
 
     # --- training ---------------------------------------------------------------------------------
 
@@ -243,7 +252,7 @@ class Trainer:
         kept: list[tuple[Any, ...]] = []
         with self.network.evaluating():
             for inputs, targets in watched(source.epoch(1), source.steps, "evaluating", verbose):
-                inputs, targets = self.prepared(inputs), self.prepared(targets)
+                inputs, targets = self.prepared(inputs, targets)
                 loss, observed, outputs = self.evaluation_step(inputs, targets)
                 totals.add(len(targets[0]), loss, observed)
                 if outputs:
@@ -278,7 +287,8 @@ class Trainer:
         parts: list[list[numpy.ndarray]] = []
         with self.network.evaluating():
             for inputs, _ in watched(source.epoch(1), source.steps, "predicting", verbose):
-                outputs = self.prediction_step(self.prepared(inputs))
+                inputs, _ = self.prepared(inputs)
+                outputs = self.prediction_step(inputs)
                 parts.append([devices.to_numpy(y.data) for y in outputs])
         joined = tuple(numpy.concatenate(column) for column in zip(*parts, strict=True))
         return joined if len(joined) > 1 else joined[0]
@@ -314,9 +324,9 @@ class Trainer:
         plain = Options(batch_size=options.batch_size, shuffle="never", drop_last=False)
         return self._source(*data, plain, "validation")
 
-    def prepared(self, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Return the arrays of a mini-batch as the network takes them."""
-        return prepared(arrays, self.dtype, self.device)
+    def prepared(self, inputs: Arrays, targets: Arrays = ()) -> Batch:
+        """Return a mini-batch as the network takes it."""
+        return prepared((inputs, targets), self.dtype, self.device)
 
 
 def _tensors(arrays: tuple[Any, ...]) -> tuple[Tensor, ...]:

@@ -483,3 +483,39 @@ def test_the_first_call_gives_what_a_replay_gives_to_the_last_bit(kernels, rng):
     for one, other in zip(first[1:], again[1:], strict=True):
         for name, array in one.items():
             numpy.testing.assert_array_equal(other[name], array)
+
+
+def test_an_argument_that_is_passed_twice_is_one_input(rng):
+    x, y = rng.random((2, 6, 4))
+
+    @dl.compile
+    def difference(a, b):
+        return ((a - b) * (a - b)).sum()
+
+    for _ in range(2):
+        assert difference(x, x).item() == 0
+        assert difference(x, y).item() == pytest.approx(((x - y) ** 2).sum())
+    assert [len(program.inputs) for program in difference.programs] == [1, 2]
+
+
+def test_images_and_features_are_both_matrices(rng):
+    """A network that reshapes its output to images costs no more than one that works on features."""
+    images = rng.random((16, 4, 3, 1), dtype="float32")
+    layers = [dl.Flatten(), dl.Dense(12, 12, seed=0), dl.Sigmoid()]
+    network = dl.Network([*layers, dl.Reshape(4, 3, 1)])
+    features = dl.Network(layers)
+    steps = []
+    for model, batch in ((network, images), (features, images.reshape(16, 12))):
+        optimizer = dl.SGD(model.parameters(), learning_rate=0.1)
+
+        @dl.compile(verify=True)
+        def step(x, model=model, optimizer=optimizer):
+            loss = dl.binary_cross_entropy(model(x), x)
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        losses = [step(batch).item() for _ in range(2)]
+        steps.append([s.name for s in step.programs[0].steps if s.name != "reshape"])
+    assert losses[0] != losses[1]
+    assert steps[0] == steps[1]

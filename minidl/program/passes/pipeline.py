@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from minidl.program.passes.group import group_elementwise
+from minidl.program.passes.matrices import work_on_matrices
 from minidl.program.passes.simplify import (
     accumulate_products,
     broadcast_in_place,
@@ -22,6 +23,7 @@ PASSES = (
     fold_constants,
     drop_idle_casts,
     broadcast_in_place,
+    work_on_matrices,
     merge_equal,
     drop_dead,
     transpose_products,

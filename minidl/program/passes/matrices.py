@@ -1,0 +1,83 @@
+"""A pass on shapes: elementwise work on observations of any shape, done on matrices (batch, features).
+
+Images (128, 28, 28, 1) that meet the output of a dense layer (128, 784) are reshaped back and forth.
+After this pass both are matrices, so that they can be stored, cut into blocks and grouped alike.
+"""
+
+from __future__ import annotations
+
+import math
+
+from minidl.primitives.reduction import sum_
+from minidl.primitives.shape import reshape_
+from minidl.program.passes.simplify import instructions
+from minidl.program.program import Instruction, Program, Step, Value
+
+Shape = tuple[int, ...]
+
+
+def work_on_matrices(program: Program) -> Program:
+    """Replace elementwise instructions, and sums of everything, on more than two axes by such on two.
+
+    Inputs become matrices too: they are filled as such. Updates stay as they are, so that a new state
+    can be written where the old one was.
+    """
+    steps: list[Step] = []
+    sources: dict[Value, Value] = {}  # of a value that is another one, reshaped
+
+    def shaped(value: Value, shape: Shape, phase: str) -> Value:
+        source = sources.get(value, value)
+        if source.shape == shape:
+            return source
+        output = Value(shape, value.dtype)
+        steps.append(Instruction(reshape_, [source], {"shape": shape}, output, phase))
+        sources[output] = source
+        return output
+
+    inputs = [_matrix_input(value) for value in program.inputs]
+    same = {old: shaped(new, old.shape, "forward") for old, new in zip(program.inputs, inputs, strict=True)}
+    for step in instructions(program):
+        operands = [same.get(value, value) for value in step.inputs]
+        output, attributes, shape = step.output, step.attributes, _matrix_shape(step)
+        if step.primitive is reshape_:
+            same[output] = shaped(operands[0], output.shape, step.phase)
+            continue
+        if shape is not None:
+            operands = [shaped(value, shape if value.size > 1 else (1, 1), step.phase) for value in operands]
+            if step.primitive is sum_:
+                attributes = {**attributes, "axis": (0, 1)}
+            else:
+                output = Value(shape, output.dtype)
+        steps.append(Instruction(step.primitive, operands, attributes, output, step.phase))
+        if output is not step.output:
+            same[step.output] = shaped(output, step.output.shape, step.phase)
+    return Program(
+        inputs,
+        steps,
+        [same.get(value, value) for value in program.outputs],
+        {state: same.get(value, value) for state, value in program.updates.items()},
+    )
+
+
+def _matrix_input(value: Value) -> Value:
+    if len(value.shape) <= 2:
+        return value
+    shape = (value.shape[0], math.prod(value.shape[1:]))
+    return Value(shape, value.dtype, "input", value.array.reshape(shape))
+
+
+def _matrix_shape(step: Instruction) -> Shape | None:
+    """Return the shape of the matrices that a step can work on instead, or None."""
+    if step.primitive is sum_:
+        shape = step.inputs[0].shape
+        possible = len(step.attributes["axis"]) == len(shape) and not step.attributes["keepdims"]
+    else:
+        shape = step.output.shape
+        possible = (
+            step.primitive.kind == "elementwise"
+            and step.phase != "update"
+            and all(value.size == 1 or value.shape == shape for value in step.inputs)
+        )
+    if len(shape) <= 2 or not possible:
+        return None
+    return shape[0], math.prod(shape[1:])
