@@ -11,6 +11,7 @@ from minidl.autodiff import no_grad
 from minidl.layers.layer import Layer, observing
 from minidl.tensor import Tensor
 from minidl.training.sources import ArraySource
+from minidl.training.state import present_state, set_state
 
 if TYPE_CHECKING:
     from minidl.training.fit import Fit
@@ -40,7 +41,7 @@ def find_cause(fit: Fit, step: int) -> str:
     """
     batch = _repeat(fit, step)
     if batch is None:
-        return "the mini-batch cannot be made again, as it came from an iterable"
+        return "the steps before it cannot be made again to find the layer"
     inputs, targets = batch
     for kind, arrays in (("input", inputs), ("target", targets)):
         for i, array in enumerate(arrays):
@@ -56,18 +57,18 @@ def find_cause(fit: Fit, step: int) -> str:
 
 def _repeat(fit: Fit, step: int) -> Any:
     """Bring the training to just before a step; return the mini-batch of that step."""
-    fit._set_training_state(fit.snapshot)
-    if not isinstance(fit.source, ArraySource):
+    set_state(fit, fit.snapshot)
+    if not isinstance(fit.source, ArraySource) or fit.by_lbfgs:
         return None
     while True:
         for inputs, targets in fit.source.epoch(fit.epoch, fit.position):
             batch = fit.trainer.prepared(inputs, targets)
             if fit.step + 1 >= step:
                 return batch
-            before = fit._training_state()
+            before = present_state(fit)
             fit.trainer.train_step(*batch)
             if not all(_is_finite(parameter.data) for parameter in fit.network.parameters()):
-                fit._set_training_state(before)
+                set_state(fit, before)
                 return batch
             fit.step += 1
             fit.position += 1

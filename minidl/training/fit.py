@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 import warnings
@@ -18,13 +17,14 @@ import numpy
 from minidl import devices
 from minidl.optimizers import LBFGS
 from minidl.tensor import Tensor
-from minidl.training.checkpoints import Checkpoint, CheckpointError, CheckpointFolder, read
+from minidl.training.checkpoints import CheckpointFolder
 from minidl.training.divergence import DivergenceError, find_cause
 from minidl.training.history import History, append
 from minidl.training.interrupt import StopRequest, stop_on_interrupt
 from minidl.training.plot import LivePlot
 from minidl.training.progress import Bar, Lines, Quiet, has_bar
 from minidl.training.sources import ArraySource, Source
+from minidl.training.state import checkpoint_of, present_state, resume
 from minidl.training.totals import Totals
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class Fit:
         self._history = History(settings=self._settings())
         self._pending: list[tuple[int, Tensor, list[Tensor], Tensor | None]] = []
         self._flushed = self.started
-        self._checkpointed = self._validated = -1
+        self.validated = self._checkpointed = -1
         self._best_written: int | None = None
 
     def _settings(self) -> dict[str, Any]:
@@ -196,10 +196,10 @@ class Fit:
         return self.history
 
     def _all_steps(self) -> None:
+        self.snapshot = present_state(self)
         if self.by_lbfgs:
             self._full_batch()
             return
-        self._take_snapshot()
         while self.epoch <= self.options.epochs and not self.request:
             for inputs, targets in self.source.epoch(self.epoch, self.position):
                 self._train(inputs, targets)
@@ -215,7 +215,7 @@ class Fit:
         self._after_step(len(targets[0]), loss, observed, rate)
         if self.step - self.snapshot.values["step"] >= SNAPSHOT_STEPS:
             self.flush()
-            self._take_snapshot()
+            self.snapshot = present_state(self)
 
     def _after_step(
         self, observations: int, loss: Tensor, observed: list[Tensor], rate: Tensor | None
@@ -250,7 +250,7 @@ class Fit:
         if not self.position:
             raise ValueError(f"the data gave no mini-batches in epoch {self.epoch}")
         row = {"epoch": self.epoch, "step": self.step, **self.epoch_totals.figures()}
-        append(self._history.epochs, row | {"seconds": self._seconds()})
+        append(self._history.epochs, row | {"seconds": self.seconds})
         if self.validation is not None and self.options.validation_frequency == "epoch":
             self._validate()
         self.epoch_totals.clear()
@@ -278,7 +278,9 @@ class Fit:
     def _watchers(self) -> list[Quiet | LivePlot]:
         return [self.display] if self.live_plot is None else [self.display, self.live_plot]
 
-    def _seconds(self) -> float:
+    @property
+    def seconds(self) -> float:
+        """How long the training has taken so far, with what was before it was resumed."""
         return self._history.seconds + time.monotonic() - self.started
 
     def _tell(self, state: str) -> None:
@@ -291,10 +293,10 @@ class Fit:
 
     def _validate(self) -> None:
         assert self.validation is not None
-        if self._validated == self.step:
+        if self.validated == self.step:
             return
         self.flush()
-        self._validated = self.step
+        self.validated = self.step
         figures = self.trainer.figures(self.validation)
         append(self._history.validation, {"step": self.step, **figures})
         if not math.isfinite(figures["loss"]):
@@ -312,49 +314,10 @@ class Fit:
 
     # --- checkpoints ------------------------------------------------------------------------------
 
-    def _training_state(self) -> Checkpoint:
-        """Return what decides the rest of the training, without the past."""
-        arrays = {f"network/{name}": x.numpy() for name, x in self.network.named_tensors()}
-        if not isinstance(self.trainer.optimizer, LBFGS):
-            state = self.trainer.optimizer.state_dict()
-            arrays |= {f"optimizer/{name}": array for name, array in state.items()}
-        generators = {name: g.state_dict() for name, g in self.network.named_generators()}
-        position = {"step": self.step, "epoch": self.epoch, "position": self.position}
-        return Checkpoint(arrays, {**position, "generators": generators})
-
-    def _set_training_state(self, state: Checkpoint) -> None:
-        self.network.load_state_dict(state.part("network"))
-        if not isinstance(self.trainer.optimizer, LBFGS):
-            self.trainer.optimizer.load_state_dict(state.part("optimizer"))
-        for name, generator in self.network.named_generators():
-            generator.load_state_dict(state.values["generators"][name])
-        for name in ("step", "epoch", "position"):
-            setattr(self, name, state.values[name])
-
-    def _take_snapshot(self) -> None:
-        self.snapshot = self._training_state()
-
     def _write_checkpoint(self) -> None:
         assert self.folder is not None
-        self.flush()
-        checkpoint = self._training_state()
-        history = asdict(self._history)
-        for name, column in history.pop("steps").items():
-            checkpoint.arrays[f"history/{name}"] = numpy.asarray(column)
-        for name, array in self.best.items():
-            checkpoint.arrays[f"best/{name}"] = devices.to_numpy(array)
-        for name, total in self.epoch_totals.sums.items():
-            checkpoint.arrays[f"totals/{name}"] = numpy.asarray(total)
-        checkpoint.values |= {
-            "history": history | {"seconds": self._seconds()},
-            "observations": self.epoch_totals.observations,
-            "best_value": self.best_value,
-            "unimproved": self.unimproved,
-            "validated": self._validated,
-            "identity": self._identity(),
-        }
         with self._writing("checkpoint"):
-            self.folder.write(self.step, checkpoint)
+            self.folder.write(self.step, checkpoint_of(self))
         self._write_best()
         self._checkpointed = self.step
 
@@ -376,12 +339,6 @@ class Fit:
                 stacklevel=2,
             )
 
-    def _identity(self) -> dict[str, Any]:
-        """Return what must be the same for a training to be resumed."""
-        names = ("optimizer", "loss", "observations")
-        chosen = {name: self._history.settings[name] for name in names}
-        return chosen | {name: getattr(self.options, name) for name in ("batch_size", "shuffle", "drop_last")}
-
     def _resume(self, folder: CheckpointFolder) -> None:
         newest = folder.newest()
         if newest is None:
@@ -393,35 +350,7 @@ class Fit:
             )
         if self.by_lbfgs:
             raise ValueError("a training by L-BFGS cannot be resumed: SciPy does not give its memory away")
-        checkpoint = read(newest)
-        try:
-            self._set_from(checkpoint)
-        except (KeyError, ValueError, TypeError) as error:
-            raise CheckpointError(f"{newest} does not fit this training: {error}") from error
-
-    def _set_from(self, checkpoint: Checkpoint) -> None:
-        values = checkpoint.values
-        mine = json.loads(json.dumps(self._identity()))
-        different = [
-            f"{name} was {values['identity'].get(name)!r}, now it is {value!r}"
-            for name, value in mine.items()
-            if values["identity"].get(name) != value
-        ]
-        if different:
-            raise ValueError("; ".join(different))
-        self._set_training_state(checkpoint)
-        settings = self._history.settings | {"seed": values["history"]["settings"]["seed"]}
-        if isinstance(self.source, ArraySource):
-            self.source.seed = settings["seed"]
-        steps = {name: column.tolist() for name, column in checkpoint.part("history").items()}
-        self._history = History.from_dict(values["history"] | {"steps": steps, "settings": settings})
-        self.best = {
-            name: devices.to_device(array, self.device) for name, array in checkpoint.part("best").items()
-        }
-        self.epoch_totals.observations = values["observations"]
-        self.epoch_totals.sums = checkpoint.part("totals")
-        self.best_value, self.unimproved = values["best_value"], values["unimproved"]
-        self._validated = values["validated"]
+        self._history = resume(self, newest)
         self._checkpointed = self.step
 
     # --- what else can happen ---------------------------------------------------------------------

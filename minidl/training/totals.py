@@ -36,7 +36,7 @@ class Totals:
         figures = {}
         for name, x in zip(("loss", *self.metrics), (loss, *observed), strict=True):
             mean = devices.to_numpy(x.data).astype(numpy.float64)
-            self.sums[name] = self.sums.get(name, 0.0) + observations * mean
+            self.sums[name] = numpy.asarray(self.sums.get(name, 0.0) + observations * mean)
             figures[name] = self._figure(name, mean)
         return figures
 

@@ -266,7 +266,7 @@ def test_a_foreign_file_is_named(make_trainer, data, checkpoint_file):
     [
         ({"optimizer": "sgdm"}, "optimizer was 'Adam', now it is 'SGD'"),
         ({"data": 50}, "observations was 96, now it is 50"),
-        ({"network": True}, r"missing: extra\.weight"),
+        ({"network": True}, r"missing: network/extra\.weight"),
     ],
 )
 def test_a_checkpoint_of_another_training_is_refused(make_trainer, data, checkpoint_file, options, message):
