@@ -59,7 +59,12 @@ class Bar(Quiet):
     def start(self, fit: Fit) -> None:
         """Show the bar; of a resumed training, from where it was."""
         total = fit.source.steps and fit.source.steps * fit.options.epochs
-        self.bar = make_bar(total=fit.total_steps or total, initial=fit.step, unit="step", dynamic_ncols=True)
+        self.bar = make_bar(
+            total=fit.total_steps or total,
+            initial=fit.step,
+            dynamic_ncols=True,
+            bar_format="{desc} {percentage:3.0f}%|{bar:8}| {elapsed}<{remaining}{postfix}",
+        )
         self.shown = 0.0
         self.say(header(fit))
 
@@ -73,7 +78,7 @@ class Bar(Quiet):
 
     def _describe(self, fit: Fit) -> None:
         self.bar.set_description_str(_epoch(fit), refresh=False)
-        self.bar.set_postfix_str(status(fit))
+        self.bar.set_postfix_str(status(fit, short=True))
 
     def say(self, text: str) -> None:
         """Write a remark above the bar."""
@@ -130,19 +135,25 @@ def _epoch(fit: Fit) -> str:
     return f"epoch {min(fit.epoch, fit.options.epochs)}/{fit.options.epochs}"
 
 
-def status(fit: Fit) -> str:
-    """Return the latest figures in a line."""
+def status(fit: Fit, short: bool = False) -> str:
+    """Return the latest figures in a line; a short one names those of the validation only once."""
     history = fit.history
-    parts = [
-        f"{name.replace('_', ' ')} {column[-1]:.4g}"
-        for name, column in history.steps.items()
-        if name != "learning_rate"
-    ]
-    parts += [
-        f"validation {name.replace('_', ' ')} {column[-1]:.4g}"
-        for name, column in history.validation.items()
-        if name != "step"
-    ]
-    if "learning_rate" in history.steps:
-        parts.append(f"learning rate {history.steps['learning_rate'][-1]:.3g}")
+    training = _latest(history.steps)
+    rate = training.pop("learning rate", None)
+    validation = _latest(history.validation)
+    parts = [f"{name} {value}" for name, value in training.items()]
+    if validation and short:
+        parts.append(f"validation {', '.join(validation.values())}")
+    elif validation:
+        parts += [f"validation {name} {value}" for name, value in validation.items()]
+    if rate is not None:
+        parts.append(f"{'rate' if short else 'learning rate'} {rate}")
     return ", ".join(parts)
+
+
+def _latest(table: dict[str, list[float]]) -> dict[str, str]:
+    return {
+        name.replace("_", " "): f"{column[-1]:.4g}"
+        for name, column in table.items()
+        if column and name != "step"
+    }

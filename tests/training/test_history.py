@@ -184,9 +184,9 @@ def test_a_bar_where_somebody_watches(make_trainer, data, capsys, monkeypatch):
     trainer.predict(data[0], batch_size=10, verbose=True)
     output = capsys.readouterr()
     assert output.out == ""
-    assert "epoch 3/3: 100%" in output.err
-    assert "9/9" in output.err
-    assert "validation rmse" in output.err
+    assert "epoch 3/3 100%" in output.err
+    assert "validation" in output.err
+    assert "rate 0.001" in output.err
     assert "predicting" in output.err
 
 
