@@ -153,6 +153,7 @@ class Fit:
     def history(self) -> History:
         """What happened so far, up to the present step."""
         self.flush()
+        self._history.seconds = time.monotonic() - self.started
         return self._history
 
     @property
@@ -187,11 +188,10 @@ class Fit:
                 self._history.stop_reason = "diverged"
                 raise
             finally:
-                self._history.seconds += time.monotonic() - self.started
                 for watcher in self._watchers():
                     watcher.end(self)
                 if not isinstance(self.options.plot, bool):
-                    self._history.plot(self.options.plot)
+                    self.history.plot(self.options.plot)
         self._tell("end")
         return self.history
 
@@ -250,7 +250,7 @@ class Fit:
         if not self.position:
             raise ValueError(f"the data gave no mini-batches in epoch {self.epoch}")
         row = {"epoch": self.epoch, "step": self.step, **self.epoch_totals.figures()}
-        append(self._history.epochs, row | {"seconds": self.seconds})
+        append(self._history.epochs, row | {"seconds": time.monotonic() - self.started})
         if self.validation is not None and self.options.validation_frequency == "epoch":
             self._validate()
         self.epoch_totals.clear()
@@ -277,11 +277,6 @@ class Fit:
 
     def _watchers(self) -> list[Quiet | LivePlot]:
         return [self.display] if self.live_plot is None else [self.display, self.live_plot]
-
-    @property
-    def seconds(self) -> float:
-        """How long the training has taken so far, with what was before it was resumed."""
-        return self._history.seconds + time.monotonic() - self.started
 
     def _tell(self, state: str) -> None:
         self.state = state
@@ -351,6 +346,7 @@ class Fit:
         if self.by_lbfgs:
             raise ValueError("a training by L-BFGS cannot be resumed: SciPy does not give its memory away")
         self._history = resume(self, newest)
+        self.started -= self._history.seconds
         self._checkpointed = self.step
 
     # --- what else can happen ---------------------------------------------------------------------

@@ -58,15 +58,14 @@ class Bar(Quiet):
 
     def start(self, fit: Fit) -> None:
         """Show the bar; of a resumed training, from where it was."""
-        total = fit.source.steps and fit.source.steps * fit.options.epochs
+        print(header(fit), file=sys.stderr)
         self.bar = make_bar(
-            total=fit.total_steps or total,
+            total=fit.total_steps,
             initial=fit.step,
             dynamic_ncols=True,
             bar_format="{desc} {percentage:3.0f}%|{bar:8}| {elapsed}<{remaining}{postfix}",
         )
         self.shown = 0.0
-        self.say(header(fit))
 
     def step(self, fit: Fit) -> None:
         """Move the bar on."""

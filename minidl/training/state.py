@@ -56,7 +56,7 @@ def checkpoint_of(fit: Fit) -> Checkpoint:
     for part, arrays in (("history", steps), ("best", fit.best), ("totals", fit.epoch_totals.sums)):
         checkpoint.arrays |= {f"{part}/{name}": devices.to_numpy(x) for name, x in arrays.items()}
     checkpoint.values |= {
-        "history": history | {"seconds": fit.seconds},
+        "history": history,
         "observations": fit.epoch_totals.observations,
         "best_value": fit.best_value,
         "unimproved": fit.unimproved,
