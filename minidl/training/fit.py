@@ -294,7 +294,7 @@ class Fit:
         self.validated = self.step
         figures = self.trainer.figures(self.validation)
         append(self._history.validation, {"step": self.step, **figures})
-        if not math.isfinite(figures["loss"]):
+        if math.isnan(figures["loss"]):  # infinity can be the truth: a sure prediction that is wrong
             self._diverged(self.step + 1, figures["loss"], "validation loss")
         metric = self.trainer.metrics.get(self.options.objective)
         value = figures[self.options.objective] * (-1 if getattr(metric, "larger_is_better", False) else 1)
