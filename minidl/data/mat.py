@@ -7,7 +7,6 @@ first. scipy.io has already seen to the order in memory when an array arrives: `
 from __future__ import annotations
 
 import io
-import logging
 import os
 import warnings
 from collections.abc import Iterable, Iterator
@@ -21,7 +20,6 @@ from minidl.data.labelled_images import LabelledImages
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _WORKSPACE = "__function_workspace__"  # scipy's name for the variable without one that holds the objects
-_log = logging.getLogger(__name__)
 
 
 def read_mat(path: str | os.PathLike[str]) -> LabelledImages:
@@ -136,7 +134,9 @@ def _labels(content: bytes, part: str, count: int, path: Any) -> numpy.ndarray |
             return _whole_numbers(found[name], count, f"{name} of {path}")
         if _WORKSPACE in found:
             return _categorical(found[_WORKSPACE].tobytes(), count)
-        _log.info("%s has no %s", path, name)
+        import logging
+
+        logging.getLogger(__name__).info("%s has no %s", path, name)
     except Exception as error:  # the format of objects is a guess, so is what can go wrong with it
         _log.info("%s of %s cannot be decoded: %s", name, path, error)
     return None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 import zlib
 from dataclasses import dataclass
 from os import PathLike
@@ -90,8 +89,8 @@ class CheckpointFolder:
     """
 
     def __init__(self, path: str | PathLike[str], keep_last: int):
-        if keep_last < 1:
-            raise ValueError(f"keep_checkpoints must be at least 1, got {keep_last}")
+        import tempfile
+
         self.path = Path(path)
         self.keep_last = keep_last
         self.path.mkdir(parents=True, exist_ok=True)
