@@ -125,6 +125,13 @@ def _type_name(stored: Any) -> str:
     return stored.dtype.name if isinstance(stored, numpy.ndarray) else type(stored).__name__
 
 
+def _note(text: str, *details: Any) -> None:
+    """Log what was left out, for who looks for it."""
+    import logging  # takes milliseconds to import
+
+    logging.getLogger(__name__).info(text, *details)
+
+
 def _labels(content: bytes, part: str, count: int, path: Any) -> numpy.ndarray | None:
     """Return the labels (count,) int64, or None with a note in the log: labels are never a reason to fail."""
     name = f"labels{part}"
@@ -134,11 +141,9 @@ def _labels(content: bytes, part: str, count: int, path: Any) -> numpy.ndarray |
             return _whole_numbers(found[name], count, f"{name} of {path}")
         if _WORKSPACE in found:
             return _categorical(found[_WORKSPACE].tobytes(), count)
-        import logging
-
-        logging.getLogger(__name__).info("%s has no %s", path, name)
+        _note("%s has no %s", path, name)
     except Exception as error:  # the format of objects is a guess, so is what can go wrong with it
-        _log.info("%s of %s cannot be decoded: %s", name, path, error)
+        _note("%s of %s cannot be decoded: %s", name, path, error)
     return None
 
 
