@@ -5,6 +5,7 @@ from minidl.layers.dense import Dense
 from minidl.layers.dropout import Dropout
 from minidl.layers.layer import Layer
 from minidl.layers.network import Network
+from minidl.layers.normalize import Normalize
 from minidl.layers.shape import Flatten, Reshape
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Flatten",
     "Layer",
     "Network",
+    "Normalize",
     "ReLU",
     "Reshape",
     "Sigmoid",

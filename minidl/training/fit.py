@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy
 
 from minidl import devices
+from minidl.layers.normalize import fit_normalization
 from minidl.optimizers import LBFGS
 from minidl.tensor import Tensor
 from minidl.training.checkpoints import CheckpointFolder
@@ -23,7 +24,7 @@ from minidl.training.history import History, append
 from minidl.training.interrupt import StopRequest, stop_on_interrupt
 from minidl.training.plot import LivePlot
 from minidl.training.progress import Bar, Lines, Quiet, has_bar
-from minidl.training.sources import ArraySource, Source
+from minidl.training.sources import ArraySource, IterableSource, Source
 from minidl.training.state import checkpoint_of, present_state, resume
 from minidl.training.totals import Totals
 
@@ -352,11 +353,17 @@ class Fit:
     # --- what else can happen ---------------------------------------------------------------------
 
     def _fit_normalization(self) -> None:
-        return
-        from minidl.layers.normalize import fit_normalization
+        """Fit the network's Normalize layers to the training data."""
 
-        inputs = (self.trainer.prepared(inputs)[0] for inputs, _ in self.source.epoch(1))
-        fit_normalization(self.network, inputs, reset=self.options.normalization == "all")
+        def batches() -> Iterator[tuple[Any, ...]]:
+            if isinstance(self.source, IterableSource) and isinstance(self.source.iterable, Iterator):
+                raise ValueError(
+                    "the Normalize layers must be fitted first, with layer.fit(x): these mini-batches come "
+                    "from an iterator, which can be gone through only once"
+                )
+            return (self.trainer.prepared(inputs)[0] for inputs, _ in self.source.epoch(1))
+
+        fit_normalization(self.network, batches, refit=self.options.normalization == "all")
 
     def _full_batch(self) -> None:
         """Train by L-BFGS: SciPy asks for losses and gradients of all data at once."""

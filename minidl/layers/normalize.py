@@ -1,0 +1,222 @@
+"""Normalize: input normalisation, fitted to the training data."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy
+
+from minidl import devices
+from minidl.autodiff import no_grad
+from minidl.creation import full
+from minidl.layers.layer import Layer, observing
+from minidl.tensor import Tensor, tensor
+
+METHODS = ("zscore", "zerocenter", "rescale-zero-one", "rescale-symmetric", "none")
+EXTENTS = ("auto", "element", "channel", "all")
+
+Batches = Callable[[], Iterable[tuple[Any, ...]]]
+
+
+class Normalize(Layer):
+    """Shift and scale inputs by statistics of the training data: ``(x - offset) * factor``.
+
+    The statistics are state: saved with the weights, not trained. A Trainer fits what is unfitted
+    before it trains; `fit` does so by hand.
+
+    Parameters
+    ----------
+    shape : the shape of one observation, for example ``(784,)`` or ``(28, 28, 1)``
+    method : ``"zscore"`` (mean 0, standard deviation 1), ``"zerocenter"`` (mean 0),
+        ``"rescale-zero-one"``, ``"rescale-symmetric"`` (to [-1, 1]), ``"none"``, or a function of a
+        Tensor
+    over : which values share their statistics: those of each ``"element"``, of each ``"channel"`` (the
+        last axis), or ``"all"``; ``"auto"`` is channel for three axes and more, else element
+
+    Attributes
+    ----------
+    offset, factor : Tensors that broadcast to the shape; NaN until they are fitted
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        method: str | Callable[[Tensor], Tensor] = "zscore",
+        over: str = "auto",
+    ):
+        if not callable(method) and method not in METHODS:
+            raise ValueError(
+                f"Normalize: method must be one of {', '.join(METHODS)} or a function; got {method!r}"
+            )
+        if over not in EXTENTS:
+            raise ValueError(f"Normalize: over must be one of {', '.join(EXTENTS)}; got {over!r}")
+        self.shape = tuple(shape)
+        self.method = method
+        self.over = ("channel" if len(self.shape) >= 3 else "element") if over == "auto" else over
+        statistics = {
+            "element": self.shape,
+            "channel": (*(1 for _ in self.shape[:-1]), *self.shape[-1:]),
+            "all": tuple(1 for _ in self.shape),
+        }[self.over]
+        needs_data = method != "none" and not callable(method)
+        self.offset = full(statistics, math.nan if needs_data else 0.0)
+        self.factor = full(statistics, math.nan if needs_data else 1.0)
+
+    @property
+    def fitted(self) -> bool:
+        """Whether the statistics are there: fitted, or loaded with the weights."""
+        return not bool(numpy.isnan(devices.to_numpy(self.offset.data)).any())
+
+    def fit(self, x: Any) -> Normalize:
+        """Compute the statistics from all observations; return the Layer.
+
+        Parameters
+        ----------
+        x : an array (observations, *shape), or an iterable of mini-batches of them, gone through once
+        """
+        statistics = _Statistics(self)
+        for batch in [x] if hasattr(x, "shape") else x:
+            statistics.add(batch)
+        self._set(statistics)
+        return self
+
+    def _set(self, statistics: _Statistics) -> None:
+        if not statistics.count:
+            raise ValueError(f"{self!r}: there are no observations to fit it to")
+        offset, factor = statistics.offset_and_factor(str(self.method))
+        for mine, value in ((self.offset, offset), (self.factor, factor)):
+            mine.assign(tensor(value.reshape(mine.shape).astype(mine.dtype), device=mine.device))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute the normalised inputs, (batch, *shape); integers become floats."""
+        self.check(x.shape)
+        if x.dtype.kind != "f":
+            x = x.astype(self.offset.dtype)
+        if callable(self.method):
+            return self.method(x)
+        if self.method == "none":
+            return x
+        if x.device == "cpu" and not self.fitted:  # on a GPU, looking would wait for it at every step
+            raise RuntimeError(f"{self!r} has no statistics yet: call fit(x) first; a Trainer does that")
+        return (x - self.offset) * self.factor
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Refuse inputs of another shape."""
+        if shape[1:] != self.shape:
+            expected = ", ".join(["batch", *map(str, self.shape)])
+            raise ValueError(f"{self!r} takes inputs ({expected}); got {shape}")
+
+    def settings(self) -> str:
+        """Return shape and method."""
+        method = getattr(self.method, "__name__", self.method)
+        return f"{self.shape}, {method!r}, over={self.over!r}"
+
+
+class _Statistics:
+    """Count, mean, squared deviations, smallest and largest value, gathered batch by batch in float64.
+
+    Batches are merged by the formulas of Chan, Golub & LeVeque (1979), which stay exact where the mean
+    is large beside the spread.
+    """
+
+    def __init__(self, layer: Normalize):
+        self.layer = layer
+        kept = [i for i, length in enumerate(layer.offset.shape) if length == layer.shape[i] and length > 1]
+        self.axes = tuple(i for i in range(len(layer.shape) + 1) if i - 1 not in kept)
+        self.count = 0
+        self.mean: Any = 0.0
+        self.deviations: Any = 0.0
+        self.low: Any = math.inf
+        self.high: Any = -math.inf
+
+    def add(self, batch: Any) -> None:
+        """Take a batch in."""
+        array = devices.to_numpy(batch.data if isinstance(batch, Tensor) else batch).astype(numpy.float64)
+        self.layer.check(array.shape)
+        if not array.size:
+            return
+        mean = array.mean(axis=self.axes, keepdims=True)
+        count = array.size // mean.size
+        deviations = ((array - mean) ** 2).sum(axis=self.axes, keepdims=True)
+        total = self.count + count
+        shift = mean - self.mean
+        self.deviations = self.deviations + deviations + shift**2 * (self.count * count / total)
+        self.mean = self.mean + shift * (count / total)
+        self.count = total
+        self.low = numpy.minimum(self.low, array.min(axis=self.axes, keepdims=True))
+        self.high = numpy.maximum(self.high, array.max(axis=self.axes, keepdims=True))
+
+    def offset_and_factor(self, method: str) -> tuple[numpy.ndarray, numpy.ndarray]:
+        """Return what to subtract and what to multiply by; where all values are equal, by 1."""
+        one = numpy.ones_like(self.mean)
+        if method == "zerocenter":
+            return self.mean, one
+        if method == "zscore":
+            return self.mean, _inverse(numpy.sqrt(self.deviations / self.count))
+        if method == "rescale-zero-one":
+            return self.low, _inverse(self.high - self.low)
+        return (self.low + self.high) / 2, 2 * _inverse(self.high - self.low)
+
+
+def _inverse(x: numpy.ndarray) -> numpy.ndarray:
+    return 1 / numpy.where(x > 0, x, 1)
+
+
+class _Reached(Exception):
+    """All that was wanted of a pass through the network has been seen."""
+
+
+def fit_normalization(network: Layer, batches: Batches, refit: bool = False) -> None:
+    """Fit the Normalize layers of a network to what reaches them, one after another.
+
+    Parameters
+    ----------
+    batches : gives an iterable over the mini-batches, each a tuple of inputs, each time it is called
+    refit : whether to fit those that are fitted already, too
+    """
+    layers: list[Layer] = [network, *(layer for _, layer in network.named_layers())]
+    wanted = [layer for layer in layers if isinstance(layer, Normalize) and (refit or not layer.fitted)]
+    if not wanted:
+        return
+    for layer in _in_order(network, wanted, next(iter(batches()))):
+        statistics = _Statistics(layer)
+
+        def observe(
+            reached: Layer,
+            inputs: tuple[Any, ...],
+            layer: Normalize = layer,
+            statistics: _Statistics = statistics,
+        ) -> Any:
+            if reached is layer:
+                statistics.add(inputs[0])
+                raise _Reached
+            return reached.forward(*inputs)
+
+        for inputs in batches():
+            _run(network, inputs, observe)
+        layer._set(statistics)
+
+
+def _in_order(network: Layer, wanted: list[Normalize], inputs: tuple[Any, ...]) -> list[Normalize]:
+    """Return the layers in the order in which the network comes to them."""
+    order: list[Normalize] = []
+
+    def observe(reached: Layer, arguments: tuple[Any, ...]) -> Any:
+        if isinstance(reached, Normalize) and any(reached is layer for layer in wanted):
+            if not any(reached is layer for layer in order):
+                order.append(reached)
+            if len(order) == len(wanted):
+                raise _Reached
+            return arguments[0].astype(reached.offset.dtype)
+        return reached.forward(*arguments)
+
+    _run(network, inputs, observe)
+    return order
+
+
+def _run(network: Layer, inputs: tuple[Any, ...], observe: Callable[[Layer, tuple[Any, ...]], Any]) -> None:
+    with no_grad(), network.evaluating(), observing(observe), contextlib.suppress(_Reached):
+        network(*inputs)
