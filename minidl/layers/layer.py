@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy
 
@@ -13,6 +13,11 @@ from minidl import devices, weights
 from minidl.autodiff import mode
 from minidl.primitives.random import Generator
 from minidl.tensor import Parameter, Tensor, tensor
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from minidl.layers.summary import Summary
 
 
 class Layer:
@@ -69,6 +74,12 @@ class Layer:
             yield name, member
             if isinstance(member, Layer):
                 waiting.extend(reversed(list(_named(f"{name}.", member.members().items()))))
+
+    def named_children(self) -> Iterator[tuple[str, Layer]]:
+        """Yield the Layers directly in this one with their names here, as often as they are there."""
+        return (
+            (name, member) for name, member in _named("", self.members().items()) if isinstance(member, Layer)
+        )
 
     def named_layers(self) -> Iterator[tuple[str, Layer]]:
         """Yield every sub-layer at any depth with its dotted name, shared ones once."""
@@ -184,6 +195,30 @@ class Layer:
         return self
 
     # --- showing ----------------------------------------------------------------------------------
+
+    def summary(self, *inputs: Any) -> Summary:
+        """Return a table of all Layers: outputs, parameters, operations. Print it.
+
+        Parameters
+        ----------
+        inputs : for each input, the shape of one observation (without a batch axis), or an array of
+            observations; without any, the table has what is known without running the Layer
+        """
+        from minidl.layers.summary import summarize
+
+        return summarize(self, inputs)
+
+    def plot(self, *inputs: Any, path: str | PathLike[str] | None = None) -> Figure:
+        """Draw the Layers as nested boxes, the data's way through them, and which weights they share.
+
+        Parameters
+        ----------
+        inputs : as for summary(); at least one
+        path : where to write the picture, as PNG, SVG or PDF; a notebook shows the returned figure
+        """
+        from minidl.layers.picture import plot_network
+
+        return plot_network(self, inputs, path)
 
     def settings(self) -> str:
         """Return what stands in the parentheses of the Layer's printed name, for example sizes."""

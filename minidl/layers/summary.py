@@ -1,0 +1,169 @@
+"""The summary of a network: a table of its layers, and what they hold and cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from minidl.layers.layer import Layer
+from minidl.program.listing import flops
+from minidl.tensor import Parameter
+
+if TYPE_CHECKING:
+    from minidl.layers.trace import Trace
+
+
+@dataclass
+class Row:
+    """One line: a Layer, what it holds and does itself, without the Layers inside it."""
+
+    depth: int
+    name: str
+    title: str
+    outputs: str = ""
+    parameters: int = 0
+    flops: int = 0
+    shared: bool = False
+
+
+@dataclass
+class Summary:
+    """A table of the Layers of a network; print it.
+
+    Attributes
+    ----------
+    rows : one per Layer; parameters and operations of Layers inside are counted there
+    parameters, parameter_bytes : of the whole network, shared ones counted once
+    flops : floating-point operations of one observation's way through the network, or None
+    activation_bytes : memory of all results on that way, or None
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    parameters: int = 0
+    parameter_bytes: int = 0
+    flops: int | None = None
+    activation_bytes: int | None = None
+
+    def __str__(self) -> str:
+        ran = self.flops is not None
+        unit, scale = _flop_unit(self.flops or 0)
+        header = ["layer", *(["output"] if ran else []), "parameters", *([unit] if ran else [])]
+        table = [header]
+        for row in self.rows:
+            name = f"{row.name}: " if row.name else ""
+            parameters = f"{row.parameters:,}{' *' if row.shared else ''}" if row.parameters else ""
+            cells = ["  " * row.depth + name + row.title, parameters]
+            if ran:
+                cells = [cells[0], row.outputs, cells[1], f"{row.flops / scale:.3f}" if row.flops else ""]
+            table.append(cells)
+        widths = [max(len(line[i].removesuffix(" *")) for line in table) for i in range(len(header))]
+        text = "\n".join(_line(cells, widths) for cells in table)
+        rule = "-" * (sum(widths) + 3 * len(widths))
+        return f"{text}\n{rule}\n{self._totals()}"
+
+    def _totals(self) -> str:
+        text = f"{self.parameters:,} parameters, {_size(self.parameter_bytes)}"
+        if self.flops is not None and self.activation_bytes is not None:
+            unit, scale = _flop_unit(self.flops)
+            text += (
+                f"; for each observation {self.flops / scale:.3g} {unit} forward and "
+                f"{_size(self.activation_bytes)} of results"
+            )
+        if any(row.shared for row in self.rows):
+            text += "\n* used in more than one place, counted once"
+        return text
+
+    __repr__ = __str__
+
+
+def summarize(network: Layer, inputs: tuple[Any, ...]) -> Summary:
+    """Return the Summary of a network; without inputs, what is known without running it."""
+    from minidl.layers.trace import trace
+
+    traced = trace(network, inputs) if inputs else None
+    parameters = network.parameters()
+    summary = Summary(
+        parameters=sum(p.size for p in parameters), parameter_bytes=sum(p.data.nbytes for p in parameters)
+    )
+    counted: set[int] = set()
+    shared = _shared(network, traced)
+    for depth, name, layer, again in _tree(network, "", 0, {}):
+        title = f"the same as {again}" if again else f"{type(layer).__name__}({layer.settings()})"
+        row = Row(depth, name, title)
+        summary.rows.append(row)
+        if again is not None:
+            continue
+        own = [p for p in _own(layer) if id(p) not in counted]
+        counted.update(map(id, own))
+        row.parameters = sum(p.size for p in own)
+        row.shared = any(id(p) in shared for p in own)
+        if traced is not None:
+            calls = [call for call in traced.root.calls() if call.layer is layer]
+            row.outputs = (
+                ", ".join(_shape(value.shape) for value in calls[-1].outputs) if calls else "not used"
+            )
+            row.flops = sum(flops(step) for call in calls for step in call.instructions)
+    if traced is not None:
+        steps = [step for call in traced.root.calls() for step in call.instructions]
+        summary.flops = sum(map(flops, steps))
+        summary.activation_bytes = sum(s.output.nbytes for s in steps if s.primitive.kind != "view")
+    return summary
+
+
+def _tree(layer: Layer, name: str, depth: int, seen: dict[int, str]) -> list[tuple[int, str, Layer, Any]]:
+    """Return depth, name, Layer, and for one that stood before its name there; outer Layers first."""
+    known = seen.get(id(layer))
+    lines: list[tuple[int, str, Layer, Any]] = [(depth, name.rpartition("/")[2], layer, known)]
+    if known is None:
+        path = name.replace("/", ".")
+        seen[id(layer)] = path or "the whole network"
+        for inner, member in layer.named_children():
+            lines += _tree(member, f"{name}/{inner}" if name else inner, depth + 1, seen)
+    return lines
+
+
+def _own(layer: Layer) -> list[Parameter]:
+    """Return the Parameters of a Layer that are not inside one of its Layers."""
+    inside = {id(p) for _, child in layer.named_children() for p in child.parameters()}
+    return [p for p in layer.parameters() if id(p) not in inside]
+
+
+def _shared(network: Layer, traced: Trace | None) -> set[int]:
+    """Return the ids of Parameters that several Layers hold or, as the trace shows, use."""
+    holders: dict[int, int] = {}
+    layers = [network, *(layer for _, layer in network.named_layers())]
+    for layer in layers:
+        for parameter in _own(layer):
+            holders[id(parameter)] = holders.get(id(parameter), 0) + 1
+    users: dict[int, int] = {}
+    if traced is not None:
+        for call in traced.root.calls():
+            read = {
+                value for step in call.instructions for value in step.inputs if value in traced.parameters
+            }
+            for value in read:
+                users[id(value.tensor)] = users.get(id(value.tensor), 0) + 1
+    return {i for counts in (holders, users) for i, count in counts.items() if count > 1}
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape[1:])) or "scalar"
+
+
+def _line(cells: list[str], widths: list[int]) -> str:
+    parts = [cells[0].ljust(widths[0])]
+    for cell, width in zip(cells[1:], widths[1:], strict=True):
+        mark = " *" if cell.endswith(" *") else "  "
+        parts.append(cell.removesuffix(" *").rjust(width) + mark)
+    return " ".join(parts).rstrip()
+
+
+def _flop_unit(count: int) -> tuple[str, float]:
+    return next((u, s) for u, s in (("Gflop", 1e9), ("Mflop", 1e6), ("kflop", 1e3)) if count >= s or s == 1e3)
+
+
+def _size(count: int) -> str:
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} bytes"

@@ -1,0 +1,138 @@
+"""A trace: what happens inside a network on its way from inputs to outputs, layer by layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy
+
+from minidl.autodiff import mode, no_grad
+from minidl.layers.layer import Layer, observing
+from minidl.program.program import Instruction, Value
+from minidl.program.recorder import Recorder
+from minidl.tensor import Parameter, Tensor, tensor
+
+
+@dataclass(eq=False)
+class Call:
+    """One call of a Layer: its own instructions and the calls of other Layers, in their order.
+
+    ``inputs`` and ``outputs`` are the values it was given and gave back.
+    """
+
+    layer: Layer
+    name: str
+    items: list[Instruction | Call] = field(default_factory=list)
+    inputs: list[Value] = field(default_factory=list)
+    outputs: list[Value] = field(default_factory=list)
+
+    @property
+    def instructions(self) -> list[Instruction]:
+        """Its own instructions, without those of the calls inside."""
+        return [item for item in self.items if isinstance(item, Instruction)]
+
+    def calls(self) -> Iterator[Call]:
+        """Yield this call and all inside it, outer ones first."""
+        yield self
+        for item in self.items:
+            if isinstance(item, Call):
+                yield from item.calls()
+
+
+@dataclass
+class Trace:
+    """The calls of a network on one observation.
+
+    Attributes
+    ----------
+    root : the call of the network
+    inputs, outputs : the values that go into it and come out of it
+    parameters : for each value that is a Parameter, its dotted name
+    """
+
+    root: Call
+    inputs: list[Value]
+    outputs: list[Value]
+    parameters: dict[Value, str]
+
+
+def trace(network: Layer, inputs: tuple[Any, ...]) -> Trace:
+    """Run a network on one observation in evaluation mode; leave it as it was.
+
+    Parameters
+    ----------
+    inputs : for each input, the shape of one observation, or an array of observations, of which the
+        first is taken
+
+    Raises
+    ------
+    RecordingError
+        The network's forward() decides by values, so that it cannot be recorded.
+    """
+    samples = [sample_of(x, network) for x in inputs]
+    names = {id(layer): name for name, layer in network.named_layers()}
+    recorder = Recorder(samples)
+    root = Call(network, "")
+    stack: list[Call] = []
+    taken = 0
+
+    def take() -> list[Instruction]:
+        """Return the instructions recorded since the last ones that were taken."""
+        nonlocal taken
+        new = recorder.program.steps[taken:]
+        taken += len(new)
+        return new  # type: ignore[return-value]
+
+    def observe(layer: Layer, arguments: tuple[Any, ...]) -> Any:
+        call = Call(layer, names.get(id(layer), "")) if stack else root
+        if stack:
+            stack[-1].items += [*take(), call]
+        stack.append(call)
+        call.inputs = [recorder.value_of(x) for x in arguments if isinstance(x, Tensor)]
+        outputs = layer.forward(*arguments)
+        call.items += take()
+        call.outputs = [recorder.value_of(x) for x in _several(outputs) if isinstance(x, Tensor)]
+        stack.pop()
+        return outputs
+
+    mode.recorder = recorder
+    try:
+        with no_grad(), network.evaluating(), observing(observe):
+            outputs = [x for x in _several(network(*samples)) if isinstance(x, Tensor)]
+        program = recorder.finish(outputs)
+    finally:
+        mode.recorder = None
+        recorder.rewind()
+    parameters = {id(p): name for name, p in network.named_parameters()}
+    return Trace(
+        root,
+        program.inputs,
+        program.outputs,
+        {
+            value: parameters[id(value.tensor)]
+            for value in recorder.values.values()
+            if isinstance(value.tensor, Parameter) and id(value.tensor) in parameters
+        },
+    )
+
+
+def _several(outputs: Any) -> tuple[Any, ...]:
+    return tuple(outputs) if isinstance(outputs, (tuple, list)) else (outputs,)
+
+
+def sample_of(x: Any, network: Layer) -> Tensor:
+    """Return one observation, with a batch axis, for a shape or from an array of observations."""
+    parameter = next(iter(network.parameters()), None)
+    device = "cpu" if parameter is None else parameter.device
+    if hasattr(x, "dtype"):
+        return tensor(x[:1]).to(device)
+    shape = (x,) if isinstance(x, int) else tuple(x)
+    if not all(isinstance(length, int) and length >= 0 for length in shape):
+        raise TypeError(f"expected the shape of one observation or an array of observations, got {x!r}")
+    dtype = numpy.float32 if parameter is None else parameter.dtype
+    # Numbers that no layer minds, and different ones, so that none is divided by a spread of zero.
+    values = numpy.linspace(0.1, 0.9, math.prod(shape), dtype=dtype).reshape(1, *shape)
+    return tensor(values).to(device)
