@@ -59,7 +59,7 @@ def _name_factor(ratio: float, counts: dict[int, str]) -> str:
     """Say what a wrong constant factor is likely to be."""
     sign = "has the wrong sign" if ratio < 0 else ""
     size = abs(ratio)
-    if abs(size - 1) < 1e-3:
+    if ratio < 0 and abs(size - 1) < 1e-3:
         return f"it {sign}"
     factor = f"is {_number(size)} times the right gradient"
     if ratio < 0:
@@ -81,7 +81,7 @@ def _number(value: float) -> str:
     return (
         f"1/{round(inverse)}"
         if value < 1 and abs(inverse - round(inverse)) < 1e-3 * inverse
-        else f"{value:.4g}"
+        else f"{value:.6g}"
     )
 
 

@@ -344,10 +344,11 @@ class _LayerCheck:
             for i, (y, alone) in enumerate(zip(together, self.outputs(part), strict=True)):
                 here = numpy.take(y, [place], axis)
                 if not _near(here, alone.numpy(), 1e-8):
+                    difference = _difference(here, alone.numpy())
                     raise Problem(
-                        f"output {i} of observation {place} differs by {_difference(here, alone.numpy()):.2g} "
-                        f"from what it is without the other {_SEVERAL - 1}: something is computed over the batch (a "
-                        f"mean, a maximum, a softmax along axis {axis}), or a place in the batch is fixed"
+                        f"output {i} of observation {place} differs by {difference:.2g} from what it is "
+                        f"without the other {_SEVERAL - 1}: something is computed over the batch (a mean, a "
+                        f"softmax along axis {axis}), or a place in the batch is fixed"
                     )
         return None
 
@@ -434,8 +435,8 @@ class _LayerCheck:
         if hidden:
             shapes = _listed([p.shape for p in hidden])
             raise Problem(
-                f"forward uses {len(hidden)} Parameter(s) that parameters() does not list, of shape {shapes}: "
-                "keep them as attributes, or in lists, tuples or dicts of them"
+                f"forward uses {len(hidden)} Parameter(s) that parameters() does not list, of shape "
+                f"{shapes}: keep them as attributes, or in lists, tuples or dicts of them"
             )
         return f"{len(known)} Parameters" if known else "no Parameters"
 
@@ -479,28 +480,31 @@ class _LayerCheck:
 
     def saving(self) -> str | None:
         """save and load"""
-        state = self.layer.state_dict()
+        import tempfile
+
+        state, twin = self.layer.state_dict(), _copy(self.layer)
         if not state:
             raise Skip("nothing to save")
         inputs = self.examples.batch(_SEVERAL)
         before = [y.numpy() for y in self.outputs(inputs)]
-        import tempfile
-
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "layer.safetensors"
+            path, other = Path(folder) / "layer.safetensors", Path(folder) / "other.safetensors"
             self.layer.save(path)
             for _, x in self.layer.named_tensors():
                 if x.dtype.kind == "f":
                     x.assign(x + 1)
-            self.outputs(inputs)
+            moved = [y.numpy() for y in self.outputs(inputs)]
+            self.layer.save(other)
             self.layer.load(path)
+            after = [y.numpy() for y in self.outputs(inputs)]
+            fresh = moved if twin is None else [y.numpy() for y in _tensors(twin.load(other).eval()(*inputs))]
         for name, values in self.layer.state_dict().items():
-            if not numpy.array_equal(values, state[name], equal_nan=values.dtype.kind == "f"):
+            if not _all_equal([values], [state[name]]):
                 raise Problem(f"{name} is not what it was when it was saved")
-        if not _all_equal(before, [y.numpy() for y in self.outputs(inputs)]):
+        if not (_all_equal(before, after) and _all_equal(moved, fresh)):
             raise Problem(
-                "with its state loaded, the layer gives other outputs: something that was computed from the state "
-                "is kept in an attribute (a stale cache), or part of the state is not in Tensors"
+                "with the same state loaded, the layer gives other outputs: something computed from the "
+                "state is kept in an attribute (a stale cache), or part of the state is not in Tensors"
             )
         return f"{len(state)} Tensors"
 

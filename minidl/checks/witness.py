@@ -111,11 +111,13 @@ class Trace(Witness):
         from minidl.program.recorder import users_line
 
         super().record(primitive, inputs, attributes, out)
+        line = users_line()
         if primitive.kind == "assign":
             self._values.clear()  # views of the target have changed too, and rightly
+            arrays = [x.data.copy() for x in inputs]
+            self.steps.append(Step(primitive, inputs, attributes, out, arrays, line, mode.tape))
             return
         arrays = [self.keep(x) for x in inputs]
-        line = users_line()
         for x, before in zip(inputs, arrays, strict=True):
             if not _same(x.data, before):
                 copies = [array.copy() for array in arrays]
