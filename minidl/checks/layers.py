@@ -438,7 +438,7 @@ class _LayerCheck:
                 f"forward uses {len(hidden)} Parameter(s) that parameters() does not list, of shape "
                 f"{shapes}: keep them as attributes, or in lists, tuples or dicts of them"
             )
-        return f"{len(known)} Parameters" if known else "no Parameters"
+        return f"{len(known)} found" if known else "there are none"
 
     def gradients_exist(self) -> str | None:
         """gradients exist"""
