@@ -1,5 +1,7 @@
 """minidl: deep learning small enough to read in an afternoon and fast enough to use in earnest."""
 
+from typing import TYPE_CHECKING, Any
+
 from minidl import data, devices, initializers
 from minidl.allocation import keep_freed_memory
 from minidl.autodiff import backward, grad, no_grad
@@ -64,7 +66,19 @@ from minidl.program.compile import compile
 from minidl.tensor import Parameter, Tensor, apply, tensor
 from minidl.training import History, Trainer
 
+if TYPE_CHECKING:
+    from minidl.checks import check_gradients, check_layer
+
 keep_freed_memory()
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("check_gradients", "check_layer"):  # loaded when they are used: training needs no checks
+        from minidl import checks
+
+        return getattr(checks, name)
+    raise AttributeError(f"module 'minidl' has no attribute {name!r}")
+
 
 __all__ = [
     "LBFGS",
@@ -100,6 +114,8 @@ __all__ = [
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "broadcast_to",
+    "check_gradients",
+    "check_layer",
     "clip",
     "compile",
     "concatenate",

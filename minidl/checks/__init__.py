@@ -1,5 +1,19 @@
-"""Checks that people run on their own functions and layers."""
+"""Checks that people run on their own functions and layers.
+
+`check_gradients` compares the gradients of any function with difference quotients; `check_layer` tests all
+that a layer should do and returns a report; `assert_layer` does the same as one line of a test suite.
+"""
 
 from minidl.checks.gradients import GradientError, check_gradients
+from minidl.checks.layers import assert_layer, check_layer
+from minidl.checks.report import GradientReport, LayerError, LayerReport
 
-__all__ = ["GradientError", "check_gradients"]
+__all__ = [
+    "GradientError",
+    "GradientReport",
+    "LayerError",
+    "LayerReport",
+    "assert_layer",
+    "check_gradients",
+    "check_layer",
+]

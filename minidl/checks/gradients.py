@@ -1,4 +1,4 @@
-"""Gradient checks: what backward computes against what central differences measure."""
+"""Gradient checks: what backward computes against what difference quotients measure."""
 
 from __future__ import annotations
 
@@ -8,11 +8,17 @@ from typing import Any
 import numpy
 
 from minidl import autodiff, devices
-from minidl.tensor import Parameter, Tensor, tensor
+from minidl.autodiff import mode
+from minidl.checks.diagnosis import Diagnosis
+from minidl.checks.differences import WRONG, Comparison, Differences, Tolerance, relative_error
+from minidl.checks.explain import picture
+from minidl.checks.report import GradientReport
+from minidl.checks.subject import Subject
+from minidl.tensor import Tensor
 
 
 class GradientError(AssertionError):
-    """A gradient disagrees with the differences of the function."""
+    """A gradient disagrees with the differences of the function; the message says where, and why perhaps."""
 
 
 def check_gradients(
@@ -21,132 +27,258 @@ def check_gradients(
     order: int = 1,
     relative_tolerance: float = 1e-5,
     absolute_tolerance: float = 1e-7,
+    sample: int | None = None,
     seed: int = 0,
-) -> None:
+) -> GradientReport:
     """Compare the gradients of a function with central differences, in float64.
 
-    The function's output is weighted with random numbers and summed; the gradient of that sum with
-    respect to every floating-point input, and to every Parameter that the function used, is
-    compared with (f(x + h) - f(x - h)) / 2h for each element.
+    The function's outputs are weighted with random numbers and summed; the gradient of that sum with
+    respect to every floating-point input, and to every Parameter that the function uses, is compared
+    with (f(x + h) - f(x - h)) / 2h. Where the function has no derivative (a relu at 0), the element
+    is skipped, and the report says so.
+
+    While it is checked, everything the function uses is float64, and each call starts from the same
+    Parameters, state and random numbers; afterwards all is as it was, to the bit.
 
     Parameters
     ----------
-    function : takes Tensors, returns a Tensor or several; must give the same result when called
-        again. Parameters in it should be float64 (``layer.astype("float64")``)
+    function : takes Tensors, returns a Tensor or several: a function, a Layer, a method of a Layer, or one
+        of these compiled. If it calls backward() itself (a training step without the optimizer's),
+        it must return the loss, and the gradients it leaves on the Parameters are checked.
     inputs : arrays or Tensors; floating-point ones are converted to float64, others passed as
         they are
     order : 2 checks the gradients of the gradients too
     relative_tolerance, absolute_tolerance : a difference is an error if it is larger than
-        ``absolute_tolerance + relative_tolerance * |numerical|``
-    seed : decides the random weights
+        ``absolute_tolerance + relative_tolerance * |measured|``, and than the measurement's rounding
+    sample : how much is measured of each Tensor: all its elements if there are no more, else as many
+        random directions. By default every element up to 1000, and 16 directions of larger ones.
+    seed : decides the random weights and directions
+
+    Returns
+    -------
+    GradientReport
+        What was compared; it prints as a table.
 
     Raises
     ------
     GradientError
-        A gradient is wrong; the message names the input or Parameter, the element, both values.
+        A gradient is wrong. For each input or Parameter, the message gives the worst element, both
+        values, the relative error, the likely cause, and a map of where the errors are.
     """
     if order not in (1, 2):
         raise ValueError(f"check_gradients: order must be 1 or 2, got {order}")
-    leaves = [_float64(x) for x in inputs]
-    rng = numpy.random.default_rng(seed)
-    weights: list[Tensor] = []
+    if sample is not None and sample < 1:
+        raise ValueError(f"check_gradients: sample must be at least 1, got {sample}")
+    if mode.recorder is not None:
+        raise RuntimeError("check_gradients cannot be part of a compiled function")
+    tolerance = Tolerance(relative_tolerance, absolute_tolerance)
+    with Subject(function, inputs) as subject:
+        check = _Check(subject, tolerance, sample, seed)
+        comparisons = check.run()
+        if order == 2:
+            if check.calls_backward:
+                raise ValueError(
+                    "check_gradients: order=2 needs a function that does not call backward() itself"
+                )
+            names = {id(x): name for name, x in subject.watched().items()}
+            with Subject(check.gradients_as_outputs, subject.inputs, names) as second:
+                comparisons += _Check(second, tolerance, sample, seed + 1, "second order, ").run()
+    return GradientReport(comparisons)
 
-    def objective(*tensors: Tensor) -> Tensor | None:
-        outputs = function(*tensors)
-        outputs = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
-        outputs = [y for y in outputs if y.dtype.kind == "f"]
-        if not weights:
-            weights.extend(_random_like(y, rng) for y in outputs)
-        total = None
-        for y, w in zip(outputs, weights, strict=True):
-            term = (y * w).sum()
-            total = term if total is None else total + term
+
+class _Check:
+    """One comparison of all gradients of a Subject."""
+
+    def __init__(
+        self, subject: Subject, tolerance: Tolerance, sample: int | None, seed: int, title: str = ""
+    ):
+        self.subject, self.title = subject, title
+        self.rng = numpy.random.default_rng(seed)
+        self.differences = Differences(self.value, tolerance, sample, self.rng)
+        self.weights: list[Tensor] = []
+        self.calls_backward = False
+
+    # --- the number that is differentiated --------------------------------------------------------
+
+    def total(self, outputs: list[Tensor]) -> Tensor:
+        """Return the weighted sum of the outputs."""
+        if not outputs:
+            raise ValueError("check_gradients: the function returns no floating-point Tensor")
+        if not self.weights:
+            self.weights = [self._weight(y) for y in outputs]
+        terms = [(y * w).sum() for y, w in zip(outputs, self.weights, strict=True)]
+        total = terms[0]
+        for term in terms[1:]:
+            total = total + term
         return total
 
-    total = objective(*leaves)
-    if total is None:
-        raise ValueError("check_gradients: the function returns no floating-point Tensor")
-    watched = {f"input {i}": x for i, x in enumerate(leaves) if x.requires_grad}
-    watched |= {f"parameter {i}": p for i, p in enumerate(_parameters_behind(total))}
-    analytic = dict(zip(watched, autodiff.grad(total, list(watched.values())), strict=True))
-    for name, x in watched.items():
-        _compare(name, x, analytic[name], lambda: objective(*leaves), relative_tolerance, absolute_tolerance)
-    if order == 2:
-        differentiated = [x for x in leaves if x.requires_grad]
+    def _weight(self, y: Tensor) -> Tensor:
+        if y.dtype != numpy.float64:
+            raise GradientError(
+                f"the function returns {y.dtype} where all that went in is float64: something in it converts "
+                "to a fixed dtype, so its gradients cannot be measured; take the dtype from the input"
+            )
+        if self.calls_backward:
+            return y.ones_like()
+        return Tensor(devices.to_device(self.rng.uniform(0.5, 1.5, y.shape), y.device))
 
-        def gradients(*tensors: Tensor) -> list[Tensor]:
-            total = objective(*tensors)
-            assert total is not None
-            chosen = [x for x in tensors if x.requires_grad]
-            return autodiff.grad(total, chosen, create_graph=True)
+    def value(self) -> float:
+        """Return the number for the inputs and Parameters as they are now."""
+        return self.total(self.subject.call()).item()
 
-        if differentiated:
-            check_gradients(
-                gradients,
-                *leaves,
-                relative_tolerance=relative_tolerance,
-                absolute_tolerance=absolute_tolerance,
-                seed=seed + 1,
+    def gradients_as_outputs(self, *inputs: Tensor) -> list[Tensor]:
+        """Return the gradients as a function of the inputs that is differentiable itself."""
+        watched = [x for x in inputs if x.requires_grad]
+        watched += [x for name, x in self.subject.watched().items() if not name.startswith("input ")]
+        total = self.total(_outputs(self.subject, inputs))
+        return autodiff.grad(total, watched, create_graph=True)
+
+    # --- the comparison ---------------------------------------------------------------------------
+
+    def run(self) -> list[Comparison]:
+        """Return the comparisons, or raise GradientError with all that is wrong."""
+        watched = self.subject.watched()
+        self._refuse_updates()
+        given = self.gradients(watched)
+        if self.calls_backward and self.subject.function is not self.subject.eager:
+            # A compiled function hands out the gradients of Parameters, not of its arguments.
+            watched = {name: x for name, x in watched.items() if not any(x is y for y in self.subject.inputs)}
+            given = {name: given[name] for name in watched}
+        self._require_repeatable(watched, given)
+        comparisons = [
+            self.differences.compare(name, x, devices.to_numpy(given[name].data))
+            for name, x in watched.items()
+        ]
+        wrong = [comparison for comparison in comparisons if comparison.is_wrong]
+        if wrong:
+            raise GradientError(self._message(wrong, watched))
+        for comparison in comparisons:
+            comparison.name = f"{self.title}{comparison.name}"
+        return comparisons
+
+    def gradients(self, watched: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return what backward gives for each watched Tensor."""
+        kept = [x.data.copy() for x in self.subject.inputs]
+        eager = not self.calls_backward
+        outputs = self.subject.call(eager=True) if eager else self.subject.call()
+        if eager and any(x.grad is not None for x in watched.values()):
+            self.calls_backward = True
+            if len(outputs) != 1 or outputs[0].size != 1:
+                raise ValueError(
+                    "check_gradients: a function that calls backward() itself must return the loss alone"
+                )
+            return self.gradients(watched)
+        self._require_inputs_untouched(kept)
+        total = self.total(outputs)
+        if self.calls_backward:
+            return {name: x.zeros_like() if x.grad is None else x.grad for name, x in watched.items()}
+        try:
+            found = autodiff.grad(total, list(watched.values()))
+        except Exception as error:
+            raise GradientError(self._failure(error)) from error
+        for (name, x), gradient in zip(watched.items(), found, strict=True):
+            if gradient.shape != x.shape:
+                raise GradientError(f"{name}: its gradient has shape {gradient.shape}, it has {x.shape}")
+        return dict(zip(watched, found, strict=True))
+
+    def _refuse_updates(self) -> None:
+        updated = self.subject.updated_parameters()
+        if updated:
+            raise GradientError(
+                f"the function assigns new values to {', '.join(updated)}, so it has no gradient: give "
+                "check_gradients the loss alone, without optimizer.step()"
             )
 
+    def _require_inputs_untouched(self, kept: list[Any]) -> None:
+        for i, (x, before) in enumerate(zip(self.subject.inputs, kept, strict=True)):
+            if not numpy.array_equal(
+                devices.to_numpy(x.data), devices.to_numpy(before), equal_nan=x.dtype.kind == "f"
+            ):
+                devices.array_module(before).copyto(x.data, before)
+                raise GradientError(
+                    f"the function overwrites its input {i}: compute a new array (x * 2, not x.data *= 2)"
+                )
 
-def _float64(x: Any) -> Tensor:
-    source = tensor(x)
-    if source.dtype.kind != "f":
-        return source
-    return Tensor(source.data.astype(numpy.float64), requires_grad=True)
+    def _require_repeatable(self, watched: dict[str, Tensor], given: dict[str, Tensor]) -> None:
+        """Call once more: value and gradients must be the same."""
+        eager = self.total(self.subject.call(eager=True)).item()
+        for _ in range(2):  # a compiled function records, then replays
+            again = self.value()
+            if not _close(again, eager):
+                if self.subject.function is not self.subject.eager:
+                    raise GradientError(
+                        f"compiled, the function gives {again:.12g}; as it is written, {eager:.12g}"
+                    )
+                raise GradientError(
+                    f"the function is not repeatable: with the same inputs it gives {again:.12g} where it "
+                    f"gave {eager:.12g}. It keeps something from call to call in an attribute, or draws "
+                    "random numbers outside minidl.Generator"
+                )
+        repeated = self.gradients(watched)
+        for name, x in given.items():
+            a, b = (devices.to_numpy(g.data) for g in (x, repeated[name]))
+            if not numpy.allclose(a, b, rtol=1e-9, atol=1e-12, equal_nan=True):
+                raise GradientError(
+                    f"{name}: called again with the same inputs, the function gives the same values but "
+                    "another gradient: it uses a result that it kept from an earlier call (a stale cache)"
+                )
 
+    # --- the message ------------------------------------------------------------------------------
 
-def _random_like(y: Tensor, rng: numpy.random.Generator) -> Tensor:
-    return Tensor(devices.to_device(rng.uniform(0.5, 1.5, y.shape), y.device))
+    def _diagnosis(self) -> Diagnosis:
+        from minidl.program.recorder import users_line
 
+        trace, outputs = self.subject.trace()
+        counts = {
+            x.shape[0]: "the number of observations (the length of axis 0)"
+            for x in reversed([*self.subject.inputs, *outputs])
+            if x.ndim
+        }
+        for y in outputs:
+            counts.setdefault(y.size, "the number of elements of an output")
+        return Diagnosis(trace, outputs, counts, users_line())
 
-def _parameters_behind(output: Tensor) -> list[Parameter]:
-    """Return the Parameters that a result was computed from."""
-    seen: dict[int, Tensor] = {}
-    waiting = [output]
-    while waiting:
-        x = waiting.pop()
-        if id(x) not in seen and x.requires_grad:
-            seen[id(x)] = x
-            waiting.extend(x.inputs or ())
-    return [x for x in seen.values() if isinstance(x, Parameter)]
+    def _failure(self, error: Exception) -> str:
+        """Say what made backward fail."""
+        text = f"{self.title}backward fails: {type(error).__name__}: {error}"
+        if isinstance(error, RuntimeError) and "has been here before" in str(error):
+            return f"{text}\n  likely cause: the function uses a result that it kept from an earlier call"
+        diagnosis = self._diagnosis()
+        causes = [
+            cause
+            for x in self.subject.watched().values()
+            for cause in diagnosis._guilty_operations(x, diagnosis.trace.descendants(x))
+        ]
+        return text + "".join(f"\n  likely cause: {cause}" for cause in dict.fromkeys(causes))
 
-
-def _compare(
-    name: str,
-    x: Tensor,
-    analytic: Tensor,
-    objective: Callable[[], Tensor | None],
-    relative_tolerance: float,
-    absolute_tolerance: float,
-) -> None:
-    """Compare one gradient with the central differences of each element of x."""
-    given = analytic.numpy()
-    if given.shape != x.shape:
-        raise GradientError(f"{name}: the gradient has shape {given.shape}, the input {x.shape}")
-    original = x.data
-    values = devices.to_numpy(original).astype(numpy.float64)
-    numerical = numpy.empty_like(values)
-    try:
-        for index in numpy.ndindex(values.shape):
-            h = 6e-6 * max(1.0, abs(float(values[index])))  # the cube root of float64's epsilon
-            sides = []
-            for shifted in (values[index] + h, values[index] - h):
-                moved = values.copy()
-                moved[index] = shifted
-                x.data = devices.to_device(moved.astype(original.dtype), x.device)
-                total = objective()
-                assert total is not None
-                sides.append(total.item())
-            numerical[index] = (sides[0] - sides[1]) / (2 * h)
-    finally:
-        x.data = original
-    error = numpy.abs(given - numerical)
-    wrong = ~(error <= absolute_tolerance + relative_tolerance * numpy.abs(numerical))
-    if wrong.any():
-        worst = numpy.unravel_index(numpy.argmax(numpy.where(wrong, error, -1)), error.shape)
-        raise GradientError(
-            f"{name}: {wrong.sum()} of {wrong.size} gradients are wrong; at {tuple(map(int, worst))} "
-            f"backward gives {given[worst]:.8g}, the difference quotient is {numerical[worst]:.8g}"
+    def _message(self, wrong: list[Comparison], watched: dict[str, Tensor]) -> str:
+        diagnosis = self._diagnosis()
+        return "\n\n".join(
+            self._description(comparison, diagnosis.causes(watched[comparison.name], comparison))
+            for comparison in wrong
         )
+
+    def _description(self, comparison: Comparison, causes: list[str]) -> str:
+        number = int((comparison.states == WRONG).sum())
+        measured = int((comparison.states != 0).sum())
+        worst = comparison.worst()
+        given, right = float(comparison.given[worst]), float(comparison.measured[worst])
+        title = f"{self.title}{comparison.name} {comparison.given.shape}"
+        lines = [
+            f"{title}: {number} of {measured} gradients are wrong",
+            f"  at {worst}, backward gives {given:.8g}, the difference quotient is {right:.8g}: "
+            f"relative error {relative_error(given, right):.2g}",
+            *(f"  likely cause: {cause}" for cause in causes),
+        ]
+        drawing = picture(comparison)
+        return "\n".join(lines) + (f"\n  {drawing}".replace("\n", "\n  ") if drawing else "")
+
+
+def _outputs(subject: Subject, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+    from minidl.checks.subject import outputs_of
+
+    return outputs_of(subject.eager(*inputs))
+
+
+def _close(a: float, b: float) -> bool:
+    return bool(numpy.isclose(a, b, rtol=1e-9, atol=1e-12, equal_nan=True))

@@ -1,0 +1,233 @@
+"""Where a wrong gradient comes from: each operation's rule is measured by itself, on the values it had.
+
+The operations between a Parameter and the outputs are known from a Trace. If a rule is wrong, or an
+operation stops the gradient, or overwrites what another still needs, it is named with its line; if all
+of them are right, the function must get at the Parameter's values in a way that bypasses operations.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy
+
+from minidl import autodiff, devices
+from minidl.checks.differences import Comparison, Differences, Tolerance
+from minidl.checks.explain import explain
+from minidl.checks.witness import Step, Trace
+from minidl.tensor import Tensor
+
+_TOLERANCE = Tolerance(relative=1e-5, absolute=1e-7)
+_REPEATS = 5  # one primitive is examined at most so many times
+
+
+class Diagnosis:
+    """Finds causes for the wrong gradients of one traced call.
+
+    Parameters
+    ----------
+    trace, outputs : of the call
+    counts : likely forgotten factors, see `explain`
+    own_line : the line that called the check; it is no news to the reader
+    """
+
+    def __init__(self, trace: Trace, outputs: list[Tensor], counts: dict[int, str], own_line: str):
+        self.trace, self.counts, self.own_line = trace, counts, own_line
+        self.rng = numpy.random.default_rng(0)
+        self._known: dict[tuple[int, int], str | None] = {}
+        self._examined: Counter[tuple[str, int]] = Counter()
+        self._needed = {id(y) for y in outputs}
+        for step in reversed(trace.steps):
+            if id(step.out) in self._needed:
+                self._needed.update(id(x) for x in step.inputs)
+
+    def causes(self, x: Tensor, comparison: Comparison) -> list[str]:
+        """Return likely causes, the most likely ones first."""
+        reached = self.trace.descendants(x)
+        overwritten = [text for source, text in self.trace.overwritten if id(source) in reached]
+        if overwritten:
+            return [f"{overwritten[0]}, and backward uses the new values: write to new arrays"]
+        general = explain(comparison.given, comparison.measured, self.counts)
+        guilty = self._guilty_operations(x, reached)
+        if guilty:
+            return guilty[:2] + ([f"seen as a whole, {general}"] if general and len(guilty) > 1 else [])
+        hidden = self._hidden_ways(x, reached)
+        return [text for text in (general, *hidden) if text] or ["unknown: no operation by itself is wrong"]
+
+    def _guilty_operations(self, x: Tensor, reached: set[int]) -> list[str]:
+        found: list[str] = []
+        steps = [step for step in self.trace.steps if id(step.out) in self._needed]
+        uses = sum(source is x for step in steps for source in step.inputs)
+        for number, step in enumerate(steps):
+            for index, source in enumerate(step.inputs):
+                if id(source) not in reached or len(found) >= 3:
+                    continue
+                if (number, index) not in self._known:
+                    self._known[number, index] = self._examine(step, index)
+                problem = self._known[number, index]
+                if problem is None:
+                    continue
+                if source is x and uses > 1:
+                    problem += f"; this is one of {uses} uses, whose contributions should add up"
+                if problem not in found:
+                    found.append(problem)
+        return found
+
+    def _examine(self, step: Step, index: int) -> str | None:
+        """Return what is wrong with the gradient of one input of one operation, if anything is."""
+        primitive = step.primitive
+        key = (primitive.name, index)
+        if primitive.kind == "random" or step.arrays[index].dtype.kind != "f" or step.out.dtype.kind != "f":
+            return None
+        if self._examined[key] >= _REPEATS:
+            return None
+        self._examined[key] += 1
+        problem = LocalRule(step, index, self.counts, self.rng).problem()
+        if problem is None:
+            return None
+        return problem + ("" if step.line == self.own_line else f" ({step.line})")
+
+    def _hidden_ways(self, x: Tensor, reached: set[int]) -> list[str]:
+        """Say how a function may depend on x other than by the operations that were seen."""
+        readings = [(reader, line) for source, reader, line in self.trace.readings if id(source) in reached]
+        if readings:
+            reader, line = readings[0]
+            return [f"its values are read with {reader}, where gradients do not follow ({line})"]
+        uses = sum(source is x for step in self.trace.steps for source in step.inputs)
+        if not uses:
+            return [
+                "no operation uses it: its array is read through .data, or a value computed earlier is used"
+            ]
+        return [
+            f"each operation's own gradient is right, and {uses} use(s) of it add up to what backward gives: "
+            "the function must depend on it in another way too, through .data or a value computed earlier"
+        ]
+
+
+class LocalRule:
+    """The gradient rule of one input of one applied primitive, beside the primitive's own differences."""
+
+    def __init__(self, step: Step, index: int, counts: dict[int, str], rng: numpy.random.Generator):
+        self.step, self.index, self.counts, self.rng = step, index, counts, rng
+        self.inputs = [Tensor(array.copy()) for array in step.arrays]
+        self.x = self.inputs[index]
+        self.out = Tensor(self._forward())
+        self.g = Tensor(devices.to_device(rng.uniform(0.5, 1.5, self.out.shape), self.out.device))
+
+    def _forward(self) -> devices.Array:
+        arrays = [x.data.copy() for x in self.inputs]  # a forward that overwrites them does no harm
+        xp = devices.array_module(arrays[0])
+        return xp.asarray(self.step.primitive.forward(xp, *arrays, **self.step.attributes))
+
+    def problem(self) -> str | None:
+        """Return what is wrong, or None."""
+        name, index = self.step.primitive.name, self.index
+        rule = self.step.primitive.rule(index) if self.step.primitive.differentiable else None
+        if rule is None or not self.step.taped:
+            if not self._measured(self.g, numpy.zeros(self.x.shape)).is_wrong:
+                return None
+            return f"'{name}' stops the gradient" if rule is None else f"'{name}' is computed under no_grad()"
+        title = f"the gradient rule of '{name}' for its input {index} is wrong"
+        try:
+            raw = self._apply(rule, self.g)
+            given = autodiff._fit(raw, self.x)
+        except Exception as error:  # a rule is anybody's code
+            return (
+                f"the gradient rule of '{name}' for its input {index} fails: {type(error).__name__}: {error}"
+            )
+        if not _fits(raw.shape, self.x.shape):
+            return f"{title}: it gives shape {raw.shape} for an input of shape {self.x.shape}" + (
+                ", its transpose" if raw.shape == self.x.shape[::-1] else ""
+            )
+        comparison = self._measured(self.g, given.numpy())
+        if not comparison.is_wrong:
+            return None
+        reason = self._confusion(rule, comparison) or explain(
+            comparison.given, comparison.measured, self.counts
+        )
+        return f"{title}: {reason}" if reason else title
+
+    def is_wrong(self) -> bool:
+        """Say whether the rule disagrees with the differences."""
+        try:
+            given = autodiff._fit(self._apply(self.step.primitive.rule(self.index), self.g), self.x)
+        except Exception:  # a rule is anybody's code
+            return True
+        return self._measured(self.g, given.numpy()).is_wrong
+
+    def _apply(self, rule: Any, g: Tensor) -> Tensor:
+        with autodiff.no_grad():
+            return rule(g, self.out, *self.inputs, **self.step.attributes)
+
+    def _apply_transposed(self, rule: Any, place: int) -> Tensor:
+        """Apply a rule with one of the inputs transposed, or, where it transposes that input, as it is."""
+        inputs = [x.T if i == place else x for i, x in enumerate(self.inputs)]
+        with autodiff.no_grad():
+            return rule(self.g, self.out, *inputs, **self.step.attributes)
+
+    def _measured(self, g: Tensor, given: numpy.ndarray) -> Comparison:
+        xp = devices.array_module(g.data)
+        evaluate = lambda: float(xp.sum(xp.multiply(g.data, self._forward())).item())
+        return Differences(evaluate, _TOLERANCE, None, self.rng).compare("", self.x, given)
+
+    def _confusion(self, rule: Any, comparison: Comparison) -> str | None:
+        """Try what people mix up; return what fits the measurements."""
+        known = numpy.isfinite(comparison.measured)
+        right = comparison.measured[known]
+        if not right.size:
+            return None
+
+        def gives(compute: Any, wanted: numpy.ndarray) -> bool:
+            try:
+                with numpy.errstate(all="ignore"):
+                    values = autodiff._fit(compute(), self.x).numpy()[known]
+            except Exception:  # what does not even compute is not the explanation
+                return False
+            scale = max(float(numpy.abs(wanted).max()), 1e-12)
+            return bool(numpy.abs(values - wanted).max() <= 1e-6 * scale)
+
+        given = comparison.given[known]
+        if given.any() and gives(lambda: self._apply(rule, 2 * self.g), given):
+            return "it ignores g, the gradient that comes from above"
+        primitive = self.step.primitive
+        for j in range(len(self.inputs)):
+            other = primitive.rule(j)
+            if j == self.index or other is None or not gives(lambda o=other: self._apply(o, self.g), right):
+                continue
+            if LocalRule(self.step, j, self.counts, self.rng).is_wrong():
+                return f"the rules of inputs {self.index} and {j} are exchanged"
+        for k, x in enumerate(self.inputs):
+            if x.ndim == 2 and gives(lambda k=k: self._apply_transposed(rule, k), right):
+                return f"input {k} should be transposed in it"
+        with autodiff.no_grad():
+            if len(self.inputs) == 1 and gives(
+                lambda: rule(self.g, self.x, self.out, **self.step.attributes), right
+            ):
+                return (
+                    "it takes the input for the output, or the output for the input (they come as g, out, x)"
+                )
+        return self._one_observation(given, known)
+
+    def _one_observation(self, given: numpy.ndarray, known: numpy.ndarray) -> str | None:
+        """See whether the gradient is that of one observation where it should be the sum over all."""
+        if not self.out.shape or self.out.shape[0] < 2 or self.x.shape == self.out.shape:
+            return None
+        for place, which in ((0, "first"), (-1, "last")):
+            alone = numpy.zeros(self.out.shape)
+            alone[place] = devices.to_numpy(self.g.data)[place]
+            g = Tensor(devices.to_device(alone, self.out.device))
+            measured = self._measured(g, numpy.full(self.x.shape, 1e300)).measured[known]
+            if numpy.allclose(measured, given, rtol=1e-3, atol=1e-6):
+                return (
+                    f"it is the contribution of the {which} observation alone: the sum over axis 0 is missing"
+                )
+        return None
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    """Say whether a gradient of this shape can be summed to the wanted one, as broadcasting is undone."""
+    try:
+        return numpy.broadcast_shapes(shape, wanted) == shape or shape == wanted
+    except ValueError:
+        return False

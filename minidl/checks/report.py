@@ -1,0 +1,132 @@
+"""What checks return: reports that print as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from minidl.checks.differences import Comparison
+
+_WIDTH = 100
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return rows of text under headers, in aligned columns."""
+    lines = [headers, *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(headers))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+@dataclass
+class GradientReport:
+    """What check_gradients compared; everything in it agreed.
+
+    Attributes
+    ----------
+    comparisons : one for each input and Parameter, of each order
+    """
+
+    comparisons: list[Comparison] = field(default_factory=list)
+
+    @property
+    def kinks(self) -> int:
+        """How many elements or directions lie where the function has no derivative; they were skipped."""
+        return sum(comparison.kinks for comparison in self.comparisons)
+
+    @property
+    def checked(self) -> int:
+        """How many elements or directions were compared."""
+        return sum(comparison.count - comparison.kinks for comparison in self.comparisons)
+
+    def notes(self) -> list[str]:
+        """Return what a reader should know about what was not compared."""
+        notes = []
+        for comparison in self.comparisons:
+            if comparison.kinks and comparison.kinks == comparison.count:
+                notes.append(
+                    f"{comparison.name}: every one of the {comparison.count} {comparison.unit} is at a point "
+                    "without a derivative (such as a relu at 0), so nothing was checked; use other values"
+                )
+            elif comparison.kinks:
+                notes.append(
+                    f"{comparison.name}: {comparison.kinks} of {comparison.count} {comparison.unit} skipped, "
+                    "at points without a derivative (such as a relu at 0)"
+                )
+        return notes
+
+    def __str__(self) -> str:
+        rows = [
+            [
+                c.name,
+                str(c.given.shape),
+                f"{c.count - c.kinks} {c.unit}",
+                f"{c.largest_error:.1e}",
+                str(c.kinks or ""),
+            ]
+            for c in self.comparisons
+        ]
+        headers = ["gradient of", "shape", "agree", "largest relative error", "skipped"]
+        return "\n".join([table(headers, rows), *self.notes()])
+
+    __repr__ = __str__
+
+
+@dataclass
+class Row:
+    """One test of a layer: its name, "passed", "failed" or "skipped", and why."""
+
+    test: str
+    outcome: str
+    why: str = ""
+
+
+@dataclass
+class LayerReport:
+    """What check_layer found: one row for each test. It prints as a table.
+
+    Attributes
+    ----------
+    layer : the printed name of the layer
+    rows : the tests in the order in which they ran
+    """
+
+    layer: str
+    rows: list[Row] = field(default_factory=list)
+
+    @property
+    def failures(self) -> list[Row]:
+        """The tests that failed."""
+        return [row for row in self.rows if row.outcome == "failed"]
+
+    @property
+    def passed(self) -> bool:
+        """Whether no test failed."""
+        return not self.failures
+
+    def raise_if_failed(self) -> None:
+        """Raise LayerError, with the whole report, if a test failed."""
+        if not self.passed:
+            raise LayerError(str(self))
+
+    def __str__(self) -> str:
+        counts = [f"{sum(r.outcome == o for r in self.rows)} {o}" for o in ("passed", "failed", "skipped")]
+        rows = [[row.test, row.outcome, _shortened(row.why)] for row in self.rows]
+        text = f"check_layer {self.layer}: {', '.join(counts)}\n" + table(["test", "outcome", "why"], rows)
+        for row in self.failures:
+            if _shortened(row.why) != row.why:
+                text += f"\n\n{row.test}:\n  " + row.why.replace("\n", "\n  ")
+        return text
+
+    __repr__ = __str__
+
+
+class LayerError(AssertionError):
+    """A layer fails a test of check_layer; the message is the report."""
+
+
+def _shortened(text: str) -> str:
+    line = text.partition("\n")[0]
+    return line if len(line) <= _WIDTH else line[: _WIDTH - 4] + " ..."

@@ -1,0 +1,442 @@
+"""check_gradients: what it finds, what it says, what it leaves alone."""
+
+import functools
+
+import numpy
+import pytest
+
+import minidl as dl
+from minidl.checks import GradientError, check_gradients
+from minidl.primitives.primitive import PRIMITIVES, elementwise
+from tests.checks.planted import multiply_with, named, parameter
+from tests.layers.test_layer import TiedAutoencoder
+
+
+@pytest.fixture(autouse=True)
+def primitives_of_this_test_alone():
+    before = dict(PRIMITIVES)
+    yield
+    PRIMITIVES.clear()
+    PRIMITIVES.update(before)
+
+
+def message_of(function, *inputs, **options):
+    with pytest.raises(GradientError) as caught:
+        check_gradients(function, *inputs, **options)
+    return str(caught.value)
+
+
+def doubled_in_backward():
+    """Return x * 1, whose gradient rule is 2."""
+    return elementwise(
+        named("copy"),
+        lambda xp, x, out=None: xp.multiply(x, 1, out=out),
+        gradients=(lambda g, out, x: 2 * g,),
+    )
+
+
+# --- what is compared -----------------------------------------------------------------------------
+
+
+def test_every_input_and_parameter_is_compared_by_name(rng):
+    network = dl.Network([dl.Dense(4, 3, seed=0), dl.Tanh(), dl.Dense(3, 2, seed=1)])
+    report = check_gradients(network, rng.normal(size=(5, 4)), order=2)
+    names = ["input 0", "0.weight", "0.bias", "2.weight", "2.bias"]
+    assert [c.name for c in report.comparisons] == names + [f"second order, {name}" for name in names]
+    assert [c.count for c in report.comparisons[:5]] == [20, 12, 3, 6, 2]
+    assert report.checked == 2 * 43
+    assert report.kinks == 0
+    assert all(c.largest_error < 1e-5 for c in report.comparisons)
+    lines = str(report).splitlines()
+    assert lines[0].split() == ["gradient", "of", "shape", "agree", "largest", "relative", "error", "skipped"]
+    assert lines[2].startswith("0.weight")
+    assert "12 elements" in lines[2]
+
+
+def test_a_shared_parameter_is_compared_once(rng):
+    report = check_gradients(TiedAutoencoder(5, 4, 3), rng.uniform(size=(2, 5)), order=2)
+    assert len(report.comparisons) == 2 * 7
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_shared_layers_at_several_depths(depth, rng):
+    shared = dl.Dense(3, 3, seed=0)
+    network = shared
+    for _ in range(depth):
+        network = dl.Network([network, dl.Tanh(), dl.Network([shared, dl.Sigmoid()]), network])
+    report = check_gradients(network, rng.normal(size=(2, 3)), order=2)
+    assert len(report.comparisons) == 2 * 3
+
+
+def test_parameters_in_closures_methods_and_partials_are_found(rng):
+    layer, x = dl.Dense(3, 2, seed=0), rng.normal(size=(4, 3))
+    free = parameter(2)
+    names = lambda function: [c.name for c in check_gradients(function, x).comparisons]
+    assert names(lambda x: layer(x) * free) == ["input 0", "free", "layer.weight", "layer.bias"]
+    assert names(layer.forward) == ["input 0", "weight", "bias"]
+    assert names(functools.partial(layer)) == ["input 0", "weight", "bias"]
+    holder = {"key": [free]}
+    assert names(lambda x: dl.tanh(x[:, :2]) * holder["key"][0]) == ["input 0", "holder.key.0"]
+    held = [free].__iter__().__next__
+
+    def out_of_sight(x):
+        return x[:, :2] * functools.reduce(lambda a, b: a, [held.__self__.__reduce__()[1][0][0]])
+
+    assert names(out_of_sight) == ["input 0", "parameter 0"]
+
+
+def test_integer_inputs_are_passed_as_they_are(rng):
+    table = dl.Parameter(rng.normal(size=(5, 2)))
+    report = check_gradients(lambda words: table[words], numpy.array([[0, 3], [3, 4]]))
+    assert [c.name for c in report.comparisons] == ["table"]
+
+
+def test_outputs_in_nests(rng):
+    check_gradients(
+        lambda x: {"a": x * 2, "b": [x.sum(), (x**2, x.argmax())]}, rng.normal(size=(2, 3)), order=2
+    )
+
+
+def test_small_errors_are_found(rng):
+    close = elementwise(
+        named("copy"),
+        lambda xp, x, out=None: xp.multiply(x, 1, out=out),
+        gradients=(lambda g, out, x: 1.0001 * g,),
+    )
+    assert "is 1.0001 times" in message_of(close, rng.normal(size=3))
+
+
+def test_a_wrong_second_derivative_is_found(rng):
+    square = elementwise(
+        named("square"),
+        lambda xp, x, out=None: xp.multiply(x, x, out=out),
+        gradients=(lambda g, out, x: g * 2 * x.detach(),),
+    )
+    x = rng.normal(size=3)
+    check_gradients(square, x)
+    assert message_of(square, x, order=2).startswith("second order, input 0 (3,): 3 of 3 gradients are wrong")
+
+
+# --- what a failure says --------------------------------------------------------------------------
+
+
+def test_a_failure_says_where_how_much_why_and_draws_it():
+    scale = multiply_with(lambda g, out, a, b: g * b, lambda g, out, a, b: -g * a)
+
+    class Scale(dl.Layer):
+        def __init__(self):
+            self.gain = parameter(2, 3)
+
+        def forward(self, x):
+            return scale(x, self.gain)
+
+    message = message_of(Scale(), numpy.arange(6.0).reshape(2, 3))
+    assert "gain (2, 3): 5 of 6 gradients are wrong" in message
+    assert "at (1, 2), backward gives -" in message
+    assert "relative error 2" in message
+    assert "likely cause: the gradient rule of" in message
+    assert "test_gradients.py, line" in message
+    assert "return scale(x, self.gain)" in message
+    assert "|.xx|\n" in message
+    assert message.endswith("|xxx|")
+
+
+def test_all_that_is_wrong_is_told():
+    scale = multiply_with(lambda g, out, a, b: -g * b, lambda g, out, a, b: -g * a)
+    message = message_of(scale, numpy.ones(3), numpy.ones(3))
+    assert "input 0 (3,)" in message
+    assert "input 1 (3,)" in message
+
+
+def test_a_large_array_is_drawn_small(rng):
+    double = doubled_in_backward()
+    message = message_of(
+        lambda x: dl.concatenate([double(x[:, :20]), x[:, 20:]], axis=1), rng.normal(size=(30, 40))
+    )
+    drawing = [line.strip() for line in message.splitlines() if line.strip().startswith("|")]
+    assert len(drawing) == 8
+    assert max(map(len, drawing)) <= 18
+
+
+# --- points without a derivative ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("function", [dl.relu, lambda x: dl.relu(-x) * 3, lambda x: dl.clip(x, 0.0, 1.0)])
+def test_kinks_are_skipped_and_said(function):
+    report = check_gradients(function, [-0.5, 0.0, 0.5, 0.0])
+    assert report.kinks == 2
+    assert report.checked == 2
+    assert "input 0: 2 of 4 elements skipped" in str(report)
+
+
+def test_equal_maxima_are_kinks():
+    assert check_gradients(lambda x: x.max(), [1.0, 3.0, 3.0, 3.0]).kinks == 3
+
+
+def test_it_is_said_if_nothing_could_be_checked():
+    report = check_gradients(dl.relu, numpy.zeros((2, 2)))
+    assert report.checked == 0
+    assert "every one of the 4 elements is at a point without a derivative" in str(report)
+
+
+def test_the_end_of_a_domain_is_a_kink():
+    root = elementwise(
+        named("root"),
+        lambda xp, x, out=None: xp.sqrt(x, out=out),
+        gradients=(lambda g, out, x: g * dl.sign(x) / 2,),
+    )
+    assert check_gradients(root, [1.0, 0.0]).kinks == 1
+
+
+def test_near_a_kink_the_gradient_of_the_own_side_is_right():
+    assert check_gradients(dl.relu, [1e-6, -1e-6, 3e-7, 1e-3]).kinks == 0
+
+
+def test_several_kinks_at_once():
+    """Moving to either side switches on another unit: no side has the gradient that backward gives."""
+    report = check_gradients(lambda x: dl.relu(x) + dl.relu(-2 * x) + x, [0.0, 1.0])
+    assert report.kinks == 1
+
+
+def test_a_kink_hides_no_error_beside_it():
+    double = doubled_in_backward()
+    assert "2 of 3 gradients are wrong" in message_of(lambda x: dl.relu(double(x)), [0.0, 1.0, 2.0])
+
+
+# --- large functions ------------------------------------------------------------------------------
+
+
+def test_the_whole_autoencoder_in_seconds(rng):
+    network = TiedAutoencoder(784, 784, 392, 196)
+    assert network.parameter_count() == 1_002_148
+    images = rng.uniform(size=(4, 784))
+    report = check_gradients(lambda x: dl.binary_cross_entropy(network(x), images), images, sample=4)
+    assert {c.count for c in report.comparisons} == {4}
+    assert {c.unit for c in report.comparisons} == {"directions"}
+    assert len(report.comparisons) == 10
+    assert report.kinks < 4
+
+
+def test_large_tensors_are_sampled_by_default(rng):
+    report = check_gradients(lambda x: x * x, rng.normal(size=(40, 50)))
+    assert (report.comparisons[0].count, report.comparisons[0].unit) == (16, "directions")
+    report = check_gradients(lambda x: x * x, rng.normal(size=(40, 50)), sample=2000)
+    assert (report.comparisons[0].count, report.comparisons[0].unit) == (2000, "elements")
+
+
+def test_one_wrong_element_among_many_is_found_and_named(rng):
+    mask = numpy.zeros((60, 70))
+    mask[17, 23] = 1
+    double = doubled_in_backward()
+    x = rng.normal(size=(60, 70))
+    message = message_of(lambda x: dl.sin(x) * (1 - mask) + dl.sin(double(x)) * mask, x)
+    assert "at (17, 23), backward gives" in message
+    assert "2 times the right gradient" in message
+
+
+# --- compiled functions, and functions that call backward themselves ------------------------------
+
+
+def test_a_compiled_function_is_compared_by_its_replays(rng):
+    layer = dl.Dense(3, 2, seed=0)
+    report = check_gradients(dl.compile(lambda x: dl.tanh(layer(x))), rng.normal(size=(4, 3)))
+    assert [c.name for c in report.comparisons] == ["input 0", "layer.weight", "layer.bias"]
+
+
+def test_a_compiled_method(rng):
+    class Curve(dl.Layer):
+        def __init__(self):
+            self.gain = parameter(3)
+
+        @dl.compile
+        def curve(self, x):
+            return dl.sin(x) * self.gain
+
+    layer = Curve()
+    check_gradients(layer.curve, rng.normal(size=(4, 3)))
+    assert len(Curve.curve.programs) == 0  # it was compiled anew for the check
+
+
+def test_a_compiled_function_that_is_no_longer_what_is_written():
+    calls = []
+
+    @dl.compile
+    def function(x):
+        calls.append(x)
+        return x * len(calls)
+
+    assert "compiled, the function gives" in message_of(function, [1.0, 2.0])
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_step_that_calls_backward_itself(compiled, rng):
+    layer, x = dl.Dense(3, 2, seed=0), rng.normal(size=(4, 3))
+
+    def step(x):
+        loss = (layer(x) ** 2).mean()
+        loss.backward()
+        return loss
+
+    report = check_gradients(dl.compile(step) if compiled else step, x)
+    names = [c.name for c in report.comparisons]
+    assert names == ["input 0"] * (not compiled) + ["layer.weight", "layer.bias"]
+    assert layer.weight.grad is None
+
+
+def test_a_step_with_wrong_gradients(rng):
+    layer = dl.Dense(3, 2, seed=0)
+
+    def step(words):
+        loss = (layer(words.astype(layer.weight.dtype)) ** 2).mean()
+        (2 * loss).backward()
+        return loss
+
+    assert "layer.weight (3, 2): 6 of 6" in message_of(step, rng.integers(1, 5, (4, 3)))
+
+
+def test_a_step_that_updates_is_refused(rng):
+    layer = dl.Dense(3, 2, seed=0)
+    optimizer = dl.SGD(layer.parameters())
+    before = layer.state_dict()
+
+    def step(x):
+        loss = (layer(x) ** 2).mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    assert "assigns new values to layer.weight, layer.bias" in message_of(step, rng.normal(size=(4, 3)))
+    for name, value in layer.state_dict().items():
+        numpy.testing.assert_array_equal(value, before[name])
+
+
+# --- everything is left as it was -----------------------------------------------------------------
+
+
+class Everything(dl.Layer):
+    """A layer with all that can be changed: Parameters, state, generators, modes, lists."""
+
+    def __init__(self, bad):
+        self.dense, self.drop = dl.Dense(3, 3, seed=0), dl.Dropout(0.5, seed=1)
+        self.mean, self.calls, self.log = dl.zeros(3), 0, [[]]
+        self.array = numpy.zeros(2)
+        self.bad = bad
+
+    def forward(self, x):
+        self.calls += 1
+        self.log[0].append(self.calls)
+        self.array += 1
+        if self.calls > 3 and self.bad == "raises":
+            raise OverflowError
+        self.mean.assign(self.mean * 0.5 + x.detach().mean(axis=0))
+        y = self.drop(self.dense(x))
+        return y + self.mean if self.bad == "wrong" else y
+
+
+def test_a_state_that_stops_the_gradient(rng):
+    assert "'detach' stops the gradient" in message_of(Everything("wrong"), rng.normal(size=(2, 3)))
+
+
+@pytest.mark.parametrize("bad", ["", "wrong", "raises"])
+def test_nothing_is_changed(bad, rng):
+    layer = Everything(bad)
+    layer.dense.weight.grad = dl.ones((3, 3))
+    layer.dense.train(False)
+    layer.drop.generator.numpy.random(3)
+    arrays = {name: x.data for name, x in layer.named_tensors()}
+    values = {name: array.copy() for name, array in arrays.items()}
+    gradient, log, inner = layer.dense.weight.grad, layer.log, layer.log[0]
+    drawn = layer.drop.generator.state_dict()
+    assigned = layer.dense.weight.assigned
+    try:
+        check_gradients(layer, rng.normal(size=(2, 3)), order=2)
+    except (GradientError, OverflowError):
+        assert bad
+    for name, x in layer.named_tensors():
+        assert x.data is arrays[name]
+        numpy.testing.assert_array_equal(x.data, values[name])
+    assert layer.dense.weight.grad is gradient
+    assert layer.dense.bias.grad is None
+    assert (layer.training, layer.dense.training, layer.drop.training) == (True, False, True)
+    assert layer.drop.generator.state_dict() == drawn
+    assert layer.log is log
+    assert layer.log[0] is inner
+    assert (layer.calls, layer.log) == (0, [[]])
+    numpy.testing.assert_array_equal(layer.array, 0)
+    assert layer.dense.weight.assigned == assigned
+
+
+def test_a_compiled_step_replays_on_after_a_check(rng):
+    layer, x = dl.Dense(3, 2, seed=0), rng.normal(size=(2, 3)).astype("float32")
+    predict = dl.compile(lambda x: layer(x))
+    expected = predict(x).numpy()
+    recorded = predict.programs[0]
+    check_gradients(layer, x)
+    numpy.testing.assert_array_equal(predict(x).numpy(), expected)
+    assert predict.programs[0] is recorded
+
+
+# --- refusals -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [({"order": 3}, "order must be 1 or 2, got 3"), ({"sample": 0}, "sample must be at least 1")],
+)
+def test_wrong_options(options, match):
+    with pytest.raises(ValueError, match=match):
+        check_gradients(dl.sin, [1.0], **options)
+
+
+def test_a_function_without_floating_point_results():
+    with pytest.raises(ValueError, match="returns no floating-point Tensor"):
+        check_gradients(lambda x: x.argmax(), [1.0])
+    with pytest.raises(TypeError, match="returned ndarray; it must return Tensors"):
+        check_gradients(lambda x: x.numpy(), [1.0])
+
+
+def test_not_inside_a_compiled_function():
+    with pytest.raises(RuntimeError, match="cannot be part of a compiled function"):
+        dl.compile(lambda x: check_gradients(dl.sin, x))([1.0])
+
+
+def test_results_of_a_fixed_dtype():
+    assert "returns float32 where all that went in is float64" in message_of(
+        lambda x: x.astype("float32"), [1.0]
+    )
+
+
+def test_a_step_returns_its_loss_alone():
+    weight = parameter(2)
+
+    def step(x):
+        y = x * weight
+        y.sum().backward()
+        return y
+
+    with pytest.raises(ValueError, match="must return the loss alone"):
+        check_gradients(step, [1.0, 2.0])
+
+
+# --- GPU ------------------------------------------------------------------------------------------
+
+
+def on_the_gpu(rng):
+    network = dl.Network([dl.Dense(3, 3, seed=0), dl.Dropout(0.4, seed=1), dl.Tanh()]).to("gpu")
+    x = dl.tensor(rng.normal(size=(4, 3)), device="gpu")
+    report = check_gradients(network, x, order=2)
+    assert report.checked == 2 * (12 + 9 + 3)
+    assert network[0].weight.device == "gpu:0"
+    scale = multiply_with(lambda g, out, a, b: g * b, lambda g, out, a, b: -g * a)
+    assert "wrong sign" in message_of(scale, x, dl.tensor(numpy.ones(3), device="gpu"))
+    assert "directions" in str(check_gradients(dl.tanh, x, sample=3))
+
+
+def test_on_a_stand_in_for_the_gpu(strict_gpu, rng):
+    on_the_gpu(rng)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(dl.devices.gpu_problem() is not None, reason=str(dl.devices.gpu_problem()))
+def test_on_the_gpu(rng):
+    on_the_gpu(rng)

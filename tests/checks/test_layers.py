@@ -1,0 +1,245 @@
+"""check_layer: the rows of the report, the inputs it takes, and what it leaves alone. Mistakes it finds
+are in test_planted_bugs.py."""
+
+import copy
+import subprocess
+import sys
+
+import numpy
+import pytest
+
+import minidl as dl
+from minidl.checks import LayerError, LayerReport, assert_layer, check_layer
+from tests.checks.planted import Broken, parameter
+from tests.checks.random_layers import Embedding, Gate, Normalized, random_layer
+from tests.layers.test_layer import TiedAutoencoder
+
+ROWS = [
+    "methods have valid signatures",
+    "one observation",
+    "several observations",
+    "output sizes",
+    "output types",
+    "inputs are left alone",
+    "observations are independent in evaluation",
+    "evaluation is repeatable",
+    "evaluation changes no state",
+    "training changes state only",
+    "every Parameter is found",
+    "gradients exist",
+    "gradients agree with differences",
+    "save and load",
+    "float32",
+    "float64",
+    "GPU",
+    "nested in networks",
+    "used twice",
+    "compiled replay equals eager",
+]
+NEEDS_A_GPU = pytest.mark.skipif(dl.devices.gpu_problem() is not None, reason=str(dl.devices.gpu_problem()))
+
+
+def outcomes(layer, shape, **options):
+    return {row.test: row.outcome for row in check_layer(layer, shape, **options).rows}
+
+
+# --- the report -----------------------------------------------------------------------------------
+
+
+def test_a_right_layer_passes_every_test():
+    report = check_layer(dl.Dense(4, 3, seed=0), (4,))
+    assert isinstance(report, LayerReport)
+    assert [row.test for row in report.rows] == ROWS
+    without_gpu = dl.devices.gpu_problem() is not None
+    expected = {"passed", "skipped"} if without_gpu else {"passed"}
+    assert {row.outcome for row in report.rows} == expected
+    assert report.passed
+    assert report.failures == []
+    report.raise_if_failed()
+    assert_layer(dl.Dense(4, 3, seed=0), (4,))
+
+
+def test_the_report_is_a_table():
+    lines = str(check_layer(dl.Dense(4, 3, seed=0), (4,))).splitlines()
+    assert lines[0].startswith("check_layer Dense(4, 3): ")
+    assert " passed, 0 failed, " in lines[0]
+    assert lines[1].split() == ["test", "outcome", "why"]
+    assert [line[: max(map(len, ROWS))].strip() for line in lines[2:]] == ROWS
+
+
+def test_a_failure_raises_on_demand_with_the_whole_report():
+    wrong = Broken(lambda self, x: (x - x.mean(axis=0)) * self.gain, gain=parameter(4))
+    report = check_layer(wrong, (4,))
+    assert not report.passed
+    assert [row.test for row in report.failures] == ["observations are independent in evaluation"]
+    with pytest.raises(LayerError) as caught:
+        report.raise_if_failed()
+    assert str(caught.value) == str(report)
+    assert "something is computed over the batch" in str(report)
+
+
+def test_a_layer_that_does_not_compute_is_not_tested_further():
+    broken = Broken(lambda self, x: x @ self.gain, gain=parameter(5, 2))
+    report = check_layer(broken, (4,))
+    assert [row.test for row in report.failures] == ["one observation", "several observations"]
+    assert {row.why for row in report.rows[3:]} == {"the layer does not compute"}
+
+
+# --- inputs ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [4, (4,), [4], numpy.ones((2, 4)), dl.ones((2, 4))])
+def test_one_input_by_shape_or_example(shape):
+    assert check_layer(dl.Dense(4, 3, seed=0), shape).passed
+
+
+def test_several_inputs_and_outputs():
+    assert check_layer(Gate(3, 0), [(3,), (3,)]).passed
+    assert check_layer(Gate(3, 0), [numpy.ones((1, 3)), (3,)]).passed
+
+
+def test_integer_inputs_by_example(rng):
+    report = outcomes(Embedding(7, 3, rng), rng.integers(0, 7, (6, 2)))
+    assert report["gradients agree with differences"] == "passed"
+    assert "failed" not in report.values()
+
+
+def test_another_observation_dimension():
+    class Columns(dl.Layer):
+        def __init__(self):
+            self.weight = parameter(3, 4)
+
+        def forward(self, x):
+            return self.weight @ x
+
+    assert "failed" not in outcomes(Columns(), (4,), observation_dimension=1).values()
+    assert outcomes(Columns(), (4,), observation_dimension=0)["one observation"] == "failed"
+
+
+def test_no_observation_dimension():
+    class Total(dl.Layer):
+        def forward(self, x):
+            return (x * x).sum()
+
+    report = outcomes(Total(), (2, 3), observation_dimension=None)
+    assert report["several observations"] == "skipped"
+    assert report["observations are independent in evaluation"] == "skipped"
+    assert report["gradients agree with differences"] == "passed"
+    assert "failed" not in report.values()
+
+
+def test_only_layers_are_taken():
+    with pytest.raises(TypeError, match="check_layer takes a Layer; got function"):
+        check_layer(outcomes, (3,))
+
+
+# --- kinds of layers ------------------------------------------------------------------------------
+
+
+def test_what_does_not_apply_is_skipped_with_a_reason():
+    rows = {row.test: row for row in check_layer(dl.Flatten(), (2, 3)).rows}
+    assert (rows["save and load"].outcome, rows["save and load"].why) == ("skipped", "nothing to save")
+    assert rows["used twice"].why == "no Parameters to share"
+    if dl.devices.gpu_problem() is not None:
+        assert rows["GPU"].why.startswith("no GPU: ")
+
+
+def test_a_layer_of_integers_has_no_gradients():
+    one_hot = Broken(lambda self, x: (x.reshape(-1, 1) == dl.arange(4, device=x.device)).astype("int64"))
+    report = outcomes(one_hot, numpy.array([0, 3, 1]))
+    assert report["gradients exist"] == report["gradients agree with differences"] == "skipped"
+    assert "failed" not in report.values()
+
+
+def test_a_layer_that_is_all_kinks_is_not_called_right():
+    rows = {row.test: row for row in check_layer(dl.ReLU(), numpy.zeros((4, 3))).rows}
+    row = rows["gradients agree with differences"]
+    assert row.outcome == "skipped"
+    assert "every one of the 9 elements" in row.why
+
+
+def test_python_that_reads_values_is_not_compiled_and_not_failed():
+    branching = Broken(lambda self, x: x * 2 if x.sum().item() > 1e9 else x * self.gain, gain=parameter(4))
+    rows = {row.test: row for row in check_layer(branching, (4,)).rows}
+    assert rows["compiled replay equals eager"].outcome == "skipped"
+    assert "cannot be compiled" in rows["compiled replay equals eager"].why
+
+
+def test_tied_and_nested_networks():
+    assert_layer(TiedAutoencoder(6, 5, 3), (6,))
+    assert_layer(dl.Network([TiedAutoencoder(4, 3), Normalized(4), dl.Dropout(0.3, seed=0)]), (4,))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20))
+def test_no_false_alarm_for_100_correct_random_layers(seed):
+    for number in range(100):
+        assert_layer(*random_layer((seed, number)), seed=seed)
+
+
+# --- everything is left as it was -----------------------------------------------------------------
+
+
+def test_the_layer_is_left_as_it_was():
+    layer = dl.Network([dl.Dense(4, 3, seed=0), Normalized(3), dl.Dropout(0.5, seed=1)])
+    layer[0].weight.grad = dl.ones((4, 3))
+    layer[1].eval()
+    twin = copy.deepcopy(layer)
+    arrays = {name: x.data for name, x in layer.named_tensors()}
+    gradient = layer[0].weight.grad
+    assert_layer(layer, (4,))
+    for name, x in layer.named_tensors():
+        assert x.data is arrays[name]
+        numpy.testing.assert_array_equal(x.numpy(), twin.state_dict()[name])
+    assert layer[0].weight.grad is gradient
+    assert [part.training for part in (layer, *layer)] == [True, True, False, True]
+    assert layer[2].generator.state_dict() == twin[2].generator.state_dict()
+    assert vars(layer[2]).keys() == vars(twin[2]).keys()
+
+
+# --- GPU ------------------------------------------------------------------------------------------
+
+
+def test_on_a_stand_in_for_the_gpu(strict_gpu):
+    layer = dl.Network([dl.Dense(4, 3, seed=0), dl.Tanh(), dl.Dropout(0.5, seed=1)])
+    report = outcomes(layer, (4,))
+    assert report["GPU"] == "passed"
+    assert "failed" not in report.values()
+    assert layer[0].weight.device == "cpu"
+
+
+def test_a_layer_that_lives_on_the_stand_in(strict_gpu):
+    report = outcomes(dl.Dense(4, 3, seed=0).to("gpu"), (4,))
+    assert "failed" not in report.values()
+
+
+def test_computing_on_the_host_is_caught_on_the_stand_in(strict_gpu):
+    on_host = Broken(
+        lambda self, x: dl.tensor(numpy.sin(dl.devices.to_numpy(x.data))) * self.gain, gain=parameter(4)
+    )
+    report = outcomes(on_host, (4,))
+    assert report["GPU"] == "failed"
+
+
+@pytest.mark.gpu
+@NEEDS_A_GPU
+def test_on_the_gpu():
+    assert (
+        outcomes(dl.Network([dl.Dense(4, 3, seed=0), dl.ReLU(), dl.Dropout(0.5, seed=1)]), (4,))["GPU"]
+        == "passed"
+    )
+    assert_layer(dl.Dense(4, 3, seed=0).to("gpu"), (4,))
+
+
+# --- in minidl ------------------------------------------------------------------------------------
+
+
+def test_the_checks_are_imported_when_they_are_used():
+    code = (
+        "import sys, minidl; assert 'minidl.checks' not in sys.modules; "
+        "minidl.check_layer; minidl.check_gradients; assert 'minidl.checks' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert dl.check_layer is check_layer
+    with pytest.raises(AttributeError, match=r"minidl.*no attribute 'check_everything'"):
+        getattr(dl, "check_" + "everything")
