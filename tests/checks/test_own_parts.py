@@ -16,6 +16,7 @@ from hypothesis.extra import numpy as hnp
 import minidl as dl
 from minidl import layers, losses, optimizers
 from minidl.checks import assert_layer, check_gradients
+from minidl.layers.normalize import EXTENTS, METHODS
 from tests.checks.random_layers import same_size
 
 SIZES = st.integers(1, 4)
@@ -46,6 +47,13 @@ def reshaping(draw):
 
 
 @st.composite
+def normalizing(draw):
+    shape = draw(OBSERVATIONS)
+    layer = dl.Normalize(shape, draw(st.sampled_from(METHODS)), draw(st.sampled_from(EXTENTS)))
+    return layer.fit(numpy.random.default_rng(draw(SEEDS)).normal(size=(5, *shape))), shape
+
+
+@st.composite
 def networks(draw):
     features, depth = draw(SIZES), draw(st.integers(0, 3))
     rng = numpy.random.default_rng(draw(SEEDS))
@@ -57,6 +65,7 @@ LAYERS = {
     "Dropout": of_any_shape(lambda draw: dl.Dropout(draw(st.sampled_from([0, 0.3, 0.9])), seed=draw(SEEDS))),
     "Flatten": of_any_shape(lambda draw: dl.Flatten()),
     "Network": networks(),
+    "Normalize": normalizing(),
     "ReLU": of_any_shape(lambda draw: dl.ReLU()),
     "Reshape": reshaping(),
     "Sigmoid": of_any_shape(lambda draw: dl.Sigmoid()),
