@@ -85,7 +85,9 @@ def _curves(axes: Axes, history: History, name: str, color: str) -> None:
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     if len(values) or validation:
-        axes.legend(loc="upper right", frameon=False, fontsize="small")
+        course = validation or list(values)
+        rises = course[-1] > course[0]
+        axes.legend(loc="lower right" if rises else "upper right", frameon=False, fontsize="small")
 
 
 def _range(values: numpy.ndarray, validation: list[float]) -> tuple[float, float]:
@@ -107,12 +109,16 @@ def _window(history: History) -> int:
 
 
 def smoothed(values: numpy.ndarray, window: int) -> numpy.ndarray:
-    """Return means over ``2 * window + 1`` neighbours, fewer at the ends; NaN and infinity are left out."""
+    """Return means over ``2 * window + 1`` neighbours, fewer at the ends; NaN and infinity are left out.
+
+    At the beginning, where values change fast, there are as many on either side.
+    """
     finite = numpy.isfinite(values)
     sums = numpy.concatenate([[0.0], numpy.cumsum(numpy.where(finite, values, 0.0))])
     counts = numpy.concatenate([[0], numpy.cumsum(finite)])
-    low = numpy.maximum(numpy.arange(len(values)) - window, 0)
-    high = numpy.minimum(numpy.arange(len(values)) + window + 1, len(values))
+    places = numpy.arange(len(values))
+    half = numpy.minimum(places, window)
+    low, high = places - half, numpy.minimum(places + half + 1, len(values))
     return (sums[high] - sums[low]) / numpy.maximum(counts[high] - counts[low], 1)
 
 
@@ -200,7 +206,10 @@ def _figures(axes: Axes, history: History, running: str) -> None:
 
 
 def _title(name: str) -> str:
-    return name.upper() if name in ("rmse", "mae", "mape", "auc") else name.replace("_", " ")
+    special = {"f_score": "F-score", "r_squared": "R²"} | {
+        n: n.upper() for n in ("rmse", "mae", "mape", "auc")
+    }
+    return special.get(name, name.replace("_", " "))
 
 
 def _wrapped(text: str) -> str:
