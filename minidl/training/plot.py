@@ -109,15 +109,15 @@ def _window(history: History) -> int:
 
 
 def smoothed(values: numpy.ndarray, window: int) -> numpy.ndarray:
-    """Return means over ``2 * window + 1`` neighbours, fewer at the ends; NaN and infinity are left out.
+    """Return means over ``2 * window + 1`` neighbours; NaN and infinity are left out.
 
-    At the beginning, where values change fast, there are as many on either side.
+    There are fewer at the end, and at the beginning, where values change fast: a third of those before.
     """
     finite = numpy.isfinite(values)
     sums = numpy.concatenate([[0.0], numpy.cumsum(numpy.where(finite, values, 0.0))])
     counts = numpy.concatenate([[0], numpy.cumsum(finite)])
     places = numpy.arange(len(values))
-    half = numpy.minimum(places, window)
+    half = numpy.minimum(places // 3, window)
     low, high = places - half, numpy.minimum(places + half + 1, len(values))
     return (sums[high] - sums[low]) / numpy.maximum(counts[high] - counts[low], 1)
 

