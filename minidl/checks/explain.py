@@ -23,14 +23,13 @@ def explain(given: numpy.ndarray, measured: numpy.ndarray, counts: dict[int, str
         return "it is not a finite number: a division by 0, a log or a root of 0, or an overflow"
     known = numpy.isfinite(measured)
     a, b = given[known], measured[known]
-    if not b.size:
-        return None
     small = 1e-6 * max(float(numpy.abs(b).max()), float(numpy.abs(a).max()))
     if float(numpy.abs(a).max()) <= small:
         return "it is 0: the gradient is cut off"
     if float(numpy.abs(b).max()) <= small:
         return (
-            "the function does not follow it: a value computed earlier is used in its place (a stale cache)"
+            "the result does not follow it at all: a value computed earlier is used in its place (a stale "
+            "cache), or it is forgotten"
         )
     ratio = _constant_ratio(a, b, small)
     if ratio is not None:

@@ -31,6 +31,7 @@ class Snapshot:
         self.was_converted = False
         self._starts: dict[int, devices.Array] = {}
         self._undo: list[Callable[[], None]] = []
+        self._attributes: list[Any] = []
         self._generators: dict[int, tuple[Generator, Any]] = {}
         self._layers: dict[int, Layer] = {}
 
@@ -49,7 +50,7 @@ class Snapshot:
         for part in (layer, *(inner for _, inner in layer.named_layers())):
             if id(part) not in self._layers:
                 self._layers[id(part)] = part
-                self._undo.append(functools.partial(_thawed, _frozen(vars(part))))
+                self._attributes.append(_frozen(vars(part)))
         for name, x in layer.named_tensors():
             self._add_tensor(x, f"{prefix}{name}")
         for _, generator in layer.named_generators():
@@ -104,8 +105,14 @@ class Snapshot:
             )
         ]
 
+    def restore_attributes(self) -> None:
+        """Give the Layers the attributes, and their lists, dicts and arrays the contents, that they had."""
+        for attributes in self._attributes:
+            _thawed(attributes)
+
     def restore(self) -> None:
         """Put everything back, to the bit."""
+        self.restore_attributes()
         for undo in reversed(self._undo):
             undo()
         self._undo.clear()
@@ -158,6 +165,7 @@ class Subject:
                 self.eager(*self.inputs)
             self._assigned |= witness.assigned
             self.rewind()
+            self.snapshot.restore_attributes()  # what the first call keeps must not hide what later ones do
             if not self.snapshot.was_converted:
                 return
 

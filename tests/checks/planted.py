@@ -500,3 +500,94 @@ def method_with_another_signature():
             return x
 
     return Stubborn()
+
+
+@planted(RULES, "gain", "scale_", "does not follow it at all")
+def parameter_forgotten_in_forward():
+    scale = elementwise(
+        named("scale"),
+        lambda xp, a, b, out=None: xp.multiply(a, 2, out=out),
+        gradients=(lambda g, out, a, b: 2 * g, lambda g, out, a, b: g * a),
+    )
+    return Broken(lambda self, x: scale(x, self.gain), gain=parameter(4))
+
+
+@planted(RULES, "bias", "scale_", "wrong only at places 2 to 5 of axis 0", shape=(9,))
+def part_of_a_gradient_zero():
+    def partly(g, out, a, b):
+        return (g * a).sum(axis=0) * dl.tensor([1.0, 1, 0, 0, 0, 0, 1, 1, 1], g.dtype)
+
+    scale = multiply_with(lambda g, out, a, b: g * b, partly)
+    return Broken(lambda self, x: scale(x, self.bias), bias=parameter(9))
+
+
+@planted(RULES, "bias", "scale_", "wrong only at places 0, 3 of axis 0", shape=(9,))
+def places_of_a_gradient_zero():
+    def partly(g, out, a, b):
+        return (g * a).sum(axis=0) * dl.tensor([0.0, 1, 1, 0, 1, 1, 1, 1, 1], g.dtype)
+
+    scale = multiply_with(lambda g, out, a, b: g * b, partly)
+    return Broken(lambda self, x: scale(x, self.bias), bias=parameter(9))
+
+
+@planted(RULES, "weight", "another gradient", "earlier call")
+def result_kept_without_its_tape():
+    def forward(self, x):
+        if self.kept is None:
+            self.kept = dl.tanh(self.weight).detach()
+            return x @ dl.tanh(self.weight)
+        return x @ self.kept
+
+    return Broken(forward, weight=parameter(4, 3), kept=None)
+
+
+@planted("gradients exist", "cut off from inputs and Parameters")
+def everything_cut_off():
+    return Broken(lambda self, x: (x * self.gain).detach(), gain=parameter(4))
+
+
+@planted("output sizes", "alone", "in a batch")
+def size_that_depends_on_the_batch():
+    return Broken(lambda self, x: x * self.gain if len(x) > 1 else (x * self.gain)[:, :2], gain=parameter(4))
+
+
+@planted("evaluation is repeatable", "a different one came before it")
+def scale_taken_from_the_first_input():
+    def forward(self, x):
+        if not self.scale:
+            self.scale.append(float(abs(x.data).max()))
+        return x * self.gain * (1 / self.scale[0])
+
+    return Broken(forward, gain=parameter(4), scale=[])
+
+
+@planted("nested in networks", "its state is named", "0.0.gain")
+def members_listed_by_another_name():
+    class Renamed(dl.Layer):
+        def __init__(self):
+            self.gain = parameter(4)
+            self.other = None
+
+        def named_tensors(self):
+            return (("secret", x) for _, x in super().named_tensors())
+
+        def members(self):
+            return {"gain": self.gain}
+
+        def forward(self, x):
+            return x * self.gain
+
+    return Renamed()
+
+
+@planted("methods have valid signatures", "Empty has no forward(self, x)")
+def no_forward():
+    class Empty(dl.Layer):
+        pass
+
+    return Empty()
+
+
+@planted("gradients exist", "no gradient reaches unused")
+def parameter_not_used():
+    return Broken(lambda self, x: x * self.gain, gain=parameter(4), unused=parameter(2))

@@ -217,6 +217,28 @@ def test_the_whole_autoencoder_in_seconds(rng):
     assert report.kinks < 4
 
 
+def test_a_mistake_in_the_whole_autoencoder_is_found_and_named(rng):
+    network = TiedAutoencoder(784, 784, 392, 196)
+
+    class Untied(dl.Layer):
+        def __init__(self):
+            self.network = network
+
+        def forward(self, x):
+            z = network.encoder(x)
+            for layer, bias in reversed(list(zip(network.dense[1:], network.biases[1:], strict=True))):
+                z = dl.relu(z @ layer.weight.T + bias)
+            return dl.sigmoid(z @ network.dense[0].weight.detach().T + network.biases[0])
+
+    images = rng.uniform(size=(4, 784))
+    untied = Untied()
+    message = message_of(lambda x: dl.mean_squared_error(untied(x), images, "sum"), images, sample=4)
+    assert message.startswith("untied.network.encoder.0.weight (784, 784): ")
+    assert "'detach' stops the gradient" in message
+    assert "one of 2 uses" in message
+    assert "encoder.2.weight" not in message
+
+
 def test_large_tensors_are_sampled_by_default(rng):
     report = check_gradients(lambda x: x * x, rng.normal(size=(40, 50)))
     assert (report.comparisons[0].count, report.comparisons[0].unit) == (16, "directions")
@@ -416,6 +438,26 @@ def test_a_step_returns_its_loss_alone():
 
     with pytest.raises(ValueError, match="must return the loss alone"):
         check_gradients(step, [1.0, 2.0])
+
+
+def test_second_order_needs_a_function_that_does_not_differentiate():
+    weight = parameter(2)
+
+    def step(x):
+        loss = (x * weight).sum()
+        loss.backward()
+        return loss
+
+    check_gradients(step, [1.0, 2.0])
+    with pytest.raises(ValueError, match="order=2 needs a function that does not call backward"):
+        check_gradients(step, [1.0, 2.0], order=2)
+
+
+def test_a_step_that_never_gets_to_a_result_leaves_no_trace():
+    layer = dl.Dense(3, 2, seed=0)
+    with pytest.raises(ValueError, match=r"takes inputs \(batch, 3\)"):
+        check_gradients(layer, numpy.ones((2, 4)))
+    assert layer.weight.dtype == "float32"
 
 
 # --- GPU ------------------------------------------------------------------------------------------

@@ -4,13 +4,15 @@ are in test_planted_bugs.py."""
 import copy
 import subprocess
 import sys
+import threading
 
 import numpy
 import pytest
 
 import minidl as dl
 from minidl.checks import LayerError, LayerReport, assert_layer, check_layer
-from tests.checks.planted import Broken, parameter
+from minidl.primitives.primitive import PRIMITIVES, Primitive
+from tests.checks.planted import Broken, named, parameter
 from tests.checks.random_layers import Embedding, Gate, Normalized, random_layer
 from tests.layers.test_layer import TiedAutoencoder
 
@@ -219,6 +221,39 @@ def test_computing_on_the_host_is_caught_on_the_stand_in(strict_gpu):
     )
     report = outcomes(on_host, (4,))
     assert report["GPU"] == "failed"
+
+
+def test_other_values_on_the_stand_in_are_caught(strict_gpu):
+    other = Broken(lambda self, x: x * self.gain * (1 if x.device == "cpu" else 2), gain=parameter(4))
+    rows = {row.test: row for row in check_layer(other, (4,)).rows}
+    assert rows["GPU"].outcome == "failed"
+    assert rows["GPU"].why.startswith("output 0 differs from the CPU's by")
+
+
+def test_a_gradient_on_another_device_is_caught_on_the_stand_in(strict_gpu):
+    shift = Primitive(
+        named("shift"),
+        lambda xp, x, b, out=None: xp.add(x, b, out=out),
+        gradients=(lambda g, out, x, b: g, lambda g, out, x, b: dl.ones(b.shape, b.dtype)),
+    )
+    why = {
+        row.test: row.why
+        for row in check_layer(Broken(lambda self, x: shift(x, self.b), b=parameter(4)), (4,)).rows
+    }
+    PRIMITIVES.popitem()
+    assert why["GPU"] == "b is float32 (4,) on gpu:0, its gradient float32 (4,) on cpu"
+
+
+def test_results_on_another_device_are_caught_on_the_stand_in(strict_gpu):
+    moving = Broken(lambda self, x: (x * self.gain).detach().to("cpu"), gain=parameter(4))
+    why = {row.test: row.why for row in check_layer(moving, (4,)).rows}
+    assert why["GPU"] == "output 0 is on cpu, the inputs on gpu:0: forward moves data"
+
+
+def test_a_layer_that_cannot_be_copied():
+    layer = dl.Dense(4, 3, seed=0)
+    layer.lock = threading.Lock()
+    assert_layer(layer, (4,))
 
 
 @pytest.mark.gpu
