@@ -175,7 +175,7 @@ class _Statistics:
             return self.mean, _inverse(numpy.sqrt(self.deviations / self.count) * (spread > 0))
         if method == "rescale-zero-one":
             return self.low, _inverse(spread)
-        return (self.low + self.high) / 2, 2 * _inverse(spread)
+        return (self.low + self.high) / 2, _inverse(spread / 2)
 
 
 def _inverse(x: numpy.ndarray) -> numpy.ndarray:

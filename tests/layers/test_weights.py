@@ -8,6 +8,7 @@ import pytest
 import safetensors.numpy
 
 import minidl as dl
+from minidl import weights
 
 
 class Stateful(dl.Layer):
@@ -41,6 +42,34 @@ def assert_same_state(layer, state):
     assert list(now) == list(state)
     for name, value in state.items():
         numpy.testing.assert_array_equal(now[name], value, err_msg=name, strict=True)
+
+
+# --- metadata -------------------------------------------------------------------------------------
+
+
+def read_metadata(path):
+    with safetensors.safe_open(path, "numpy") as file:
+        return file.metadata()
+
+
+def test_texts_stand_beside_the_arrays(path):
+    weights.save({"x": numpy.arange(3.0)}, path, {"epoch": "7", "note": "größer als 1"})
+    assert read_metadata(path) == {"format": "minidl", "epoch": "7", "note": "größer als 1"}
+    numpy.testing.assert_array_equal(weights.read(path)["x"], numpy.arange(3.0))
+
+
+def test_without_texts_the_file_says_what_wrote_it(path):
+    Stateful().save(path)
+    assert read_metadata(path) == {"format": "minidl"}
+
+
+def test_texts_that_are_no_texts_are_refused_and_leave_the_old_file(path):
+    weights.save({"x": numpy.zeros(1)}, path)
+    before = path.read_bytes()
+    with pytest.raises(TypeError):
+        weights.save({"x": numpy.ones(1)}, path, {"epoch": 7})
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
 
 
 # --- state_dict -----------------------------------------------------------------------------------
