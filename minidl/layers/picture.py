@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from minidl import files
 from minidl.layers.layer import Layer
 from minidl.layers.trace import Call, Trace, trace
-from minidl.primitives.shape import transpose_
 from minidl.program.program import Instruction, Value
 
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ INK, GREY, BOX = "#222222", "#8a8a8a", "#f4f6f8"
 #: Colours of shared parameters (the bright scheme of Paul Tol, made for colour-blind readers).
 SHARED = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377")
 WIDTH, HEIGHT, GAP, INDENT = 5.2, 0.52, 0.5, 0.22
+SCALE = 0.95  # inches
 
 
 @dataclass(eq=False)
@@ -55,8 +55,9 @@ def plot_network(network: Layer, inputs: tuple[Any, ...], path: str | PathLike[s
     traced = trace(network, inputs)
     nodes, made = nodes_of(traced)
     bottom = _place(nodes)
-    left, right = -2.75, WIDTH + 1.5
-    figure = Figure(figsize=(0.95 * (right - left), 0.95 * (bottom + 1.75)))
+    lanes = _lanes(nodes)
+    left, right = _lane_place(max(lanes.values(), default=0)) - 0.35, WIDTH + 1.5
+    figure = Figure(figsize=(SCALE * (right - left), SCALE * (bottom + 1.75)))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_xlim(left, right)
     axes.set_ylim(bottom + 1.1, -0.65)
@@ -64,7 +65,7 @@ def plot_network(network: Layer, inputs: tuple[Any, ...], path: str | PathLike[s
     _draw_layers(axes, nodes)
     _draw_flow(axes, nodes, made, traced, bottom)
     _draw_nodes(axes, nodes)
-    _draw_parameters(axes, nodes)
+    _draw_parameters(axes, nodes, lanes)
     if path is not None:
         with files.replacing(path) as temporary:
             figure.savefig(temporary, dpi=130, format=Path(path).suffix.lstrip(".") or "png")
@@ -80,61 +81,41 @@ def nodes_of(traced: Trace) -> tuple[list[Node], dict[Value, int]]:
     Inputs come from box -1.
     """
     nodes: list[Node] = []
-    _collect(traced.root, [], nodes)
+    _collect(traced.root, [], nodes, traced)
     made: dict[Value, int] = dict.fromkeys(traced.inputs, -1)
-    written: dict[Value, tuple[str, str]] = {value: (name, name) for value, name in traced.parameters.items()}
+    names = dict(traced.parameters)  # of Parameters and their transposes
     for number, node in enumerate(nodes):
         if node.call is not None:
             node.sources |= {made[value]: value for value in node.call.inputs if value in made}
         for step in node.steps:
             for value in step.inputs:
-                if value in written:
-                    name, text = written[value]
-                    if step.primitive is transpose_:
-                        written[step.output] = (name, f"{text}.T")
+                if value in names:
+                    if step.output in traced.texts:
+                        names[step.output] = names[value]
                     else:
-                        node.parameters[name] = text
+                        node.parameters[names[value]] = traced.texts[value]
                 elif value in made and made[value] != number:
                     node.sources[made[value]] = value
-            if step.output not in written:
+            if step.output not in names:
                 made[step.output] = number
         if node.call is not None:  # what it passes on unchanged comes from it now
             made |= dict.fromkeys(node.call.outputs, number)
     return nodes, made
 
 
-def _collect(call: Call, path: list[Call], nodes: list[Node]) -> None:
+def _collect(call: Call, path: list[Call], nodes: list[Node], traced: Trace) -> None:
     inner = any(isinstance(item, Call) for item in call.items)
     if not inner and path:
         title = f"{type(call.layer).__name__}({call.layer.settings()})"
         nodes.append(Node(title, path, call.instructions, call))
         return
-    inside = [*path, call]
-    waiting: list[Instruction] = []
-    for item in call.items:
-        if isinstance(item, Call):
-            _add_operations(waiting, inside, nodes)
-            waiting = []
-            _collect(item, inside, nodes)
-        else:
-            if item.name == "matmul":  # products begin a new box
-                ready = [s for s in waiting if s.primitive.kind != "view" or not _leads_to(s, item)]
-                _add_operations(ready, inside, nodes)
-                waiting = [s for s in waiting if s not in ready]
-            waiting.append(item)
-    _add_operations(waiting, inside, nodes)
-
-
-def _leads_to(view: Instruction, step: Instruction) -> bool:
-    return view.output in step.inputs
-
-
-def _add_operations(steps: list[Instruction], path: list[Call], nodes: list[Node]) -> None:
-    names = [step.name for step in steps if step.primitive.kind != "view" and step.name != "cast"]
-    if names:
-        nodes.append(Node(", ".join(names), path, steps))
-    elif steps and nodes:
-        nodes[-1].steps += steps  # views alone are no box of their own
+    for part in call.parts():
+        if isinstance(part, Call):
+            _collect(part, [*path, call], nodes, traced)
+        elif traced.formula(part):
+            nodes.append(Node(traced.formula(part), [*path, call], part))
+        elif nodes:
+            nodes[-1].steps += part  # views alone are no box of their own
 
 
 def _place(nodes: list[Node]) -> float:
@@ -242,34 +223,64 @@ def _around(
     axes.text(*middle, text, fontsize=8, va="center", ha="center", color=GREY, bbox=box, zorder=25)
 
 
-def _draw_parameters(axes: Axes, nodes: list[Node]) -> None:
+def _uses(nodes: list[Node]) -> list[tuple[Node, str, str, float]]:
+    """Return for each use of a Parameter its box, its name, how it is written, and at which height."""
+    return [
+        (node, name, _short(text), node.top + HEIGHT * (i + 0.5) / len(node.parameters))
+        for node in nodes
+        for i, (name, text) in enumerate(node.parameters.items())
+    ]
+
+
+def _draw_parameters(axes: Axes, nodes: list[Node], lanes: dict[str, int]) -> None:
     """Write beside each box which Parameters it uses, and join the places of those used more than once."""
-    places: dict[str, list[float]] = {}
-    for node in nodes:
-        for i, name in enumerate(node.parameters):
-            height = node.top + HEIGHT * (i + 0.5) / len(node.parameters)
-            places.setdefault(name, []).append(height)
-    shared = [name for name, heights in places.items() if len(heights) > 1]
-    colors = {name: SHARED[i % len(SHARED)] for i, name in enumerate(shared)}
-    for node in nodes:
-        for name, text in node.parameters.items():
-            height = places[name][0] if name not in colors else places[name].pop(0)
-            color, weight = (colors[name], "bold") if name in colors else (GREY, "normal")
-            style: dict[str, Any] = {"fontsize": 7.5, "color": color, "fontweight": weight, "zorder": 24}
-            axes.text(-0.55, height, _short(text), ha="right", va="center", **style)
-            axes.plot([-0.5, node.left], [height, height], color=color, linewidth=0.7, alpha=0.6, zorder=18)
-            if name in colors:
-                places[name].append(height)
-    for lane, name in enumerate(shared):
-        x = -2.3 - 0.09 * (lane % 4)
-        heights = places[name]
-        style = {"color": colors[name], "linewidth": 1.3, "zorder": 17}
-        axes.plot([x, x], [min(heights), max(heights)], linestyle=(0, (3, 2)), **style)
-        for height in heights:
-            axes.plot([x, -2.1], [height, height], **style)
-    if shared:
+    colors = {name: SHARED[i % len(SHARED)] for i, name in enumerate(lanes)}
+    heights: dict[str, list[float]] = {}
+    for node, name, text, height in _uses(nodes):
+        heights.setdefault(name, []).append(height)
+        color, weight = (colors[name], "bold") if name in lanes else (GREY, "normal")
+        style: dict[str, Any] = {"fontsize": 7.5, "color": color, "fontweight": weight, "zorder": 24}
+        axes.text(-0.55, height, text, ha="right", va="center", **style)
+        axes.plot([-0.5, node.left], [height, height], color=color, linewidth=0.7, alpha=0.6, zorder=18)
+        if name in lanes:
+            ends = [_lane_place(lanes[name]), -0.66 - _width(text)]
+            axes.plot(ends, [height, height], color=color, linewidth=1.3, zorder=17)
+    for name, lane in lanes.items():
+        x = [_lane_place(lane)] * 2
+        y = [min(heights[name]), max(heights[name])]
+        axes.plot(x, y, linestyle=(0, (3, 2)), color=colors[name], linewidth=1.3, zorder=17)
+    if lanes:
         note = "joined by a dashed line: the same Parameter"
         axes.text(-2.6, axes.get_ylim()[0] - 0.12, note, fontsize=7.5, color=GREY, va="bottom")
+
+
+def _lane_place(lane: int) -> float:
+    return -2.3 - 0.1 * lane
+
+
+def _lanes(nodes: list[Node]) -> dict[str, int]:
+    """Return the lane of each Parameter used more than once: none on each other, short ones inside."""
+    heights: dict[str, list[float]] = {}
+    for _, name, _, height in _uses(nodes):
+        heights.setdefault(name, []).append(height)
+    spans = {name: (min(places), max(places)) for name, places in heights.items() if len(places) > 1}
+    lanes: dict[str, int] = {}
+    for name, (first, last) in sorted(spans.items(), key=lambda item: item[1][1] - item[1][0]):
+        beside = {
+            lane for other, lane in lanes.items() if spans[other][0] <= last and first <= spans[other][1]
+        }
+        lanes[name] = max(beside, default=-1) + 1
+    return {name: lanes[name] for name in spans}
+
+
+def _width(text: str) -> float:
+    """Return the width of the name of a shared Parameter."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import TextPath
+
+    return (
+        TextPath((0, 0), text, size=7.5, prop=FontProperties(weight="bold")).get_extents().width / 72 / SCALE
+    )
 
 
 def _short(name: str) -> str:

@@ -10,12 +10,12 @@ from minidl.program.listing import flops
 from minidl.tensor import Parameter
 
 if TYPE_CHECKING:
-    from minidl.layers.trace import Trace
+    from minidl.layers.trace import Call, Trace
 
 
 @dataclass
 class Row:
-    """One line: a Layer, what it holds and does itself, without the Layers inside it."""
+    """One line: a Layer, what it holds and does itself; or what a Layer computes between those inside it."""
 
     depth: int
     name: str
@@ -32,7 +32,7 @@ class Summary:
 
     Attributes
     ----------
-    rows : one per Layer; parameters and operations of Layers inside are counted there
+    rows : one per Layer; parameters and operations of what is inside are counted there
     parameters, parameter_bytes : of the whole network, shared ones counted once
     flops : floating-point operations of one observation's way through the network, or None
     activation_bytes : memory of all results on that way, or None
@@ -85,24 +85,7 @@ def summarize(network: Layer, inputs: tuple[Any, ...]) -> Summary:
     summary = Summary(
         parameters=sum(p.size for p in parameters), parameter_bytes=sum(p.data.nbytes for p in parameters)
     )
-    counted: set[int] = set()
-    shared = _shared(network, traced)
-    for depth, name, layer, again in _tree(network, "", 0, {}):
-        title = f"the same as {again}" if again else f"{type(layer).__name__}({layer.settings()})"
-        row = Row(depth, name, title)
-        summary.rows.append(row)
-        if again is not None:
-            continue
-        own = [p for p in _own(layer) if id(p) not in counted]
-        counted.update(map(id, own))
-        row.parameters = sum(p.size for p in own)
-        row.shared = any(id(p) in shared for p in own)
-        if traced is not None:
-            calls = [call for call in traced.root.calls() if call.layer is layer]
-            row.outputs = (
-                ", ".join(_shape(value.shape) for value in calls[-1].outputs) if calls else "not used"
-            )
-            row.flops = sum(flops(step) for call in calls for step in call.instructions)
+    _Table(network, traced, summary.rows).add(network, "", "", 0)
     if traced is not None:
         steps = [step for call in traced.root.calls() for step in call.instructions]
         summary.flops = sum(map(flops, steps))
@@ -110,16 +93,68 @@ def summarize(network: Layer, inputs: tuple[Any, ...]) -> Summary:
     return summary
 
 
-def _tree(layer: Layer, name: str, depth: int, seen: dict[int, str]) -> list[tuple[int, str, Layer, Any]]:
-    """Return depth, name, Layer, and for one that stood before its name there; outer Layers first."""
-    known = seen.get(id(layer))
-    lines: list[tuple[int, str, Layer, Any]] = [(depth, name.rpartition("/")[2], layer, known)]
-    if known is None:
-        path = name.replace("/", ".")
-        seen[id(layer)] = path or "the whole network"
-        for inner, member in layer.named_children():
-            lines += _tree(member, f"{name}/{inner}" if name else inner, depth + 1, seen)
-    return lines
+class _Table:
+    """Fills the rows of a Summary: Layers in the order in which they run, others after them."""
+
+    def __init__(self, network: Layer, traced: Trace | None, rows: list[Row]):
+        self.traced = traced
+        self.rows = rows
+        self.seen: dict[int, str] = {}
+        self.counted: set[int] = set()
+        self.shared = _shared(network, traced)
+        self.calls: dict[int, list[Call]] = {}
+        for call in traced.root.calls() if traced else ():
+            self.calls.setdefault(id(call.layer), []).append(call)
+
+    def add(self, layer: Layer, name: str, path: str, depth: int) -> None:
+        """Add the row of a Layer, unless it has one, and those of what is inside."""
+        row = Row(depth, name, f"{type(layer).__name__}({layer.settings()})")
+        self.rows.append(row)
+        if id(layer) in self.seen:
+            row.title = f"the same as {self.seen[id(layer)]}"
+            return
+        self.seen[id(layer)] = path or "the whole network"
+        own = [p for p in _own(layer) if id(p) not in self.counted]
+        self.counted.update(map(id, own))
+        row.parameters = sum(p.size for p in own)
+        row.shared = any(id(p) in self.shared for p in own)
+        children = list(layer.named_children())
+        calls = self.calls.get(id(layer), [])
+        if self.traced is not None:
+            row.outputs = ", ".join(_shape(v.shape) for v in calls[-1].outputs) if calls else "not used"
+        if not children:
+            row.flops = sum(flops(step) for call in calls for step in call.instructions)
+        for part in self._parts(calls, depth + 1) if children else ():
+            if isinstance(part, Row):
+                self.rows.append(part)
+                continue
+            place = next((i for i, (_, child) in enumerate(children) if child is part), None)
+            if place is not None:
+                self._add_child(children.pop(place), path, depth)
+        for child in children:
+            self._add_child(child, path, depth)
+
+    def _add_child(self, child: tuple[str, Layer], path: str, depth: int) -> None:
+        name, layer = child
+        self.add(layer, name, f"{path}.{name}" if path else name, depth + 1)
+
+    def _parts(self, calls: list[Call], depth: int) -> list[Row | Layer]:
+        """Return what happens in the calls of a Layer, in order: Layers, and rows of operations between them.
+
+        The same operations at several places are one row.
+        """
+        assert self.traced is not None or not calls
+        parts: dict[Any, Row | Layer] = {}
+        for number, part in enumerate(part for call in calls for part in call.parts()):
+            if isinstance(part, list):
+                outputs = _shape(part[-1].output.shape)
+                formula = self.traced.formula(part)  # type: ignore[union-attr]
+                if formula:
+                    row = parts.setdefault((formula, outputs), Row(depth, "", formula, outputs))
+                    row.flops += sum(map(flops, part))  # type: ignore[union-attr]
+            else:
+                parts[number] = part.layer
+        return list(parts.values())
 
 
 def _own(layer: Layer) -> list[Parameter]:

@@ -13,6 +13,9 @@ import numpy
 from minidl.autodiff import mode, no_grad
 from minidl.layers.layer import Layer, observing
 from minidl.layers.normalize import Normalize
+from minidl.primitives.elementwise import cast, negative
+from minidl.primitives.linear_algebra import matmul_
+from minidl.primitives.shape import broadcast_to_, detach, reshape_, transpose_
 from minidl.program.program import Instruction, Value
 from minidl.program.recorder import Recorder
 from minidl.tensor import Parameter, Tensor, tensor
@@ -36,6 +39,22 @@ class Call:
         """Its own instructions, without those of the calls inside."""
         return [item for item in self.items if isinstance(item, Instruction)]
 
+    def parts(self) -> list[Call | list[Instruction]]:
+        """Return the calls inside, and the instructions between them; a product begins another list."""
+        parts: list[Call | list[Instruction]] = []
+        waiting: list[Instruction] = []
+        for item in self.items:
+            if isinstance(item, Call):
+                parts += [waiting, item]
+                waiting = []
+            elif item.primitive is matmul_:
+                factors = [step for step in waiting if step.primitive.kind == "view" and _reads(item, step)]
+                parts.append([step for step in waiting if step not in factors])
+                waiting = [*factors, item]
+            else:
+                waiting.append(item)
+        return [part for part in [*parts, waiting] if part]
+
     def calls(self) -> Iterator[Call]:
         """Yield this call and all inside it, outer ones first."""
         yield self
@@ -53,12 +72,21 @@ class Trace:
     root : the call of the network
     inputs, outputs : the values that go into it and come out of it
     parameters : for each value that is a Parameter, its dotted name
+    texts : for each value that is a Parameter or state, or a transpose of one, how it is written
     """
 
     root: Call
     inputs: list[Value]
     outputs: list[Value]
     parameters: dict[Value, str]
+    texts: dict[Value, str]
+
+    def formula(self, steps: list[Instruction]) -> str:
+        """Return what operations compute, from x, y and z; if that is long, their names; "" for views."""
+        names = [step.name for step in steps if step.primitive.kind != "view"]
+        text = _Formula(steps, self.texts).text()
+        more = [f"{len(names) - 4} more"] if len(names) > 4 else []
+        return text if text and names else ", ".join(names[:4] + more)
 
 
 def trace(network: Layer, inputs: tuple[Any, ...]) -> Trace:
@@ -109,17 +137,70 @@ def trace(network: Layer, inputs: tuple[Any, ...]) -> Trace:
     finally:
         mode.recorder = None
         recorder.rewind()
-    parameters = {id(p): name for name, p in network.named_parameters()}
-    return Trace(
-        root,
-        program.inputs,
-        program.outputs,
-        {
-            value: parameters[id(value.tensor)]
-            for value in recorder.values.values()
-            if isinstance(value.tensor, Parameter) and id(value.tensor) in parameters
-        },
-    )
+    held = {id(x): name for name, x in network.named_tensors()}
+    texts = {value: held[id(value.tensor)] for value in recorder.values.values() if id(value.tensor) in held}
+    parameters = {value: name for value, name in texts.items() if isinstance(value.tensor, Parameter)}
+    for step in program.steps:
+        if isinstance(step, Instruction) and step.primitive is transpose_ and step.inputs[0] in texts:
+            texts[step.output] = f"{texts[step.inputs[0]]}.T"
+    return Trace(root, program.inputs, program.outputs, parameters, texts)
+
+
+#: How operations are written between their inputs, and how strongly they bind.
+_INFIX = {"add": ("+", 1), "subtract": ("-", 1), "multiply": ("*", 2), "divide": ("/", 2), "matmul": ("@", 2)}
+
+#: What a formula does not show: the shape of the result stands beside it.
+_SILENT = (detach, broadcast_to_, reshape_)
+
+
+class _Formula:
+    """Writes operations as one formula, if they are one, and if it is short."""
+
+    longest = 44
+
+    def __init__(self, steps: list[Instruction], texts: dict[Value, str]):
+        self.steps = steps
+        self.texts = texts
+        self.makers = {step.output: step for step in steps}
+        self.letters: dict[Value, str] = {}  # of what comes from elsewhere, in the order of reading
+        self.written: set[Value] = set()
+        self.repeats = False
+
+    def text(self) -> str:
+        """Return the formula, or nothing if there is none that can be read."""
+        if len(self.steps) > self.longest:
+            return ""
+        formula = self._of(self.steps[-1].output, 0)
+        is_whole = all(step.output in self.written or step.output in self.texts for step in self.steps)
+        short = len(self.letters) <= 3 and len(formula) <= self.longest
+        return formula if short and is_whole and not self.repeats else ""
+
+    def _of(self, value: Value, binding: int) -> str:
+        if value in self.texts:
+            return self.texts[value]
+        step = self.makers.get(value)
+        if step is None:
+            if value.kind == "constant":
+                return f"{value.array.item():.4g}" if value.size == 1 else "constant"
+            return self.letters.setdefault(value, "xyz"[min(len(self.letters), 2)])
+        # A result that is read twice would be written twice, as if it were computed twice.
+        self.repeats |= value in self.written
+        self.written.add(value)
+        if self.repeats:
+            return ""
+        if step.primitive in _SILENT or (step.primitive is cast and step is not self.steps[-1]):
+            return self._of(step.inputs[0], binding)
+        if step.primitive is negative:
+            return f"-{self._of(step.inputs[0], 3)}"
+        if step.name in _INFIX:
+            sign, own = _INFIX[step.name]
+            text = f"{self._of(step.inputs[0], own)} {sign} {self._of(step.inputs[1], own + 1)}"
+            return f"({text})" if own < binding else text
+        return f"{step.name}({', '.join(self._of(x, 0) for x in step.inputs)})"
+
+
+def _reads(step: Instruction, other: Instruction) -> bool:
+    return other.output in step.inputs
 
 
 class _Witness(Recorder):

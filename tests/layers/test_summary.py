@@ -4,7 +4,7 @@ import numpy
 import pytest
 
 import minidl as dl
-from minidl.layers.picture import nodes_of
+from minidl.layers.picture import _lanes, nodes_of
 from minidl.layers.trace import trace
 
 
@@ -28,7 +28,7 @@ class TwoInputs(dl.Layer):
 
 
 def rows(summary):
-    return {row.name or "whole": row for row in summary.rows}
+    return {row.name or (row.title if row.depth else "whole"): row for row in summary.rows}
 
 
 # --- summary --------------------------------------------------------------------------------------------
@@ -38,7 +38,8 @@ def test_a_summary_counts_what_each_layer_holds_and_does():
     network = Tied()
     summary = network.summary((4, 3, 1))
     by_name = rows(summary)
-    assert list(by_name) == ["whole", "encoder", "0", "1", "2", "dense.0"]
+    decoder = "sigmoid(x @ encoder.1.weight.T + bias)"
+    assert list(by_name) == ["whole", "encoder", "0", "1", "2", decoder, "dense.0"]
     assert by_name["1"].parameters == 12 * 6 + 6
     assert by_name["1"].shared
     assert by_name["whole"].parameters == 12
@@ -51,7 +52,9 @@ def test_a_summary_counts_what_each_layer_holds_and_does():
     product = 2 * 12 * 6
     assert by_name["1"].flops == product + 6
     assert by_name["2"].flops == 6
-    assert by_name["whole"].flops == product + 12 + 12
+    assert by_name["whole"].flops == 0
+    assert by_name[decoder].flops == product + 12 + 12
+    assert by_name[decoder].outputs == "4 x 3 x 1"
     assert summary.flops == sum(row.flops for row in summary.rows)
     assert summary.activation_bytes == 4 * (6 + 6 + 6 + 12 + 12 + 12)
 
@@ -85,6 +88,85 @@ def test_shared_layers_are_counted_once_and_their_work_as_often_as_it_is_done():
     assert summary.parameters == 20 + 5
     assert summary.flops == 3 * (32 + 4) + 4 + (8 + 1)
     assert [row.shared for row in summary.rows if row.parameters] == [True, False]
+
+
+def test_operations_between_layers_stand_where_they_run():
+    class Residual(dl.Layer):
+        def __init__(self):
+            self.spare, self.second, self.first = (
+                dl.Tanh(),
+                dl.Dense(4, 4),
+                dl.Network([dl.Dense(4, 4), dl.tanh]),
+            )
+
+        def forward(self, x):
+            return x + self.second(self.first(x) * 0.5)
+
+    summary = Residual().summary(4)
+    assert [(row.depth, row.name or row.title) for row in summary.rows[1:]] == [
+        (1, "first"),
+        (2, "0"),
+        (2, "tanh(x)"),
+        (1, "x * 0.5"),
+        (1, "second"),
+        (1, "x + y"),
+        (1, "spare"),
+    ]
+    assert rows(summary)["spare"].outputs == "not used"
+    assert sum(row.flops for row in summary.rows) == summary.flops
+
+
+def test_operations_that_are_repeated_are_one_row():
+    class Loop(dl.Layer):
+        def __init__(self):
+            self.cell = dl.Dense(3, 3)
+
+        def forward(self, x):
+            for _ in range(5):
+                x = dl.tanh(self.cell(x))
+            return x
+
+    network = Loop()
+    summary = network.summary(3)
+    assert [row.title for row in summary.rows] == ["Loop()", "Dense(3, 3)", "tanh(x)"]
+    assert [row.flops for row in summary.rows] == [0, 5 * (18 + 3), 5 * 3]
+
+
+FORMULAS = {
+    "(x - 1) * (x + 2)": lambda x, w: (x - 1) * (x + 2),
+    "x - (x - 1)": lambda x, w: x - (x - 1),
+    "x - 1 - x": lambda x, w: x - 1 - x,
+    "x / (x * 2)": lambda x, w: x / (x * 2),
+    "exp(-x)": lambda x, w: dl.exp(-x),
+    "x @ w": lambda x, w: x @ w,
+    "softplus(x) + sigmoid(x)": lambda x, w: dl.softplus(x) + dl.sigmoid(x),
+    "exp, multiply": lambda x, w: dl.exp(x) ** 2,
+    "sum(x)": lambda x, w: x.sum(axis=1, keepdims=True),
+}
+
+
+@pytest.mark.parametrize(("text", "function"), FORMULAS.items())
+def test_operations_read_as_a_formula(text, function):
+    class Computes(dl.Layer):
+        def __init__(self):
+            self.w = dl.Parameter(numpy.eye(3))
+
+        def forward(self, x):
+            return function(x, self.w)
+
+    traced = trace(Computes(), (3,))
+    assert [traced.formula(part) for part in traced.root.parts()] == [text]
+
+
+def test_long_formulas_are_the_names_of_their_operations():
+    class Computes(dl.Layer):
+        def forward(self, x):
+            for _ in range(4):
+                x = dl.exp(dl.tanh(x * 0.25))
+            return x
+
+    traced = trace(Computes(), (3,))
+    assert traced.formula(traced.root.parts()[0]) == "multiply, tanh, exp, multiply, 8 more"
 
 
 def test_several_inputs_arrays_and_unused_layers():
@@ -164,7 +246,8 @@ def labels(figure):
 
 def test_the_boxes_and_what_flows_between_them():
     nodes, _ = nodes_of(trace(Tied(), ((4, 3, 1),)))
-    assert [node.label for node in nodes] == ["Flatten()", "Dense(12, 6)", "ReLU()", "matmul, add, sigmoid"]
+    decoder = "sigmoid(x @ encoder.1.weight.T + bias)"
+    assert [node.label for node in nodes] == ["Flatten()", "Dense(12, 6)", "ReLU()", decoder]
     assert [list(node.sources) for node in nodes] == [[-1], [0], [1], [2]]
     assert nodes[1].parameters == {"encoder.1.weight": "encoder.1.weight", "encoder.1.bias": "encoder.1.bias"}
     assert nodes[3].parameters == {"encoder.1.weight": "encoder.1.weight.T", "bias": "bias"}
@@ -176,12 +259,33 @@ def test_what_passes_some_boxes_by():
     assert [node.label for node in nodes] == [
         "Dense(3, 4)",
         "Dense(5, 4)",
-        "add",
+        "x + y",
         "Dense(4, 2)",
         "Dense(4, 2)",
-        "multiply, add",
+        "x + 0.5 * y",
     ]
     assert [sorted(node.sources) for node in nodes] == [[-1], [-1], [0, 1], [2], [0], [3, 4]]
+
+
+def test_lines_between_shared_weights_lie_inside_each_other():
+    class Mirrored(dl.Layer):
+        def __init__(self):
+            self.layers = [dl.Dense(4, 4) for _ in range(9)]
+
+        def forward(self, x):
+            for layer in self.layers:
+                x = layer(x)
+            for layer in reversed(self.layers):
+                x = x @ layer.weight.T
+            return x
+
+    nodes, _ = nodes_of(trace(Mirrored(), (4,)))
+    assert _lanes(nodes) == {f"layers.{i}.weight": 8 - i for i in range(9)}
+    one_after_another = dl.Network([layer for _ in range(4) for layer in [dl.Dense(4, 4)] * 2])
+    nodes, _ = nodes_of(trace(one_after_another, (4,)))
+    assert {name: lane for name, lane in _lanes(nodes).items() if "weight" in name} == {
+        f"{i}.weight": 0 for i in (0, 2, 4, 6)
+    }
 
 
 @pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
@@ -213,6 +317,6 @@ def test_nothing_is_joined_where_nothing_is_shared():
 
 def test_bare_layers_and_functions_have_pictures():
     assert "Dense(3, 2)" not in labels(dl.Dense(3, 2).plot(3))  # it is the frame; inside is what it computes
-    assert "matmul, add" in labels(dl.Dense(3, 2).plot(3))
-    assert "tanh" in labels(dl.Network([dl.tanh]).plot(3))
+    assert "x @ weight + bias" in labels(dl.Dense(3, 2).plot(3))
+    assert "tanh(x)" in labels(dl.Network([dl.tanh]).plot(3))
     assert "input  3" in labels(dl.Network([]).plot(3))
