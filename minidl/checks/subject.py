@@ -5,16 +5,28 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Self
 
 import numpy
 
 from minidl import devices
+from minidl.autodiff import mode
 from minidl.checks.witness import Trace, Witness
 from minidl.layers.layer import Layer, _named
 from minidl.primitives.random import Generator
 from minidl.program.compile import Compiled
 from minidl.tensor import Parameter, Tensor, tensor
+
+
+@contextmanager
+def with_tape() -> Iterator[None]:
+    """Switch the tape on for a ``with`` block, should the caller be inside no_grad()."""
+    outer, mode.tape = mode.tape, True
+    try:
+        yield
+    finally:
+        mode.tape = outer
 
 
 class Snapshot:
