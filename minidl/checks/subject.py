@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator
@@ -248,11 +249,12 @@ def _eager_and_replayed(function: Any) -> tuple[Callable[..., Any], Callable[...
     compiled = getattr(function, "__func__", function)
     if not isinstance(compiled, Compiled):
         return function, function
-    options = (compiled.verify, compiled.threads, compiled.kernels, compiled.poison)
     eager = compiled.function
     if hasattr(function, "__func__"):
         eager = functools.partial(eager, function.__self__)
-    return eager, Compiled(eager, *options)
+    replayed = copy.copy(compiled)
+    replayed.function, replayed._recordings = eager, {}
+    return eager, replayed
 
 
 def _owners(function: Any) -> Iterator[tuple[str, Any]]:
