@@ -13,7 +13,7 @@ from minidl.checks.diagnosis import Diagnosis
 from minidl.checks.differences import WRONG, Comparison, Differences, Tolerance, relative_error
 from minidl.checks.explain import picture
 from minidl.checks.report import GradientReport
-from minidl.checks.subject import Subject
+from minidl.checks.subject import Subject, outputs_of, with_tape
 from minidl.tensor import Tensor
 
 
@@ -72,7 +72,7 @@ def check_gradients(
     if mode.recorder is not None:
         raise RuntimeError("check_gradients cannot be part of a compiled function")
     tolerance = Tolerance(relative_tolerance, absolute_tolerance)
-    with Subject(function, inputs) as subject:
+    with with_tape(), Subject(function, inputs) as subject:
         check = _Check(subject, tolerance, sample, seed)
         comparisons = check.run()
         if order == 2:
@@ -130,7 +130,7 @@ class _Check:
         """Return the gradients as a function of the inputs that is differentiable itself."""
         watched = [x for x in inputs if x.requires_grad]
         watched += [x for name, x in self.subject.watched().items() if not name.startswith("input ")]
-        total = self.total(_outputs(self.subject, inputs))
+        total = self.total(outputs_of(self.subject.eager(*inputs)))
         return autodiff.grad(total, watched, create_graph=True)
 
     # --- the comparison ---------------------------------------------------------------------------
@@ -138,6 +138,8 @@ class _Check:
     def run(self) -> list[Comparison]:
         """Return the comparisons, or raise GradientError with all that is wrong."""
         watched = self.subject.watched()
+        if not watched:
+            raise ValueError("check_gradients: no floating-point input and no Parameter to differentiate for")
         self._refuse_updates()
         given = self.gradients(watched)
         if self.calls_backward and self.subject.function is not self.subject.eager:
@@ -269,12 +271,6 @@ class _Check:
         ]
         drawing = picture(comparison)
         return "\n".join(lines) + (f"\n  {drawing}".replace("\n", "\n  ") if drawing else "")
-
-
-def _outputs(subject: Subject, inputs: tuple[Tensor, ...]) -> list[Tensor]:
-    from minidl.checks.subject import outputs_of
-
-    return outputs_of(subject.eager(*inputs))
 
 
 def _close(a: float, b: float) -> bool:

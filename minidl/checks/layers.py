@@ -33,7 +33,7 @@ import numpy
 from minidl import autodiff, devices
 from minidl.checks.gradients import GradientError, check_gradients
 from minidl.checks.report import LayerReport, Row
-from minidl.checks.subject import Snapshot
+from minidl.checks.subject import Snapshot, with_tape
 from minidl.layers.layer import Layer
 from minidl.layers.network import Network
 from minidl.tensor import Parameter, Tensor, tensor
@@ -175,7 +175,7 @@ class _LayerCheck:
         return report
 
     def _row(self, test: Callable[[], str | None]) -> Row:
-        with Snapshot() as self.snapshot, numpy.errstate(all="ignore"):
+        with with_tape(), Snapshot() as self.snapshot, numpy.errstate(all="ignore"):
             self.snapshot.add(self.layer, "")
             try:
                 return Row(_title(test), "passed", test() or "")

@@ -91,6 +91,19 @@ def test_integer_inputs_are_passed_as_they_are(rng):
     assert [c.name for c in report.comparisons] == ["table"]
 
 
+def test_a_function_without_inputs():
+    weight = parameter(3)
+    assert [c.name for c in check_gradients(lambda: (weight * weight).sum(), order=2).comparisons] == [
+        "weight",
+        "second order, weight",
+    ]
+
+
+def test_within_no_grad():
+    with dl.no_grad():
+        assert check_gradients(dl.Dense(3, 2, seed=0), numpy.ones((2, 3))).checked == 14
+
+
 def test_outputs_in_nests(rng):
     check_gradients(
         lambda x: {"a": x * 2, "b": [x.sum(), (x**2, x.argmax())]}, rng.normal(size=(2, 3)), order=2
@@ -415,6 +428,11 @@ def test_a_function_without_floating_point_results():
         check_gradients(lambda x: x.argmax(), [1.0])
     with pytest.raises(TypeError, match="returned ndarray; it must return Tensors"):
         check_gradients(lambda x: x.numpy(), [1.0])
+
+
+def test_a_function_of_integers_alone():
+    with pytest.raises(ValueError, match="no floating-point input and no Parameter"):
+        check_gradients(lambda x: x * 2.0, numpy.array([1, 2]))
 
 
 def test_not_inside_a_compiled_function():
