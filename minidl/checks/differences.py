@@ -22,7 +22,7 @@ from minidl.tensor import Tensor
 UNMEASURED, RIGHT, WRONG, KINK = range(4)
 
 #: Of a larger Tensor, random directions are measured unless the caller wants more.
-LARGE = 1000
+LARGE = 200
 DIRECTIONS = 16
 _STEP = 6e-6  # the cube root of float64's epsilon: rounding and curvature cost the same there
 _SHRINKS = (1.0, 1 / 8, 1 / 64)
@@ -114,7 +114,7 @@ class Differences:
     evaluate : computes the function from the Tensors as they are
     tolerance : when a gradient counts as right
     sample : at most so many elements or directions of each Tensor; None is every element of Tensors of up
-        to 1000 elements, and 16 directions of larger ones
+        to 200 elements, and 16 directions of larger ones
     """
 
     def __init__(self, evaluate: Callable[[], float], tolerance: Tolerance, sample: int | None, rng: Any):
