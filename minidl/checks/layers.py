@@ -102,6 +102,7 @@ def assert_layer(layer: Layer, input_shape: Any, **options: Any) -> None:
     LayerError
         A test failed.
     """
+    __tracebackhide__ = True  # pytest shows the report, and not the lines in here
     check_layer(layer, input_shape, **options).raise_if_failed()
 
 
