@@ -49,9 +49,10 @@ def check_gradients(
         they are
     order : 2 checks the gradients of the gradients too
     relative_tolerance, absolute_tolerance : a difference is an error if it is larger than
-        ``absolute_tolerance + relative_tolerance * |measured|``, and than the measurement's rounding
+        ``absolute_tolerance + relative_tolerance * |measured|``, and than the measurement's rounding;
+        the absolute tolerance is multiplied by the largest gradient where that is below 1
     sample : how much is measured of each Tensor: all its elements if there are no more, else as many
-        random directions. By default every element up to 1000, and 16 directions of larger ones.
+        random directions. By default every element up to 200, and 16 directions of larger ones.
     seed : decides the random weights and directions
 
     Returns
@@ -147,6 +148,7 @@ class _Check:
             watched = {name: x for name, x in watched.items() if not any(x is y for y in self.subject.inputs)}
             given = {name: given[name] for name in watched}
         self._require_repeatable(watched, given)
+        self._adapt_tolerance(given)
         comparisons = [
             self.differences.compare(name, x, devices.to_numpy(given[name].data))
             for name, x in watched.items()
@@ -179,6 +181,13 @@ class _Check:
         except Exception as error:
             raise GradientError(self._failure(error)) from error
         return dict(zip(watched, found, strict=True))
+
+    def _adapt_tolerance(self, given: dict[str, Tensor]) -> None:
+        """Where all gradients are small (of a mean over many elements), what is allowed must be smaller."""
+        largest = max(float(numpy.abs(devices.to_numpy(g.data)).max(initial=0.0)) for g in given.values())
+        if 0 < largest < 1:
+            tolerance = self.differences.tolerance
+            self.differences.tolerance = Tolerance(tolerance.relative, tolerance.absolute * largest)
 
     def _refuse_updates(self) -> None:
         updated = self.subject.updated_parameters()

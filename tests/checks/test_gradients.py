@@ -119,6 +119,12 @@ def test_small_errors_are_found(rng):
     assert "is 1.0001 times" in message_of(close, rng.normal(size=3))
 
 
+def test_errors_of_small_gradients_are_found(rng):
+    double, x = doubled_in_backward(), rng.normal(size=(3, 4))
+    assert "2 times the right gradient" in message_of(lambda x: double(x).sum() * 1e-10, x)
+    check_gradients(lambda x: dl.sin(x).sum() * 1e-10, x, order=2)
+
+
 def test_a_wrong_second_derivative_is_found(rng):
     square = elementwise(
         named("square"),
