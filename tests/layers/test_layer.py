@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 import minidl as dl
 from minidl.checks import check_gradients
+from minidl.layers.layer import observing
 
 
 class Holder(dl.Layer):
@@ -481,3 +482,57 @@ def test_a_layer_shows_its_settings():
 
     assert repr(Scale()) == "Scale(by=2)"
     assert repr(Holder(inner=Scale())) == "Holder(\n  (inner): Scale(by=2)\n)"
+
+
+# --- looking inside ---------------------------------------------------------------------------------------
+
+
+def test_evaluating_brings_every_mode_back_even_after_an_error():
+    network = dl.Network([dl.Dense(2, 2), dl.Network([dl.Dropout(0.5)])])
+    network[1][0].training = False
+    modes = lambda: [network.training, *(layer.training for _, layer in network.named_layers())]
+    before = modes()
+    assert before == [True, True, True, False]
+    with network.evaluating() as given:
+        assert given is network
+        assert not any(modes())
+        network.train()  # whatever happens inside
+    assert modes() == before
+    with pytest.raises(ZeroDivisionError), network.evaluating():
+        raise ZeroDivisionError
+    assert modes() == before
+
+
+def test_generators_are_found_by_name_shared_ones_once():
+    shared = dl.Generator(0)
+    network = dl.Network([dl.Dropout(0.1, seed=shared), dl.Network([dl.Dropout(0.2, seed=shared)])])
+    network.noise = {"own": dl.Generator(1)}
+    assert [name for name, _ in network.named_generators()] == ["0.generator", "noise.own"]
+    assert dict(network.named_generators())["0.generator"] is shared
+    assert network.state_dict() == {}
+
+
+def test_observers_see_every_layer_and_end_with_their_block():
+    network = dl.Network([dl.Dense(2, 3, seed=0), dl.Network([dl.ReLU()])])
+    names = {id(layer): name for name, layer in network.named_layers()}
+    seen = []
+
+    def observe(layer, inputs):
+        outputs = layer.forward(*inputs)
+        seen.append((names.get(id(layer), "all"), inputs[0].shape, outputs.shape))
+        return outputs
+
+    x = dl.ones((4, 2))
+    with observing(observe):
+        inside = network(x)
+    assert seen == [
+        ("0", (4, 2), (4, 3)),
+        ("1.0", (4, 3), (4, 3)),
+        ("1", (4, 3), (4, 3)),
+        ("all", (4, 2), (4, 3)),
+    ]
+    numpy.testing.assert_array_equal(network(x).numpy(), inside.numpy())
+    with pytest.raises(ZeroDivisionError), observing(lambda layer, inputs: 1 / 0):
+        network(x)
+    network(x)
+    assert len(seen) == 4

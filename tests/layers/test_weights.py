@@ -8,6 +8,7 @@ import pytest
 import safetensors.numpy
 
 import minidl as dl
+from minidl import weights
 
 
 class Stateful(dl.Layer):
@@ -253,3 +254,12 @@ def test_a_missing_file_or_folder_is_named(path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         Stateful().save(path.parent / "nowhere" / "weights.safetensors")
     assert os.listdir(path.parent) == []
+
+
+def test_texts_can_be_kept_beside_the_arrays(path):
+    from safetensors import safe_open
+
+    weights.save({"x": numpy.arange(3.0)}, path, {"note": "ü, and more"})
+    with safe_open(path, framework="numpy") as file:
+        assert file.metadata() == {"format": "minidl", "note": "ü, and more"}
+    numpy.testing.assert_array_equal(weights.read(path)["x"], numpy.arange(3.0))
