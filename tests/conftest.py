@@ -28,7 +28,12 @@ def rng():
 @pytest.fixture
 def strict_gpu(monkeypatch):
     """Stand in for CuPy with arrays that refuse to mix with NumPy's, so that "gpu" exists."""
+    from minidl.program import cublas, cupy_executor
+
     devices._cached_scalar.cache_clear()
     monkeypatch.setitem(__import__("sys").modules, "cupy", strict_device.module)
+    library = strict_device.Cublas()
+    for user in (cublas, cupy_executor):
+        monkeypatch.setattr(user, "library", lambda: library)
     yield strict_device.module
     devices._cached_scalar.cache_clear()

@@ -3,9 +3,20 @@
 `module` has the functions of NumPy, but they take and return only the ``ndarray`` of this file
 (and Python and NumPy scalars). A NumPy array among the arguments is an error, and so is every
 implicit conversion of a device array to one.
+
+Generated kernels are compiled by g++ and run on the CPU. Streams, graphs and cuBLAS behave as far as minidl
+uses them: what is launched on a stream that is being captured is written down and not done, and what CuPy
+or CUDA refuses then is refused.
 """
 
+import ctypes
+import hashlib
+import re
+import shutil
+import subprocess
+import tempfile
 import types
+from pathlib import Path
 
 import numpy
 
@@ -31,6 +42,7 @@ def _outside(value):
 
 def _on_device(function):
     def call(*arguments, **options):
+        refuse_while_capturing(getattr(function, "__name__", "a function"))
         result = function(*_inside(arguments), **_inside(options))
         out = options.get("out")
         return out if out is not None else _outside(result)
@@ -74,9 +86,16 @@ class ndarray:
     size = property(lambda self: self.host.size)
     dtype = property(lambda self: self.host.dtype)
     strides = property(lambda self: self.host.strides)
-    item = property(lambda self: self.host.item)
+    itemsize = property(lambda self: self.host.itemsize)
+    nbytes = property(lambda self: self.host.nbytes)
+    flags = property(lambda self: self.host.flags)
+    data = property(lambda self: types.SimpleNamespace(ptr=self.host.ctypes.data))
     tolist = property(lambda self: self.host.tolist)
     fill = property(lambda self: self.host.fill)
+
+    def item(self):
+        refuse_while_capturing("item()")
+        return self.host.item()
 
     def __bool__(self):
         return bool(self.host)
@@ -85,8 +104,179 @@ class ndarray:
         raise TypeError("iterating over a device array copies each element")
 
 
-for _name in ("reshape", "transpose", "astype", "copy", "nonzero", "sum", "min", "max", "__getitem__"):
+for _name in (
+    "reshape",
+    "transpose",
+    "astype",
+    "view",
+    "copy",
+    "nonzero",
+    "sum",
+    "min",
+    "max",
+    "__getitem__",
+):
     setattr(ndarray, _name, _on_device(getattr(numpy.ndarray, _name)))
+
+
+# --- streams and graphs ---------------------------------------------------------------------------
+
+
+class Stream:
+    """A stream; work is done at once, or written down while the stream is being captured."""
+
+    null: "Stream"
+    streams: "list[Stream]" = []
+    current: "list[Stream]" = []
+
+    def __init__(self, non_blocking=False):
+        self.ptr = len(Stream.streams)
+        self.captured = None
+        Stream.streams.append(self)
+
+    def __enter__(self):
+        Stream.current.append(self)
+        return self
+
+    def __exit__(self, *exception):
+        Stream.current.pop()
+
+    def begin_capture(self):
+        if self.ptr == 0:
+            raise RuntimeError("cannot capture on the default stream")
+        self.captured = []
+
+    def end_capture(self):
+        graph, self.captured = Graph(self.captured), None
+        return graph
+
+    def synchronize(self):
+        refuse_while_capturing("synchronize()")
+
+    def do(self, work):
+        """Do the work, or write it down."""
+        work() if self.captured is None else self.captured.append(work)
+
+
+class Graph:
+    def __init__(self, work):
+        self.work = work
+
+    def launch(self):
+        for work in self.work:
+            work()
+
+
+def current_stream():
+    return Stream.current[-1] if Stream.current else Stream.null
+
+
+def refuse_while_capturing(what):
+    if current_stream().captured is not None:
+        raise RuntimeError(f"{what} is not permitted when stream is capturing")
+
+
+Stream.null = Stream()
+
+
+# --- kernels --------------------------------------------------------------------------------------
+
+SHIM = Path(__file__).with_name("cuda_on_cpu.h")
+compiler = shutil.which("g++")
+_built = tempfile.TemporaryDirectory(prefix="minidl-kernels-")
+
+
+def built(code):
+    """Return CUDA source as a library of the CPU, with a function run_... for each kernel."""
+    runners = []
+    meeting = {name for name, body in re.findall(r"(step_\d+)\((.*?)^}", code, re.M | re.S) if "combine(" in body}
+    for name, parameters, body in re.findall(r"__global__ void (\w+)\((.*?)\) {(.*?)^}", code, re.M | re.S):
+        meets = any(step in meeting for step in re.findall(r"step_\d+", body))
+        runners.append(f"RUNNER({name}, {parameters.count('*')}, {str(meets).lower()})")
+    code = code.replace("#include <cuda_fp16.h>", "")
+    text = "\n".join([f'#include "{SHIM}"', code, *runners, ""])
+    path = Path(_built.name) / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.so"
+    if not path.exists():
+        command = [compiler, "-O1", "-std=c++17", "-shared", "-fPIC", "-w", "-x", "c++", "-", "-o", str(path)]
+        run = subprocess.run(command, input=text, text=True, capture_output=True)
+        if run.returncode:
+            raise RuntimeError(f"g++ refused generated code:\n{run.stderr}\n{code}")
+    return ctypes.CDLL(str(path))
+
+
+class RawModule:
+    def __init__(self, code):
+        self.library = built(code)
+
+    def get_function(self, name):
+        function = getattr(self.library, f"run_{name}")
+
+        def launch(grid, block, arguments):
+            assert all(isinstance(argument, ndarray) for argument in arguments)
+            addresses = (ctypes.c_void_p * len(arguments))(*(x.host.ctypes.data for x in arguments))
+            current_stream().do(lambda: function(grid[0], block[0], addresses))
+
+        return launch
+
+
+# --- cuBLAS ---------------------------------------------------------------------------------------
+
+_TYPES = {0: ctypes.c_float, 1: ctypes.c_double}
+
+
+class Cublas:
+    """The functions of libcublas that minidl calls, on memory of the host, in their conventions."""
+
+    def __init__(self):
+        self.handles = {}
+        self.computed_as = []
+
+    def cublasCreate_v2(self, handle):
+        handle._obj.value = len(self.handles) + 1
+        self.handles[handle._obj.value] = {"stream": 0, "workspace": False}
+        return 0
+
+    def cublasDestroy_v2(self, handle):
+        del self.handles[handle.value]
+        return 0
+
+    def cublasSetStream_v2(self, handle, stream):
+        self.handles[handle.value] = {"stream": stream.value or 0, "workspace": False}
+        return 0
+
+    def cublasSetWorkspace_v2(self, handle, pointer, size):
+        self.handles[handle.value]["workspace"] = bool(pointer.value and size.value)
+        return 0
+
+    def cublasGemmEx(
+        self, handle, op_a, op_b, m, n, k, alpha, a, type_a, lda, b, type_b, ldb, beta, c, type_c, ldc, kind, _
+    ):
+        state = self.handles[handle.value]
+        assert state["workspace"], "without a workspace cuBLAS allocates, which a capture refuses"
+        assert state["stream"] == current_stream().ptr
+        left, right = alpha._obj.value, beta._obj.value
+        self.computed_as.append(kind)
+
+        def matrix(pointer, rows, columns, leading, code):
+            """By columns: the transpose of what lies there by rows."""
+            assert leading >= rows, "illegal leading dimension"
+            count = leading * (columns - 1) + rows
+            flat = numpy.ctypeslib.as_array(ctypes.cast(pointer, ctypes.POINTER(_TYPES[code])), (count,))
+            strides = (flat.itemsize, leading * flat.itemsize)
+            return numpy.lib.stride_tricks.as_strided(flat, (rows, columns), strides)
+
+        def work():
+            x = matrix(a, *((k, m) if op_a else (m, k)), lda, type_a)
+            y = matrix(b, *((n, k) if op_b else (k, n)), ldb, type_b)
+            out = matrix(c, m, n, ldc, type_c)
+            product = left * ((x.T if op_a else x) @ (y.T if op_b else y))
+            out[...] = product + (right * out if right else 0)
+
+        Stream.streams[state["stream"]].do(work)
+        return 0
+
+
+# --- the module -----------------------------------------------------------------------------------
 
 
 class _Generator:
@@ -106,9 +296,12 @@ class _Module(types.ModuleType):
     cuda = types.SimpleNamespace(
         is_available=lambda: True,
         Device=_Device,
+        Stream=Stream,
+        get_current_stream=current_stream,
         runtime=types.SimpleNamespace(getDeviceCount=lambda: 1),
     )
     random = types.SimpleNamespace(default_rng=_Generator)
+    RawModule = RawModule
 
     class add:
         def __new__(cls, *arguments, **options):

@@ -118,9 +118,7 @@ class Compiled:
 
     def _record(self, key: Any, arguments: tuple, keywords: dict, leaves: list[Any]) -> Any:
         # Imported here, because who does not compile anything need not wait for it.
-        from minidl.program.numpy_executor import NumpyExecutor
         from minidl.program.passes.pipeline import optimize
-        from minidl.program.plain_executor import PlainExecutor
         from minidl.program.recorder import Recorder
 
         inputs = [Tensor(_array(leaf).copy(), _requires_grad(leaf)) for leaf in leaves]
@@ -137,9 +135,7 @@ class Compiled:
         gradients = recorder.gradients()
         original = recorder.finish([*outputs, *(x.grad for x in gradients)])  # type: ignore[list-item]
         program = optimize(original)
-        arrays = [value.array for value in recorder.values.values() if value.array is not None]
-        on_cpu = all(devices.array_module(array) is numpy for array in arrays)
-        executor = NumpyExecutor(program, self.threads, self.kernels) if on_cpu else PlainExecutor(program)
+        executor = self._executor(program)
         program = executor.program
         program.executor = executor
         recording = self._recordings[key] = _Recording(
@@ -159,6 +155,21 @@ class Compiled:
         # The first result comes from the program too, so that it does not matter, to the last bit, when
         # a function was recorded: a training that is resumed ends where one without a break does.
         return self._replay(recording, leaves)
+
+    def _executor(self, program: Program) -> Any:
+        """Return what runs a program where its arrays are."""
+        places = {devices.device_of(value.array) for value in program.values() if value.array is not None}
+        if places <= {"cpu"}:
+            from minidl.program.numpy_executor import NumpyExecutor
+
+            return NumpyExecutor(program, self.threads, self.kernels)
+        if len(places) == 1:
+            from minidl.program.cupy_executor import CupyExecutor
+
+            return CupyExecutor(program)
+        from minidl.program.plain_executor import PlainExecutor
+
+        return PlainExecutor(program)
 
     def _replay(self, recording: _Recording, leaves: list[Any]) -> Any:
         program, executor = recording.program, recording.executor

@@ -16,9 +16,10 @@ import numpy
 
 from minidl.primitives.reduction import sum_
 from minidl.program.blas import default_threads, matmul_call, one_blas_thread_each
+from minidl.program.expressions import Unsupported
 from minidl.program.layout import empty, feature_major, major_axis
 from minidl.program.memory import plan_memory
-from minidl.program.native import Source, Unsupported, gemm_statement, group_statement, sum_statement
+from minidl.program.native import Source, gemm_statement, group_statement, sum_statement
 from minidl.program.program import Gemm, Group, Instruction, PartialSum, Program, Value, share
 from minidl.program.schedule import (
     EVERYONE,

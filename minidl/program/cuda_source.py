@@ -1,0 +1,373 @@
+"""Steps as CUDA C++: elementwise groups, copies and reductions, generated for the arrays they work on.
+
+Shapes and strides are written into the code as numbers, so that the compiler turns divisions by them into
+multiplications. Whatever is generated computes the same bits in every run: no sum depends on which block
+of threads comes first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy
+
+from minidl.devices import Array
+from minidl.program.expressions import Unsupported, expression, number
+from minidl.program.program import Instruction, Value
+
+#: Threads of a block, in every kernel.
+THREADS = 256
+
+#: Blocks that keep a large GPU busy; more than these only take turns.
+MOST_BLOCKS = 2048
+
+#: Blocks into which a reduction is cut, if it is long enough.
+REDUCTION_BLOCKS = 512
+
+#: Elements that a thread of a reduction takes at least before there are more blocks.
+LEAST_ELEMENTS = 8
+
+_TYPES = {
+    "bool": "bool",
+    "int8": "signed char",
+    "uint8": "unsigned char",
+    "int16": "short",
+    "uint16": "unsigned short",
+    "int32": "int",
+    "uint32": "unsigned int",
+    "int64": "long long",
+    "uint64": "unsigned long long",
+    "float16": "__half",
+    "float32": "float",
+    "float64": "double",
+}
+
+#: How the functions of the primitives' expressions are called here: those of CUDA differ in NaN and in types.
+_FUNCTIONS = {"max": "larger", "min": "smaller", "abs": "magnitude", "pow": "power"}
+
+HEADER = """\
+/* As in NumPy, NaN in either operand comes out. The types of the operands may differ: max(x, 0). */
+template <typename A, typename B> __device__ auto larger(A a, B b) -> decltype(a + b) {
+    return a != a || a > b ? a : b;
+}
+template <typename A, typename B> __device__ auto smaller(A a, B b) -> decltype(a + b) {
+    return a != a || a < b ? a : b;
+}
+template <typename A> __device__ A magnitude(A a) { return a < 0 ? -a : a + 0; }  /* -0.0 + 0 is 0.0 */
+
+__device__ inline float power_of(float a, float b) { return pow(a, b); }
+__device__ inline double power_of(double a, double b) { return pow(a, b); }
+template <typename T> __device__ T power_of(T a, T b) {  /* whole numbers, exactly */
+    T result = 1;
+    for (; b > 0; b >>= 1, a *= a)
+        if (b & 1) result *= a;
+    return result;
+}
+template <typename A, typename B> __device__ auto power(A a, B b) -> decltype(a + b) {
+    typedef decltype(a + b) T;
+    return power_of(T(a), T(b));
+}
+
+template <typename T> __device__ T total(T a, T b) { return a + b; }
+
+/* Combine the values of the threads of each row, in an order that never changes: `distance` threads lie
+   between neighbours of a row, `count` (a power of 2) threads are in it, this one is number `r`. */
+#define combine(combined, values, value, thread, distance, count, r) \\
+    __syncthreads(); \\
+    values[thread] = value; \\
+    for (int half = count / 2; half > 0; half /= 2) { \\
+        __syncthreads(); \\
+        if (r < half) values[thread] = combined(values[thread], values[thread + half * distance]); \\
+    }
+"""
+
+
+@dataclass(eq=False)
+class Kernel:
+    """What one step asks of the GPU: C++ for one thread, and the arrays it works on.
+
+    The code sees the arrays as ``a0``, ``a1``, ..., and ``block``, ``blocks`` and ``thread``.
+    """
+
+    name: str
+    code: str
+    arrays: list[Array]
+    blocks: int
+
+    def parameters(self, first: int = 0) -> str:
+        """Return the arrays as the parameters of a C++ function, numbered from ``first``."""
+        return ", ".join(f"{storage_type(array.dtype)} *a{first + i}" for i, array in enumerate(self.arrays))
+
+
+def source(launches: Sequence[Sequence[Kernel]]) -> str:
+    """Return the code of all launches; a launch is one or more kernels that do not wait for each other.
+
+    The function of launch i is named by `launch_name(i)`. Equal kernels share their code.
+    """
+    functions: dict[str, str] = {}
+    entries = []
+    for number_, kernels in enumerate(launches):
+        first_block = first_array = 0
+        branches = []
+        for kernel in kernels:
+            text = f"({kernel.parameters()}, int block, int blocks, int thread) {{\n{kernel.code}}}\n"
+            text = text.replace("(, ", "(")
+            name = functions.setdefault(text, f"step_{len(functions)}")
+            arrays = "".join(f"a{first_array + i}, " for i in range(len(kernel.arrays)))
+            limit = first_block + kernel.blocks
+            call = f"{name}({arrays}blockIdx.x - {first_block}, {kernel.blocks}, threadIdx.x)"
+            branches.append(f"if (blockIdx.x < {limit}) {call};")
+            first_block, first_array = limit, first_array + len(kernel.arrays)
+        starts = [sum(len(k.arrays) for k in kernels[:i]) for i in range(len(kernels))]
+        parameters = ", ".join(k.parameters(start) for k, start in zip(kernels, starts, strict=True))
+        body = "\n    else ".join(branches)
+        entries.append(
+            f'extern "C" __global__ void {launch_name(number_)}({parameters}) {{\n    {body}\n}}\n'
+        )
+    parts = [f"static __device__ void {name}{text}" for text, name in functions.items()]
+    text = "\n".join([HEADER, *parts, *entries])
+    return ("#include <cuda_fp16.h>\n" if "__half" in text else "") + text
+
+
+def launch_name(number: int) -> str:
+    """Return the name of the CUDA function of a launch."""
+    return f"launch_{number}"
+
+
+# --- elementwise groups ---------------------------------------------------------------------------
+
+
+def group_kernel(
+    members: Sequence[Instruction],
+    outputs: Sequence[Value],
+    places: dict[Value, Array],
+    shape: tuple[int, ...],
+) -> Kernel:
+    """Return the kernel of an elementwise group: every array is read once and written once.
+
+    ``places`` has the array of every value that is read or written in memory, all of one shape or
+    broadcast to it. Constants of one element that are not in it stand in the code as numbers.
+
+    Raises
+    ------
+    Unsupported
+        A member has no expression, or a dtype that CUDA does not have.
+    """
+    lengths, strides = _merged(shape, [_strides(array, shape) for array in places.values()])
+    index = _index_type(shape, strides)
+    positions = [_offset("i", lengths, stride) for stride in strides]
+    inside = {member.output for member in members}
+    names: dict[Value, str] = {}
+    before: list[str] = []
+    body: list[str] = []
+    for i, (value, array) in enumerate(places.items()):
+        if value not in inside:
+            names[value] = f"v{len(names)}"
+            load = _load(f"a{i}[{positions[i]}]", array.dtype)
+            # What all elements share is read once, unless it is written too: then there is one element.
+            lines = before if positions[i] == "0" and math.prod(shape) > 1 else body
+            lines.append(f"{register_type(value.dtype)} {names[value]} = {load};")
+    body += _computed(members, names)
+    # Stores come last, so that a new state may lie where the old one was read.
+    for i, (value, array) in enumerate(places.items()):
+        if value in outputs:
+            body.append(f"a{i}[{positions[i]}] = {_store(names[value], array.dtype)};")
+    size = math.prod(shape)
+    lines = [*before, f"{_loop(index, size)} {{", *("    " + line for line in body), "}"]
+    code = "".join(f"    {line}\n" for line in lines)
+    name = " ".join(member.name for member in members[:4])
+    return Kernel(name, code, list(places.values()), min(MOST_BLOCKS, -(-size // THREADS)))
+
+
+def copy_kernel(target: Array, array: Array) -> Kernel:
+    """Return the kernel that writes an array, broadcast and converted, to another."""
+    shape = target.shape
+    lengths, (to, of) = _merged(shape, [_strides(target, shape), _strides(array, shape)])
+    index, size = _index_type(shape, [to, of]), math.prod(shape)
+    value = _load(f"a1[{_offset('i', lengths, of)}]", array.dtype)
+    code = (
+        f"    {_loop(index, size)}\n"
+        f"        a0[{_offset('i', lengths, to)}] = {_store(value, target.dtype)};\n"
+    )
+    return Kernel("copy", code, [target, array], min(MOST_BLOCKS, -(-size // THREADS)))
+
+
+def _loop(index: str, size: int) -> str:
+    """Return the loop in which the threads of all blocks go over the elements."""
+    step = f"({index}) {THREADS}"
+    return f"for ({index} i = block * {step} + thread; i < {size}; i += blocks * {step})"
+
+
+def _computed(members: Sequence[Instruction], names: dict[Value, str]) -> list[str]:
+    """Return the lines that compute the members; ``names`` gets a name for each of their results."""
+    lines = []
+    for member in members:
+        for value in member.inputs:
+            if value not in names:
+                names[value] = _literal(value)
+        written = expression(member, names, register_type, _FUNCTIONS)
+        kind = member.output.dtype
+        if kind == numpy.float16:  # NumPy rounds after every operation
+            written = f"__half2float(__float2half({written}))"
+        names[member.output] = f"r{len(names)}"
+        lines.append(f"{register_type(kind)} {names[member.output]} = {written};")
+    return lines
+
+
+def is_literal(value: Value) -> bool:
+    """Say whether a value is a constant of one element, which stands in the code as a number."""
+    return value.kind == "constant" and value.size == 1
+
+
+def _literal(value: Value) -> str:
+    assert is_literal(value), "an input of a group has no place"
+    return f"(({register_type(value.dtype)}) {number(value.array.item())})"
+
+
+# --- reductions -----------------------------------------------------------------------------------
+
+
+def reduction_kernel(name: str, x: Array, axis: tuple[int, ...], out: Array, scratch: Any) -> Kernel:
+    """Return the kernel of a ``"sum"`` or ``"max"`` over axes, into a contiguous array.
+
+    A block has a rectangle of threads: along what is kept, and along what is reduced. Where that would
+    leave a large GPU idle, the reduction is cut into parts, one for each block, and the block that is
+    done last combines them, always in the same order. ``scratch(count, dtype)`` gives zeroed memory.
+    """
+    if x.size == 0 or (name == "max" and x.dtype.kind not in "iuf"):
+        raise Unsupported(name)
+    kept = [i for i in range(x.ndim) if i not in axis]
+    strides = [stride // x.dtype.itemsize for stride in x.strides]
+    kept_lengths, (kept_strides,) = _merged([x.shape[i] for i in kept], [[strides[i] for i in kept]])
+    lengths, (inner,) = _merged([x.shape[i] for i in axis], [[strides[i] for i in axis]])
+    results, length = math.prod(kept_lengths), math.prod(lengths)
+    if not kept_lengths or abs(inner[-1] if inner else 0) <= abs(kept_strides[-1]):
+        across = min(THREADS, 1 << (length - 1).bit_length())  # neighbours read along what is reduced
+        along = THREADS // across
+        k, r, distance = f"thread / {across}", f"thread % {across}", 1
+    else:
+        along, across = 32, THREADS // 32  # neighbours read along what is kept
+        k, r, distance = f"thread % {along}", f"thread / {along}", along
+    columns = -(-results // along)
+    parts = max(1, min(-(-length // (across * LEAST_ELEMENTS)), REDUCTION_BLOCKS // columns))
+    kind = register_type(out.dtype)
+    first = "0" if name == "sum" else _load("a0[0]", x.dtype)
+    value = _load(f"a0[{_offset('k', kept_lengths, kept_strides)} + {_offset('i', lengths, inner)}]", x.dtype)
+    function = {"sum": "total", "max": "larger"}[name]
+    if name == "max":  # start from an element of the same row, whatever it is
+        first = _load(
+            f"a0[{_offset('(k < ' + str(results) + ' ? k : 0)', kept_lengths, kept_strides)}]", x.dtype
+        )
+    index = _index_type(x.shape, [strides])
+    code = f"""\
+    __shared__ {kind} values[{THREADS}];
+    int r = {r};
+    {index} k = block % {columns} * ({index}) {along} + {k};
+    {index} part = block / {columns};
+    {index} end = (part + 1) * (long long) {length} / {parts};
+    {kind} value = {first};
+    if (k < {results})
+        for ({index} i = part * (long long) {length} / {parts} + r; i < end; i += {across})
+            value = {function}<{kind}>(value, {value});
+    combine({function}<{kind}>, values, value, thread, {distance}, {across}, r)
+"""
+    arrays = [x, out]
+    if parts == 1:
+        code += f"    if (r == 0 && k < {results}) a1[k] = {_store('values[thread]', out.dtype)};\n"
+        return Kernel(name, code, arrays, columns)
+    accumulated = numpy.dtype(numpy.float32 if out.dtype == numpy.float16 else out.dtype)
+    arrays += [scratch(parts * results, accumulated), scratch(columns, numpy.dtype(numpy.int32))]
+    code += f"""\
+    if (r == 0 && k < {results}) a2[part * {results} + k] = values[thread];
+    __threadfence();
+    __shared__ bool is_last;
+    __syncthreads();
+    if (thread == 0) is_last = atomicAdd(a3 + block % {columns}, 1) == {parts} - 1;
+    __syncthreads();
+    if (is_last) {{
+        __threadfence();
+        value = {"0" if name == "sum" else "value"};
+        if (k < {results})
+            for (int i = r; i < {parts}; i += {across})
+                value = {function}<{kind}>(value, ((volatile {kind} *) a2)[i * ({index}) {results} + k]);
+        combine({function}<{kind}>, values, value, thread, {distance}, {across}, r)
+        if (r == 0 && k < {results}) a1[k] = {_store("values[thread]", out.dtype)};
+        if (thread == 0) a3[block % {columns}] = 0;
+    }}
+"""
+    return Kernel(name, code, arrays, columns * parts)
+
+
+# --- types and positions --------------------------------------------------------------------------
+
+
+def storage_type(dtype: numpy.dtype) -> str:
+    """Return the C++ type of an element in memory."""
+    if dtype.name not in _TYPES:
+        raise Unsupported(dtype.name)
+    return _TYPES[dtype.name]
+
+
+def register_type(dtype: numpy.dtype) -> str:
+    """Return the C++ type in which is computed: float16 is widened, as NumPy does."""
+    return "float" if dtype == numpy.float16 else storage_type(dtype)
+
+
+def _load(element: str, dtype: numpy.dtype) -> str:
+    return f"__half2float({element})" if dtype == numpy.float16 else element
+
+
+def _store(value: str, dtype: numpy.dtype) -> str:
+    return f"__float2half({value})" if dtype == numpy.float16 else value
+
+
+def _strides(array: Array, shape: Sequence[int]) -> list[int]:
+    """Return the strides of an array broadcast to a shape, in elements."""
+    missing = len(shape) - array.ndim
+    own = [
+        stride // array.dtype.itemsize if length > 1 else 0
+        for length, stride in zip(array.shape, array.strides, strict=True)
+    ]
+    return [0] * missing + own
+
+
+def _merged(shape: Sequence[int], strides: Sequence[Sequence[int]]) -> tuple[list[int], list[list[int]]]:
+    """Return shape and strides with axes of length 1 left out, and axes that follow each other as one."""
+    lengths: list[int] = []
+    merged: list[list[int]] = [[] for _ in strides]
+    for axis, length in enumerate(shape):
+        if length == 1:
+            continue
+        here = [stride[axis] for stride in strides]
+        if lengths and all(m[-1] == h * length for m, h in zip(merged, here, strict=True)):
+            lengths[-1] *= length
+            for m, h in zip(merged, here, strict=True):
+                m[-1] = h
+        else:
+            lengths.append(length)
+            for m, h in zip(merged, here, strict=True):
+                m.append(h)
+    return lengths, merged
+
+
+def _offset(index: str, lengths: Sequence[int], strides: Sequence[int]) -> str:
+    """Return where element number ``index`` of a shape lies in memory."""
+    terms, inner = [], math.prod(lengths)
+    for axis, (length, stride) in enumerate(zip(lengths, strides, strict=True)):
+        inner //= max(length, 1)
+        if stride:
+            place = index if inner == 1 else f"{index} / {inner}"
+            place = place if axis == 0 else f"{place} % {length}"
+            terms.append(f"({place})" + (f" * {stride}" if stride != 1 else ""))
+    return " + ".join(terms) or "0"
+
+
+def _index_type(shape: Sequence[int], strides: Sequence[Sequence[int]]) -> str:
+    """Return the type for positions: 32 bits if all of them fit, which is faster."""
+    reach = max(
+        (sum(abs(s) * n for s, n in zip(stride, shape, strict=False)) for stride in strides), default=0
+    )
+    return "int" if max(reach, math.prod(shape)) < 2**30 else "long long"

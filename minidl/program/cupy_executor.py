@@ -1,0 +1,231 @@
+"""The CuPy executor: a program as few launches on buffers that never move, replayed as CUDA graphs.
+
+Elementwise groups, sums, maxima and copies become generated kernels; matrix products are calls of cuBLAS;
+everything else is left to CuPy. The first run makes the launches one by one. From the second run on, those
+that follow each other are replayed as one CUDA graph; only what CuPy computes stays in between.
+
+A run works on CuPy's current stream, in order with all other work there. A program holds its buffers,
+workspaces and graphs for itself, so that programs do not disturb each other.
+"""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy
+
+from minidl import devices
+from minidl.devices import Array
+from minidl.program.cublas import Cublas, library
+from minidl.program.cuda_source import (
+    THREADS,
+    Kernel,
+    copy_kernel,
+    group_kernel,
+    is_literal,
+    launch_name,
+    reduction_kernel,
+    source,
+)
+from minidl.program.expressions import Unsupported
+from minidl.program.launches import by_launches, is_generated
+from minidl.program.memory import plan_memory
+from minidl.program.program import Gemm, Group, Instruction, Program, Value
+from minidl.program.schedule import Aliases, Copy, Schedule, Task, schedule
+
+
+@dataclass(eq=False)
+class Call:
+    """One launch of generated kernels, or one call of a library.
+
+    ``captured`` says whether a CUDA graph can hold it.
+    """
+
+    tasks: list[Task]
+    run: Callable[[], Any] = lambda: None
+    captured: bool = False
+    kernels: list[Kernel] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The names of its steps."""
+        return "; ".join(task.name for task in self.tasks)
+
+
+class Segment:
+    """Calls that follow each other; replayed as one CUDA graph, where that is possible."""
+
+    def __init__(self, calls: list[Call]):
+        self.calls = calls
+        self.can_be_captured = len(calls) > 1 and all(call.captured for call in calls)
+        self.graph: Any = None
+
+    def run(self) -> None:
+        """Do the work, on CuPy's current stream."""
+        if self.graph is not None:
+            self.graph.launch()
+            return
+        for call in self.calls:
+            call.run()
+
+    def capture(self, stream: Any) -> None:
+        """Make the graph, which computes nothing yet; if that fails, say so, and do without from now on."""
+        self.can_be_captured = False
+        current: Call | None = None
+        try:
+            with stream:
+                stream.begin_capture()
+                try:
+                    for current in self.calls:
+                        current.run()
+                    current = None
+                finally:
+                    graph = stream.end_capture()
+        except Exception as error:  # CuPy, the driver and cuBLAS each have their own
+            where = f" at '{current.name}'" if current is not None else ""
+            warnings.warn(
+                f"a CUDA graph could not be captured{where}, so this part of the step is launched piece by "
+                f"piece: {error}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            return
+        self.graph = graph
+
+
+class CupyExecutor:
+    """Runs a program on a GPU.
+
+    Parameters
+    ----------
+    program : the program, after all passes; its arrays are CuPy's, all on one GPU
+    tf32 : float32 matrix products may round their factors to 10 bits
+    """
+
+    def __init__(self, program: Program, tf32: bool = False):
+        self.program = program
+        first = next(value.array for value in program.values() if value.array is not None)
+        self.cupy: Any = devices.array_module(first)
+        self.device = first.device
+        self.scratch: list[Array] = []
+        with self.device:
+            aliases = Aliases(program, set())
+            self.schedule: Schedule = by_launches(schedule(program, 1, aliases), aliases)
+            self.memory = plan_memory(program, self.schedule, aliases, set(), self.cupy)
+            self.products = Cublas(self.cupy, tf32) if library() is not None else None
+            self.calls = list(self._calls())
+            self._compile()
+            self.stream = self.cupy.cuda.Stream(non_blocking=True)
+        runs = itertools.groupby(self.calls, key=lambda call: call.captured)
+        self.segments = [Segment(list(calls)) for _, calls in runs]
+        self.is_warm = False
+
+    def run(self) -> None:
+        """Compute everything from the arrays of inputs and states, and update the states."""
+        with self.device:
+            for segment in self.segments:
+                if self.is_warm and segment.can_be_captured:
+                    segment.capture(self.stream)
+                segment.run()
+        self.is_warm = True  # kernels are loaded, cuBLAS has made its choices
+
+    def array(self, value: Value) -> Array:
+        """Return the array in which a value lies after run(); the next run overwrites it."""
+        return self.memory.arrays[value]
+
+    def poison(self) -> None:
+        """Fill every buffer with NaN (all bits set), so that a step reading what it did not write shows."""
+        for buffer in self.memory.buffers:
+            buffer.fill(255)
+
+    # --- from turns to calls ----------------------------------------------------------------------
+
+    def _calls(self) -> Iterator[Call]:
+        """Yield the calls of the whole program, the generated kernels not yet compiled."""
+        for phase in self.schedule.phases:
+            launch = Call([], captured=True)
+            for turn in phase:
+                try:
+                    kernel = self._kernel(turn.task)
+                except Unsupported:
+                    yield self._library_call(turn.task)
+                    continue
+                launch.tasks.append(turn.task)
+                launch.kernels += [kernel] if kernel.blocks else []
+            if launch.kernels:
+                yield launch
+
+    def _compile(self) -> None:
+        """Compile all kernels together, which takes the least time."""
+        launches = [call for call in self.calls if call.kernels]
+        if not launches:
+            return
+        module = self.cupy.RawModule(code=source([call.kernels for call in launches]))
+        for number, call in enumerate(launches):
+            arrays = tuple(array for kernel in call.kernels for array in kernel.arrays)
+            blocks = sum(kernel.blocks for kernel in call.kernels)
+            call.run = partial(module.get_function(launch_name(number)), (blocks,), (THREADS,), arrays)
+
+    def _kernel(self, task: Task) -> Kernel:
+        """Return the kernel of a step; it has no blocks where there is nothing to compute."""
+        arrays = self.memory.arrays
+        if isinstance(task, Group):
+            values = dict.fromkeys([*task.inputs, *task.outputs])
+            places = {value: arrays[value] for value in values if not is_literal(value)}
+            return group_kernel(task.members, task.outputs, places, task.members[0].output.shape)
+        if isinstance(task, Copy):
+            return copy_kernel(task.state.array, arrays[task.value])
+        if not is_generated(task):
+            raise Unsupported(task.name)
+        assert isinstance(task, Instruction)
+        x, out = arrays[task.inputs[0]], arrays[task.output]
+        return reduction_kernel(task.name, x, task.attributes["axis"], out, self._zeros)
+
+    def _zeros(self, count: int, dtype: numpy.dtype) -> Array:
+        """Return memory for a kernel, which the executor keeps."""
+        self.scratch.append(self.cupy.zeros(count, dtype))
+        return self.scratch[-1]
+
+    def _library_call(self, task: Task) -> Call:
+        """Return the call of cuBLAS or CuPy for a step."""
+        arrays = self.memory.arrays
+        if isinstance(task, Gemm):
+            out = arrays[task.output]
+            factors = [(arrays[a], arrays[b]) for a, b in task.terms]
+            if self.products is not None and all(self.products.takes(a, b, out) for a, b in factors):
+                return Call([task], partial(_add_up, self.products.gemm, factors, out), captured=True)
+            return Call([task], partial(_add_up, self._matmul, factors, out))
+        if isinstance(task, Group):
+            return Call([task], partial(self._run_members, task))
+        assert isinstance(task, Instruction)
+        inputs = [arrays[value] for value in task.inputs]
+        forward = partial(task.primitive.forward, self.cupy, *inputs, **task.attributes)
+        return Call([task], partial(forward, out=arrays[task.output]))
+
+    def _matmul(self, a: Array, b: Array, out: Array, add: bool) -> None:
+        if add:
+            self.cupy.add(out, self.cupy.matmul(a, b), out=out)
+        else:
+            self.cupy.matmul(a, b, out=out)
+
+    def _run_members(self, group: Group) -> None:
+        """Compute a group for which no kernel can be generated, member by member."""
+        known = dict(self.memory.arrays)
+        for member in group.members:
+            inputs = [known[value] for value in member.inputs]
+            out = known.get(member.output)
+            result = member.primitive.forward(self.cupy, *inputs, out=out, **member.attributes)
+            known[member.output] = result
+
+
+def _add_up(
+    multiply: Callable[[Array, Array, Array, bool], None], factors: list[tuple[Array, Array]], out: Array
+) -> None:
+    """Compute a sum of matrix products in one array."""
+    for i, (a, b) in enumerate(factors):
+        multiply(a, b, out, i > 0)
