@@ -37,3 +37,17 @@ def strict_gpu(monkeypatch):
         monkeypatch.setattr(user, "library", lambda: library)
     yield strict_device.module
     devices._cached_scalar.cache_clear()
+
+
+@pytest.fixture(params=["stand-in", pytest.param("real", marks=pytest.mark.gpu)])
+def gpu(request):
+    """A GPU: the stand-in, and the real one where there is one."""
+    if request.param == "stand-in":
+        if strict_device.compiler is None:
+            pytest.skip("there is no g++ on this machine to run generated kernels with")
+        yield request.getfixturevalue("strict_gpu")
+        return
+    problem = devices.gpu_problem()
+    if problem is not None:
+        pytest.skip(problem)
+    yield __import__("cupy")

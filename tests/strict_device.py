@@ -122,24 +122,23 @@ for _name in (
 # --- streams and graphs ---------------------------------------------------------------------------
 
 
+_streams, _current = [], []
+
+
 class Stream:
     """A stream; work is done at once, or written down while the stream is being captured."""
 
-    null: "Stream"
-    streams: "list[Stream]" = []
-    current: "list[Stream]" = []
-
     def __init__(self, non_blocking=False):
-        self.ptr = len(Stream.streams)
+        self.ptr = len(_streams)
         self.captured = None
-        Stream.streams.append(self)
+        _streams.append(self)
 
     def __enter__(self):
-        Stream.current.append(self)
+        _current.append(self)
         return self
 
     def __exit__(self, *exception):
-        Stream.current.pop()
+        _current.pop()
 
     def begin_capture(self):
         if self.ptr == 0:
@@ -168,7 +167,7 @@ class Graph:
 
 
 def current_stream():
-    return Stream.current[-1] if Stream.current else Stream.null
+    return _current[-1] if _current else _streams[0]
 
 
 def refuse_while_capturing(what):
@@ -176,7 +175,7 @@ def refuse_while_capturing(what):
         raise RuntimeError(f"{what} is not permitted when stream is capturing")
 
 
-Stream.null = Stream()
+Stream()  # the default stream
 
 
 # --- kernels --------------------------------------------------------------------------------------
@@ -189,7 +188,9 @@ _built = tempfile.TemporaryDirectory(prefix="minidl-kernels-")
 def built(code):
     """Return CUDA source as a library of the CPU, with a function run_... for each kernel."""
     runners = []
-    meeting = {name for name, body in re.findall(r"(step_\d+)\((.*?)^}", code, re.M | re.S) if "combine(" in body}
+    meeting = {
+        name for name, body in re.findall(r"(step_\d+)\((.*?)^}", code, re.M | re.S) if "combine(" in body
+    }
     for name, parameters, body in re.findall(r"__global__ void (\w+)\((.*?)\) {(.*?)^}", code, re.M | re.S):
         meets = any(step in meeting for step in re.findall(r"step_\d+", body))
         runners.append(f"RUNNER({name}, {parameters.count('*')}, {str(meets).lower()})")
@@ -249,7 +250,26 @@ class Cublas:
         return 0
 
     def cublasGemmEx(
-        self, handle, op_a, op_b, m, n, k, alpha, a, type_a, lda, b, type_b, ldb, beta, c, type_c, ldc, kind, _
+        self,
+        handle,
+        op_a,
+        op_b,
+        m,
+        n,
+        k,
+        alpha,
+        a,
+        type_a,
+        lda,
+        b,
+        type_b,
+        ldb,
+        beta,
+        c,
+        type_c,
+        ldc,
+        kind,
+        _,
     ):
         state = self.handles[handle.value]
         assert state["workspace"], "without a workspace cuBLAS allocates, which a capture refuses"
@@ -272,7 +292,7 @@ class Cublas:
             product = left * ((x.T if op_a else x) @ (y.T if op_b else y))
             out[...] = product + (right * out if right else 0)
 
-        Stream.streams[state["stream"]].do(work)
+        _streams[state["stream"]].do(work)
         return 0
 
 
@@ -318,6 +338,8 @@ class _Module(types.ModuleType):
         return array.host.copy()
 
     def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
         return _on_device(getattr(numpy, name))
 
 

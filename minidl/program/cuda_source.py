@@ -45,6 +45,9 @@ _TYPES = {
     "float64": "double",
 }
 
+#: What a step is told beside its arrays: which block of threads this is, of how many, and which thread in it.
+_PLACE = "int block, int blocks, int thread"
+
 #: How the functions of the primitives' expressions are called here: those of CUDA differ in NaN and in types.
 _FUNCTIONS = {"max": "larger", "min": "smaller", "abs": "magnitude", "pow": "power"}
 
@@ -97,9 +100,12 @@ class Kernel:
     arrays: list[Array]
     blocks: int
 
+    def __post_init__(self) -> None:
+        self.types = [storage_type(array.dtype) for array in self.arrays]
+
     def parameters(self, first: int = 0) -> str:
         """Return the arrays as the parameters of a C++ function, numbered from ``first``."""
-        return ", ".join(f"{storage_type(array.dtype)} *a{first + i}" for i, array in enumerate(self.arrays))
+        return ", ".join(f"{kind} *a{first + i}" for i, kind in enumerate(self.types))
 
 
 def source(launches: Sequence[Sequence[Kernel]]) -> str:
@@ -109,26 +115,23 @@ def source(launches: Sequence[Sequence[Kernel]]) -> str:
     """
     functions: dict[str, str] = {}
     entries = []
-    for number_, kernels in enumerate(launches):
+    for number_of_launch, kernels in enumerate(launches):
         first_block = first_array = 0
-        branches = []
+        parameters, branches = [], []
         for kernel in kernels:
-            text = f"({kernel.parameters()}, int block, int blocks, int thread) {{\n{kernel.code}}}\n"
-            text = text.replace("(, ", "(")
-            name = functions.setdefault(text, f"step_{len(functions)}")
+            own = f"{kernel.parameters()}, {_PLACE}"
+            name = functions.setdefault(f"({own}) {{\n{kernel.code}}}\n", f"step_{len(functions)}")
             arrays = "".join(f"a{first_array + i}, " for i in range(len(kernel.arrays)))
-            limit = first_block + kernel.blocks
-            call = f"{name}({arrays}blockIdx.x - {first_block}, {kernel.blocks}, threadIdx.x)"
-            branches.append(f"if (blockIdx.x < {limit}) {call};")
-            first_block, first_array = limit, first_array + len(kernel.arrays)
-        starts = [sum(len(k.arrays) for k in kernels[:i]) for i in range(len(kernels))]
-        parameters = ", ".join(k.parameters(start) for k, start in zip(kernels, starts, strict=True))
+            place = f"blockIdx.x - {first_block}, {kernel.blocks}, threadIdx.x"
+            first_block += kernel.blocks
+            branches.append(f"if (blockIdx.x < {first_block}) {name}({arrays}{place});")
+            parameters.append(kernel.parameters(first_array))
+            first_array += len(kernel.arrays)
+        signature = f"{launch_name(number_of_launch)}({', '.join(parameters)})"
         body = "\n    else ".join(branches)
-        entries.append(
-            f'extern "C" __global__ void {launch_name(number_)}({parameters}) {{\n    {body}\n}}\n'
-        )
-    parts = [f"static __device__ void {name}{text}" for text, name in functions.items()]
-    text = "\n".join([HEADER, *parts, *entries])
+        entries.append(f'extern "C" __global__ void {signature} {{\n    {body}\n}}\n')
+    steps = [f"static __device__ void {name}{text}" for text, name in functions.items()]
+    text = "\n".join([HEADER, *steps, *entries])
     return ("#include <cuda_fp16.h>\n" if "__half" in text else "") + text
 
 
@@ -156,9 +159,9 @@ def group_kernel(
     Unsupported
         A member has no expression, or a dtype that CUDA does not have.
     """
-    lengths, strides = _merged(shape, [_strides(array, shape) for array in places.values()])
+    strides = [_strides(array, shape) for array in places.values()]
     index = _index_type(shape, strides)
-    positions = [_offset("i", lengths, stride) for stride in strides]
+    positions = [_offset("i", shape, stride) for stride in strides]
     inside = {member.output for member in members}
     names: dict[Value, str] = {}
     before: list[str] = []
@@ -185,12 +188,11 @@ def group_kernel(
 def copy_kernel(target: Array, array: Array) -> Kernel:
     """Return the kernel that writes an array, broadcast and converted, to another."""
     shape = target.shape
-    lengths, (to, of) = _merged(shape, [_strides(target, shape), _strides(array, shape)])
+    to, of = _strides(target, shape), _strides(array, shape)
     index, size = _index_type(shape, [to, of]), math.prod(shape)
-    value = _load(f"a1[{_offset('i', lengths, of)}]", array.dtype)
+    value = _load(f"a1[{_offset('i', shape, of)}]", array.dtype)
     code = (
-        f"    {_loop(index, size)}\n"
-        f"        a0[{_offset('i', lengths, to)}] = {_store(value, target.dtype)};\n"
+        f"    {_loop(index, size)}\n        a0[{_offset('i', shape, to)}] = {_store(value, target.dtype)};\n"
     )
     return Kernel("copy", code, [target, array], min(MOST_BLOCKS, -(-size // THREADS)))
 
@@ -241,8 +243,8 @@ def reduction_kernel(name: str, x: Array, axis: tuple[int, ...], out: Array, scr
         raise Unsupported(name)
     kept = [i for i in range(x.ndim) if i not in axis]
     strides = [stride // x.dtype.itemsize for stride in x.strides]
-    kept_lengths, (kept_strides,) = _merged([x.shape[i] for i in kept], [[strides[i] for i in kept]])
-    lengths, (inner,) = _merged([x.shape[i] for i in axis], [[strides[i] for i in axis]])
+    kept_lengths, kept_strides = _merged([x.shape[i] for i in kept], [strides[i] for i in kept])
+    lengths, inner = _merged([x.shape[i] for i in axis], [strides[i] for i in axis])
     results, length = math.prod(kept_lengths), math.prod(lengths)
     if not kept_lengths or abs(inner[-1] if inner else 0) <= abs(kept_strides[-1]):
         across = min(THREADS, 1 << (length - 1).bit_length())  # neighbours read along what is reduced
@@ -334,34 +336,33 @@ def _strides(array: Array, shape: Sequence[int]) -> list[int]:
     return [0] * missing + own
 
 
-def _merged(shape: Sequence[int], strides: Sequence[Sequence[int]]) -> tuple[list[int], list[list[int]]]:
+def _merged(shape: Sequence[int], strides: Sequence[int]) -> tuple[list[int], list[int]]:
     """Return shape and strides with axes of length 1 left out, and axes that follow each other as one."""
     lengths: list[int] = []
-    merged: list[list[int]] = [[] for _ in strides]
-    for axis, length in enumerate(shape):
+    merged: list[int] = []
+    for length, stride in zip(shape, strides, strict=True):
         if length == 1:
             continue
-        here = [stride[axis] for stride in strides]
-        if lengths and all(m[-1] == h * length for m, h in zip(merged, here, strict=True)):
+        if lengths and merged[-1] == stride * length:
             lengths[-1] *= length
-            for m, h in zip(merged, here, strict=True):
-                m[-1] = h
+            merged[-1] = stride
         else:
             lengths.append(length)
-            for m, h in zip(merged, here, strict=True):
-                m.append(h)
+            merged.append(stride)
     return lengths, merged
 
 
-def _offset(index: str, lengths: Sequence[int], strides: Sequence[int]) -> str:
-    """Return where element number ``index`` of a shape lies in memory."""
+def _offset(index: str, shape: Sequence[int], strides: Sequence[int]) -> str:
+    """Return where element number ``index`` of a shape, in NumPy's order, lies in memory."""
+    lengths, strides = _merged(shape, strides)
     terms, inner = [], math.prod(lengths)
     for axis, (length, stride) in enumerate(zip(lengths, strides, strict=True)):
         inner //= max(length, 1)
         if stride:
             place = index if inner == 1 else f"{index} / {inner}"
             place = place if axis == 0 else f"{place} % {length}"
-            terms.append(f"({place})" + (f" * {stride}" if stride != 1 else ""))
+            place = place if place == index or stride == 1 else f"({place})"
+            terms.append(place if stride == 1 else f"{place} * {stride}")
     return " + ".join(terms) or "0"
 
 
