@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import types
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,13 +27,15 @@ def compile(
     verify: bool = False,
     threads: int | None = None,
     kernels: str = "numpy",
+    tf32: bool = False,
     poison: bool = False,
 ) -> Any:
     """Turn a function of Tensors into one that records itself once and is then replayed.
 
     The first call runs the function as it is, and records every operation: forward, backward,
     optimizer update. This call and later ones with arguments of the same shapes, dtypes and devices
-    replay the record: no tape, no allocation, elementwise work in cache-sized blocks on all cores. Other
+    replay the record: no tape, no allocation, elementwise work in cache-sized blocks on all cores, or, on a
+    GPU, generated kernels in a CUDA graph. Other
     arguments, another training mode, or changed settings of layers and optimizers record another
     program by themselves. Use it as ``@compile`` or ``step = compile(step)``.
 
@@ -50,6 +53,8 @@ def compile(
     threads : how many threads compute; by default one for each core this process may use
     kernels : how elementwise work is done on the CPU: ``"numpy"``, or ``"c"`` for C functions generated
         from the recorded operations, which needs a C compiler on the PATH
+    tf32 : on a GPU, let matrix products of float32 round their factors to 10 bits, for the speed of
+        tensor cores; sums stay float32
     poison : fill every buffer with NaN before each replay, to find a step that reads what it
         should not
 
@@ -60,8 +65,10 @@ def compile(
         something else that a replay could not repeat; the message names the line.
     """
     if function is None:
-        return functools.partial(compile, verify=verify, threads=threads, kernels=kernels, poison=poison)
-    return functools.wraps(function)(Compiled(function, verify, threads, kernels, poison))
+        return functools.partial(
+            compile, verify=verify, threads=threads, kernels=kernels, tf32=tf32, poison=poison
+        )
+    return functools.wraps(function)(Compiled(function, verify, threads, kernels, tf32, poison))
 
 
 @dataclass
@@ -88,10 +95,17 @@ class Compiled:
     """A compiled function; `programs` lists what has been recorded so far."""
 
     def __init__(
-        self, function: Callable[..., Any], verify: bool, threads: int | None, kernels: str, poison: bool
+        self,
+        function: Callable[..., Any],
+        verify: bool,
+        threads: int | None,
+        kernels: str,
+        tf32: bool,
+        poison: bool,
     ):
         self.function = function
-        self.verify, self.threads, self.kernels, self.poison = verify, threads, kernels, poison
+        self.verify, self.poison = verify, poison
+        self.threads, self.kernels, self.tf32 = threads, kernels, tf32
         self._recordings: dict[Any, _Recording] = {}
         self._lock = threading.RLock()  # a program has one set of buffers, so one thread at a time
 
@@ -166,7 +180,15 @@ class Compiled:
         if len(places) == 1:
             from minidl.program.cupy_executor import CupyExecutor
 
-            return CupyExecutor(program)
+            try:
+                return CupyExecutor(program, self.tf32)
+            except Exception as error:  # CUDA's compiler, the driver and cuBLAS each have their own
+                warnings.warn(
+                    "no kernels could be made for a compiled function, so CuPy computes it operation by "
+                    f"operation: {error}",
+                    RuntimeWarning,
+                    stacklevel=5,
+                )
         from minidl.program.plain_executor import PlainExecutor
 
         return PlainExecutor(program)
