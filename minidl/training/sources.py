@@ -60,6 +60,15 @@ class ArraySource:
             arrays = arrays if isinstance(arrays, tuple) else (arrays,)
             yield arrays[:count], arrays[count:]
 
+    def keep_on(self, device: str, dtype: numpy.dtype) -> None:
+        """Move arrays that are in memory to a GPU once, if there is room, and not in every mini-batch."""
+        arrays = (*self.inputs, *self.targets)
+        if device == "cpu" or any(type(array) is not numpy.ndarray for array in arrays):
+            return
+        if devices.has_room(device, sum(array.nbytes for array in arrays)):
+            self.inputs = prepared(self.inputs, dtype, device)
+            self.targets = prepared(self.targets, dtype, device)
+
     def check(self, what: str) -> None:
         """Refuse NaN and infinity in arrays that are in memory."""
         for kind, arrays in (("inputs", self.inputs), ("targets", self.targets)):

@@ -302,6 +302,7 @@ class Trainer:
             as_arrays(x), as_arrays(y), options.batch_size, options.shuffle, options.drop_last, self.seed
         )
         source.check(f"the {what}")
+        source.keep_on(self.device, self.dtype)
         return source
 
     def _validation_source(self, data: Any, options: Options) -> Source | None:
