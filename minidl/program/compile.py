@@ -240,7 +240,7 @@ def _compare(recording: _Recording, results: list[Tensor], expected: Any) -> Non
 
 
 def _is_leaf(x: Any) -> bool:
-    return isinstance(x, (Tensor, numpy.ndarray))
+    return isinstance(x, Tensor) or devices.is_array(x)
 
 
 def _flatten(nest: Any, leaves: list[Any], results: bool = False) -> Any:

@@ -8,9 +8,9 @@ of threads comes first.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from string import Template
 
 import numpy
 
@@ -232,74 +232,84 @@ def _literal(value: Value) -> str:
 # --- reductions -----------------------------------------------------------------------------------
 
 
-def reduction_kernel(name: str, x: Array, axis: tuple[int, ...], out: Array, scratch: Any) -> Kernel:
-    """Return the kernel of a ``"sum"`` or ``"max"`` over axes, into a contiguous array.
-
-    A block has a rectangle of threads: along what is kept, and along what is reduced. Where that would
-    leave a large GPU idle, the reduction is cut into parts, one for each block, and the block that is
-    done last combines them, always in the same order. ``scratch(count, dtype)`` gives zeroed memory.
-    """
-    if x.size == 0 or (name == "max" and x.dtype.kind not in "iuf"):
-        raise Unsupported(name)
-    kept = [i for i in range(x.ndim) if i not in axis]
-    strides = [stride // x.dtype.itemsize for stride in x.strides]
-    kept_lengths, kept_strides = _merged([x.shape[i] for i in kept], [strides[i] for i in kept])
-    lengths, inner = _merged([x.shape[i] for i in axis], [strides[i] for i in axis])
-    results, length = math.prod(kept_lengths), math.prod(lengths)
-    if not kept_lengths or abs(inner[-1] if inner else 0) <= abs(kept_strides[-1]):
-        across = min(THREADS, 1 << (length - 1).bit_length())  # neighbours read along what is reduced
-        along = THREADS // across
-        k, r, distance = f"thread / {across}", f"thread % {across}", 1
-    else:
-        along, across = 32, THREADS // 32  # neighbours read along what is kept
-        k, r, distance = f"thread % {along}", f"thread / {along}", along
-    columns = -(-results // along)
-    parts = max(1, min(-(-length // (across * LEAST_ELEMENTS)), REDUCTION_BLOCKS // columns))
-    kind = register_type(out.dtype)
-    first = "0" if name == "sum" else _load("a0[0]", x.dtype)
-    value = _load(f"a0[{_offset('k', kept_lengths, kept_strides)} + {_offset('i', lengths, inner)}]", x.dtype)
-    function = {"sum": "total", "max": "larger"}[name]
-    if name == "max":  # start from an element of the same row, whatever it is
-        first = _load(
-            f"a0[{_offset('(k < ' + str(results) + ' ? k : 0)', kept_lengths, kept_strides)}]", x.dtype
-        )
-    index = _index_type(x.shape, [strides])
-    code = f"""\
-    __shared__ {kind} values[{THREADS}];
-    int r = {r};
-    {index} k = block % {columns} * ({index}) {along} + {k};
-    {index} part = block / {columns};
-    {index} end = (part + 1) * (long long) {length} / {parts};
-    {kind} value = {first};
-    if (k < {results})
-        for ({index} i = part * (long long) {length} / {parts} + r; i < end; i += {across})
-            value = {function}<{kind}>(value, {value});
-    combine({function}<{kind}>, values, value, thread, {distance}, {across}, r)
+_REDUCTION = """\
+    __shared__ $kind values[$threads];
+    int r = $r;
+    $index k = block % $columns * ($index) $along + $k;
+    $index part = block / $columns;
+    $index end = (part + 1) * (long long) $length / $parts;
+    $kind value = $first;
+    if (k < $results)
+        for ($index i = part * (long long) $length / $parts + r; i < end; i += $across)
+            value = $function(value, $element);
+    combine($function, values, value, thread, $distance, $across, r)
 """
-    arrays = [x, out]
-    if parts == 1:
-        code += f"    if (r == 0 && k < {results}) a1[k] = {_store('values[thread]', out.dtype)};\n"
-        return Kernel(name, code, arrays, columns)
-    accumulated = numpy.dtype(numpy.float32 if out.dtype == numpy.float16 else out.dtype)
-    arrays += [scratch(parts * results, accumulated), scratch(columns, numpy.dtype(numpy.int32))]
-    code += f"""\
-    if (r == 0 && k < {results}) a2[part * {results} + k] = values[thread];
+_OF_ONE_PART = """\
+    if (r == 0 && k < $results) a1[k] = $stored;
+"""
+_OF_PARTS = """\
+    if (r == 0 && k < $results) a2[part * $results + k] = values[thread];
     __threadfence();
     __shared__ bool is_last;
     __syncthreads();
-    if (thread == 0) is_last = atomicAdd(a3 + block % {columns}, 1) == {parts} - 1;
+    if (thread == 0) is_last = atomicAdd(a3 + block % $columns, 1) == $parts - 1;
     __syncthreads();
-    if (is_last) {{
+    if (is_last) {
         __threadfence();
-        value = {"0" if name == "sum" else "value"};
-        if (k < {results})
-            for (int i = r; i < {parts}; i += {across})
-                value = {function}<{kind}>(value, ((volatile {kind} *) a2)[i * ({index}) {results} + k]);
-        combine({function}<{kind}>, values, value, thread, {distance}, {across}, r)
-        if (r == 0 && k < {results}) a1[k] = {_store("values[thread]", out.dtype)};
-        if (thread == 0) a3[block % {columns}] = 0;
-    }}
+        value = $again;
+        if (k < $results)
+            for (int i = r; i < $parts; i += $across)
+                value = $function(value, ((volatile $kind *) a2)[i * ($index) $results + k]);
+        combine($function, values, value, thread, $distance, $across, r)
+        if (r == 0 && k < $results) a1[k] = $stored;
+        if (thread == 0) a3[block % $columns] = 0;
+    }
 """
+
+
+def reduction_kernel(
+    name: str, x: Array, axis: tuple[int, ...], out: Array, zeros: Callable[[int, numpy.dtype], Array]
+) -> Kernel:
+    """Return the kernel of a ``"sum"`` or ``"max"`` over axes, into a contiguous array.
+
+    A block has a rectangle of threads: along what is kept, and across, over what is reduced. Where that
+    would leave a large GPU idle, the reduction is cut into parts, one for each block, and the block that is
+    done last combines them, always in the same order. ``zeros(count, dtype)`` gives memory for that.
+    """
+    if x.size == 0 or (name == "max" and x.dtype.kind not in "iuf"):
+        raise Unsupported(name)
+    strides = [stride // x.dtype.itemsize for stride in x.strides]
+    keep = [i for i in range(x.ndim) if i not in axis]
+    kept = _merged([x.shape[i] for i in keep], [strides[i] for i in keep])
+    reduced = _merged([x.shape[i] for i in axis], [strides[i] for i in axis])
+    results, length = math.prod(kept[0]), math.prod(reduced[0])
+    if results > 1 and length > 1 and abs(kept[1][-1]) < abs(reduced[1][-1]):
+        along, across = 32, THREADS // 32  # neighbours read along what is kept
+        k, r, distance = f"thread % {along}", f"thread / {along}", along
+    else:
+        across = min(THREADS, 1 << (length - 1).bit_length())  # neighbours read along what is reduced
+        along = THREADS // across
+        k, r, distance = f"thread / {across}", f"thread % {across}", 1
+    columns = -(-results // along)
+    parts = max(1, min(-(-length // (across * LEAST_ELEMENTS)), REDUCTION_BLOCKS // columns))
+    kind = register_type(out.dtype)
+    start = "0"
+    if name == "max":  # begin with an element of the same row
+        start = _load(f"a0[{_offset(f'(k < {results} ? k : 0)', *kept)}]", x.dtype)
+    code = Template(_REDUCTION + (_OF_ONE_PART if parts == 1 else _OF_PARTS)).substitute(
+        {"kind": kind, "index": _index_type(x.shape, [strides]), "threads": THREADS},
+        **{"k": k, "r": r, "along": along, "across": across, "distance": distance},
+        **{"results": results, "length": length, "columns": columns, "parts": parts},
+        function=f"{'total' if name == 'sum' else 'larger'}<{kind}>",
+        first=start,
+        again="0" if name == "sum" else "value",
+        element=_load(f"a0[{_offset('k', *kept)} + {_offset('i', *reduced)}]", x.dtype),
+        stored=_store("values[thread]", out.dtype),
+    )
+    arrays = [x, out]
+    if parts > 1:
+        wide = numpy.dtype(numpy.float32 if out.dtype == numpy.float16 else out.dtype)
+        arrays += [zeros(parts * results, wide), zeros(columns, numpy.dtype(numpy.int32))]
     return Kernel(name, code, arrays, columns * parts)
 
 

@@ -220,6 +220,13 @@ def test_a_primitive_without_an_expression_is_left_to_cupy(gpu):
         PRIMITIVES.pop("cube_of_a_user", None)
 
 
+def test_arrays_are_arguments_like_tensors(gpu):
+    same = dl.compile(lambda x: dl.maximum(x, -x))
+    for value in (1.0, 2.0, 3.0):
+        assert same(gpu.asarray(numpy.full(2, value))).tolist() == [value, value]
+    assert len(same.programs) == 1
+
+
 def test_empty_arrays_are_left_alone(gpu):
     step = dl.compile(lambda x: (x * 2, x.sum(axis=0), x @ dl.ones((3, 2), device="gpu")))
     for _ in range(3):
