@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 import types
 from pathlib import Path
 
@@ -157,6 +158,19 @@ class Stream:
     def do(self, work):
         """Do the work, or write it down."""
         work() if self.captured is None else self.captured.append(work)
+
+
+class Event:
+    def record(self):
+        refuse_while_capturing("an event")
+        self.seconds = time.perf_counter()
+
+    def synchronize(self):
+        refuse_while_capturing("synchronize()")
+
+
+def get_elapsed_time(start, end):
+    return 1e3 * (end.seconds - start.seconds)
 
 
 class Graph:
@@ -319,6 +333,8 @@ class _Module(types.ModuleType):
         is_available=lambda: True,
         Device=_Device,
         Stream=Stream,
+        Event=Event,
+        get_elapsed_time=get_elapsed_time,
         get_current_stream=current_stream,
         runtime=types.SimpleNamespace(getDeviceCount=lambda: 1),
     )

@@ -21,6 +21,7 @@ import numpy
 
 from minidl import devices
 from minidl.devices import Array
+from minidl.program import ceilings
 from minidl.program.cublas import Cublas, library
 from minidl.program.cuda_source import (
     THREADS,
@@ -142,6 +143,48 @@ class CupyExecutor:
         """Fill every buffer with NaN (all bits set), so that a step reading what it did not write shows."""
         for buffer in self.memory.buffers:
             buffer.fill(255)
+
+    def timed(self, record: Callable[[Task, float], None]) -> Callable[[], float]:
+        """Return a run() that reports how long each step took, in seconds, and returns how long all took.
+
+        The steps are timed launch by launch, the whole as it is replayed: it may take less than its parts.
+        The steps of one launch share its time as they share the bytes it moves.
+        """
+
+        def run_all() -> float:
+            with self.device:
+                for call in self.calls:
+                    seconds = self._seconds(call.run)
+                    moved = [sum(v.nbytes for v in [*task.inputs, *task.outputs]) for task in call.tasks]
+                    for task, own in zip(call.tasks, moved, strict=True):
+                        record(task, seconds * own / max(sum(moved), 1))
+                return self._seconds(self.run)
+
+        return run_all
+
+    def _seconds(self, work: Callable[[], Any]) -> float:
+        """Return how long the GPU takes for some work."""
+        start, end = self.cupy.cuda.Event(), self.cupy.cuda.Event()
+        start.record()
+        work()
+        end.record()
+        end.synchronize()
+        return self.cupy.cuda.get_elapsed_time(start, end) / 1e3
+
+    def ceilings(self) -> tuple[float, float]:
+        """Return the best rates of matrix products and of copying, per second."""
+        multiply = self.products.gemm if self.products is not None else self._matmul
+        with self.device:
+            return ceilings.of_gpu(self.cupy, multiply, self._seconds)
+
+    def note(self) -> str:
+        """Return how the program is run, for its listing."""
+        graphs = sum(segment.graph is not None for segment in self.segments)
+        return f"{len(self.calls)} launches and calls, {graphs} CUDA graph(s)"
+
+    def __del__(self) -> None:
+        for segment in getattr(self, "segments", []):
+            segment.graph = None  # before the memory that it writes
 
     # --- from turns to calls ----------------------------------------------------------------------
 

@@ -312,3 +312,30 @@ def test_a_copy_of_a_network_has_a_program_of_its_own(gpu, rng):
     _, again = trained(twin, [x])
     assert again[0] < losses[0]
     assert step(on_gpu(x)).item() == pytest.approx(again[0], rel=1e-6)
+
+
+def test_the_listing_says_how_many_launches_there_are(gpu, rng):
+    step, _ = trained(autoencoder().to("gpu"), rng.random((2, 8, 12)).astype("float32"))
+    assert "17 launches and calls, 1 CUDA graph(s)" in str(step.programs[0])
+
+
+def test_a_profile_times_every_step_and_restores_the_state(gpu, rng, monkeypatch):
+    monkeypatch.setattr(cupy_executor.ceilings, "of_gpu", lambda *arguments: (1e12, 1e12))
+    step, _ = trained(autoencoder().to("gpu"), rng.random((3, 8, 12)).astype("float32"))
+    (program,) = step.programs
+    before = [gpu.asnumpy(state.array) for state in program.updates]
+    text = program.profile(repeats=2)
+    assert "ms in matrix products" in text
+    for state, array in zip(program.updates, before, strict=True):
+        numpy.testing.assert_array_equal(gpu.asnumpy(state.array), array)
+
+
+def test_the_ceilings_of_a_gpu(gpu, monkeypatch):
+    step = dl.compile(lambda x: x * 2)
+    step(on_gpu(numpy.ones(3, "float32")))
+    executor = executor_of(step)
+    if hasattr(cupy_executor.library(), "handles"):
+        # A product of 4096 rows and 256 MB are nothing to a GPU, but something to its stand-in.
+        small = {(4096, 4096): (8, 8), 64 << 20: 8}
+        monkeypatch.setattr(gpu, "ones", lambda shape, dtype: gpu.full(small[shape], 1, dtype), raising=False)
+    assert all(rate > 0 for rate in executor.ceilings())
