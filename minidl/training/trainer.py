@@ -74,6 +74,7 @@ class Trainer:
         if not isinstance(network, Layer):
             raise TypeError(f"Trainer trains a Layer, got {type(network).__name__}")
         self.device = devices.resolve(device)
+        self.why_cpu = devices.gpu_problem() if device == "auto" and self.device == "cpu" else None
         self.network = network.to(self.device)
         self.loss = loss
         self.optimizer = self._optimizer(optimizer)
