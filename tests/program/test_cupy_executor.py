@@ -17,6 +17,7 @@ from minidl.program.cupy_executor import CupyExecutor
 from minidl.program.plain_executor import PlainExecutor
 from tests.program.random_programs import functions
 from tests.program.test_compile import autoencoder, make_step
+from tests.program.test_cuda_source import AS_CUPY
 
 SHARED = settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -276,7 +277,7 @@ def test_the_cuda_compiler_takes_whole_programs(strict_gpu, drawn):
         patch.setattr(strict_gpu, "RawModule", lambda code: codes.append(code) or module(code))
         dl.compile(lambda x: function(x, states))(on_gpu(numpy.full(shape, 0.5)))
     for code in codes:
-        options = core.ProgramOptions(arch="sm_90", std="c++17")
+        options = core.ProgramOptions(arch="sm_90", std="c++17", **AS_CUPY)
         assert core.Program(code, "c++", options).compile("cubin").code
 
 

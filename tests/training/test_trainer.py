@@ -521,7 +521,7 @@ def test_bad_trainers_are_refused(make_trainer):
             dl.Trainer(*arguments, **options)
 
 
-def test_training_on_device_arrays(strict_gpu, make_trainer, data):
+def test_training_on_device_arrays(gpu, make_trainer, data):
     """The same weights come out, with every mini-batch and figure carried over explicitly."""
     on_cpu, on_gpu = make_trainer(), make_trainer(device="gpu")
     assert {x.device for x in on_gpu.network.parameters()} == {"gpu:0"}
