@@ -132,7 +132,6 @@ class Compiled:
 
     def _record(self, key: Any, arguments: tuple, keywords: dict, leaves: list[Any]) -> Any:
         # Imported here, because who does not compile anything need not wait for it.
-        from minidl.program.passes.pipeline import optimize
         from minidl.program.recorder import Recorder
 
         inputs = [Tensor(_array(leaf).copy(), _requires_grad(leaf)) for leaf in leaves]
@@ -148,8 +147,7 @@ class Compiled:
         _flatten(result, outputs, results=True)
         gradients = recorder.gradients()
         original = recorder.finish([*outputs, *(x.grad for x in gradients)])  # type: ignore[list-item]
-        program = optimize(original)
-        executor = self._executor(program)
+        executor = self._executor(original)
         program = executor.program
         program.executor = executor
         recording = self._recordings[key] = _Recording(
@@ -171,17 +169,19 @@ class Compiled:
         return self._replay(recording, leaves)
 
     def _executor(self, program: Program) -> Any:
-        """Return what runs a program where its arrays are."""
+        """Return what runs an improved form of a program where its arrays are."""
+        from minidl.program.passes.pipeline import optimize
+
         places = {devices.device_of(value.array) for value in program.values() if value.array is not None}
         if places <= {"cpu"}:
             from minidl.program.numpy_executor import NumpyExecutor
 
-            return NumpyExecutor(program, self.threads, self.kernels)
+            return NumpyExecutor(optimize(program), self.threads, self.kernels)
         if len(places) == 1:
             from minidl.program.cupy_executor import CupyExecutor
 
             try:
-                return CupyExecutor(program, self.tf32)
+                return CupyExecutor(optimize(program, on_gpu=True), self.tf32)
             except Exception as error:  # CUDA's compiler, the driver and cuBLAS each have their own
                 warnings.warn(
                     "no kernels could be made for a compiled function, so CuPy computes it operation by "
@@ -191,7 +191,7 @@ class Compiled:
                 )
         from minidl.program.plain_executor import PlainExecutor
 
-        return PlainExecutor(program)
+        return PlainExecutor(optimize(program))
 
     def _replay(self, recording: _Recording, leaves: list[Any]) -> Any:
         program, executor = recording.program, recording.executor

@@ -123,6 +123,22 @@ class _Doubled:
         return self.layer(x * 2) + 1
 
 
+def test_softmax_and_its_loss_are_part_of_the_graph(gpu, rng):
+    def function(x, t):
+        x.requires_grad = True
+        loss = dl.softmax_cross_entropy(x, t)
+        return loss, dl.grad(loss, x), dl.softmax(x)
+
+    x, t = rng.normal(size=(2, 40, 10)).astype("float32")
+    t = abs(t) / abs(t).sum(axis=1, keepdims=True)
+    step = dl.compile(function)
+    for _ in range(3):
+        results = step(on_gpu(x), on_gpu(t))
+    for ours, theirs in zip(results, function(dl.tensor(x), dl.tensor(t)), strict=True):
+        numpy.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-5, atol=1e-7)
+    assert [segment.graph is not None for segment in executor_of(step).segments] == [True]
+
+
 def test_random_numbers_are_drawn_anew_and_follow_the_seed(gpu):
     x = numpy.ones((4, 40), "float32")
     draws = []
