@@ -15,6 +15,7 @@ from string import Template
 import numpy
 
 from minidl.devices import Array
+from minidl.primitives import philox
 from minidl.program.expressions import Unsupported, expression, number
 from minidl.program.program import Instruction, Value
 
@@ -131,7 +132,8 @@ def source(launches: Sequence[Sequence[Kernel]]) -> str:
         body = "\n    else ".join(branches)
         entries.append(f'extern "C" __global__ void {signature} {{\n    {body}\n}}\n')
     steps = [f"static __device__ void {name}{text}" for text, name in functions.items()]
-    text = "\n".join([HEADER, *steps, *entries])
+    needed = [philox.SOURCE] if any("philox(" in step for step in steps) else []
+    text = "\n".join([HEADER, *needed, *steps, *entries])
     return ("#include <cuda_fp16.h>\n" if "__half" in text else "") + text
 
 
@@ -195,6 +197,27 @@ def copy_kernel(target: Array, array: Array) -> Kernel:
         f"    {_loop(index, size)}\n        a0[{_offset('i', shape, to)}] = {_store(value, target.dtype)};\n"
     )
     return Kernel("copy", code, [target, array], min(MOST_BLOCKS, -(-size // THREADS)))
+
+
+def draw_kernel(name: str, state: Array, place: int, out: Array) -> Kernel:
+    """Return the kernel that draws ``"random_uniform"`` or ``"random_normal"`` numbers.
+
+    ``state`` is that of a Philox stream; so many numbers of it as ``place`` says were drawn since it was
+    written.
+    """
+    if out.dtype.name not in philox.TYPES:
+        raise Unsupported(out.dtype.name)
+    index = _index_type(out.shape, [])
+    code = (
+        f"    {_loop(index, out.size)}\n"
+        f"        draw_{name.removeprefix('random_')}(a0 + i, philox(a1[0], a1[1] + {place} + i));\n"
+    )
+    return Kernel(name, code, [out, state], min(MOST_BLOCKS, -(-out.size // THREADS)))
+
+
+def advance_kernel(state: Array, count: int) -> Kernel:
+    """Return the kernel that notes in the state of a Philox stream that numbers were drawn."""
+    return Kernel("advance", f"    if (thread == 0) a0[1] += {count};\n", [state], 1)
 
 
 def _loop(index: str, size: int) -> str:

@@ -1,8 +1,8 @@
 """The CuPy executor: a program as few launches on buffers that never move, replayed as CUDA graphs.
 
-Elementwise groups, sums, maxima and copies become generated kernels; matrix products are calls of cuBLAS;
-everything else is left to CuPy. The first run makes the launches one by one. From the second run on, those
-that follow each other are replayed as one CUDA graph; only what CuPy computes stays in between.
+Elementwise groups, sums, maxima, random draws and copies become generated kernels; matrix products are calls
+of cuBLAS; everything else is left to CuPy. The first run makes the launches one by one. From the second run
+on, those that follow each other are replayed as one CUDA graph; only what CuPy computes stays in between.
 
 A run works on CuPy's current stream, in order with all other work there. A program holds its buffers,
 workspaces and graphs for itself, so that programs do not disturb each other.
@@ -21,12 +21,16 @@ import numpy
 
 from minidl import devices
 from minidl.devices import Array
+from minidl.primitives.philox import Philox
+from minidl.primitives.random import Generator
 from minidl.program import ceilings
 from minidl.program.cublas import Cublas, library
 from minidl.program.cuda_source import (
     THREADS,
     Kernel,
+    advance_kernel,
     copy_kernel,
+    draw_kernel,
     group_kernel,
     is_literal,
     launch_name,
@@ -34,10 +38,10 @@ from minidl.program.cuda_source import (
     source,
 )
 from minidl.program.expressions import Unsupported
-from minidl.program.launches import by_launches, is_generated
+from minidl.program.launches import by_launches, is_generated, places_of_draws
 from minidl.program.memory import plan_memory
 from minidl.program.program import Gemm, Group, Instruction, Program, Value
-from minidl.program.schedule import Aliases, Copy, Schedule, Task, schedule
+from minidl.program.schedule import Advance, Aliases, Copy, Schedule, Task, is_random, schedule
 
 
 @dataclass(eq=False)
@@ -110,13 +114,14 @@ class CupyExecutor:
 
     def __init__(self, program: Program, tf32: bool = False):
         self.program = program
-        first = next(value.array for value in program.values() if value.array is not None)
-        self.cupy: Any = devices.array_module(first)
-        self.device = first.device
+        self.first = next(value.array for value in program.values() if value.array is not None)
+        self.cupy: Any = devices.array_module(self.first)
+        self.device = self.first.device
         self.scratch: list[Array] = []
         with self.device:
             aliases = Aliases(program, set())
             self.schedule: Schedule = by_launches(schedule(program, 1, aliases), aliases)
+            self.places, self.generators = places_of_draws(program.steps)
             self.memory = plan_memory(program, self.schedule, aliases, set(), self.cupy)
             self.products = Cublas(self.cupy, tf32) if library() is not None else None
             self.calls = list(self._calls())
@@ -129,6 +134,8 @@ class CupyExecutor:
     def run(self) -> None:
         """Compute everything from the arrays of inputs and states, and update the states."""
         with self.device:
+            for generator in self.generators:
+                self._stream(generator)  # has a new key, if it was given a new state
             for segment in self.segments:
                 if self.is_warm and segment.can_be_captured:
                     segment.capture(self.stream)
@@ -223,11 +230,20 @@ class CupyExecutor:
             return group_kernel(task.members, task.outputs, places, task.members[0].output.shape)
         if isinstance(task, Copy):
             return copy_kernel(task.state.array, arrays[task.value])
+        if isinstance(task, Advance):
+            return advance_kernel(self._stream(task.generator).state, task.count)
         if not is_generated(task):
             raise Unsupported(task.name)
         assert isinstance(task, Instruction)
+        if is_random(task):
+            state = self._stream(task.attributes["generator"]).state
+            return draw_kernel(task.name, state, self.places[id(task)], arrays[task.output])
         x, out = arrays[task.inputs[0]], arrays[task.output]
         return reduction_kernel(task.name, x, task.attributes["axis"], out, self._zeros)
+
+    def _stream(self, generator: Generator) -> Philox:
+        """Return the stream of a generator on this GPU, ready to be drawn from."""
+        return generator.of(self.cupy, self.first)
 
     def _zeros(self, count: int, dtype: numpy.dtype) -> Array:
         """Return memory for a kernel, which the executor keeps."""

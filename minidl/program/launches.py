@@ -7,11 +7,13 @@ the sums of all bias gradients, or the updates of all parameters, are one launch
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from minidl.primitives.random import Generator
 from minidl.primitives.reduction import max_, sum_
 from minidl.program.program import Group, Instruction, Value
-from minidl.program.schedule import Aliases, Copy, Schedule, Task, Turn, is_random
+from minidl.program.schedule import Advance, Aliases, Copy, Schedule, Task, Turn, is_random
 
 #: How many arrays the steps of one launch have at most: CUDA takes 4 KB of arguments.
 MOST_ARRAYS = 400
@@ -19,19 +21,15 @@ MOST_ARRAYS = 400
 
 @dataclass(eq=False)
 class _Launch:
-    """Steps that do not need each other, and the memory they read and write."""
+    """Steps that do not need each other, and the memory (or random stream) they read and write."""
 
     tasks: list[Task]
-    reads: set[Value] = field(default_factory=set)
-    writes: set[Value] = field(default_factory=set)
+    reads: set[Value | Generator] = field(default_factory=set)
+    writes: set[Value | Generator] = field(default_factory=set)
 
     def conflicts(self, other: _Launch) -> bool:
         """Say whether the order of two launches matters."""
-        return bool(
-            self.writes & (other.reads | other.writes)
-            or self.reads & other.writes
-            or (any(map(is_random, self.tasks)) and any(map(is_random, other.tasks)))
-        )
+        return bool(self.writes & (other.reads | other.writes) or self.reads & other.writes)
 
     def join(self, other: _Launch) -> None:
         """Take in the steps of a launch, which come first."""
@@ -47,15 +45,29 @@ class _Launch:
 
 def is_generated(task: Task) -> bool:
     """Say whether there may be a generated kernel for a step."""
-    return isinstance(task, (Group, Copy)) or (
-        isinstance(task, Instruction) and task.primitive in (sum_, max_)
+    return isinstance(task, (Group, Copy, Advance)) or (
+        isinstance(task, Instruction) and (task.primitive in (sum_, max_) or is_random(task))
     )
+
+
+def places_of_draws(tasks: Sequence[Task]) -> tuple[dict[int, int], dict[Generator, int]]:
+    """Return where in its stream each random step (by ``id``) begins, and how far each stream comes."""
+    places: dict[int, int] = {}
+    counts: dict[Generator, int] = {}
+    for task in tasks:
+        if isinstance(task, Instruction) and is_random(task):
+            generator = task.attributes["generator"]
+            places[id(task)] = counts.get(generator, 0)
+            counts[generator] = places[id(task)] + task.output.size
+    return places, counts
 
 
 def by_launches(order: Schedule, aliases: Aliases) -> Schedule:
     """Return a schedule in which each phase is one launch, from one in which steps come one by one."""
     backwards: list[_Launch] = []  # from the last launch to the first
     tasks = [turn.task for phase in order.phases for turn in phase]
+    _, counts = places_of_draws(tasks)
+    tasks += [Advance(generator, count) for generator, count in counts.items()]
     for task in reversed(tasks):
         launch = _Launch([task])
         roots = [aliases.root[value] for value in task.inputs]
@@ -63,6 +75,10 @@ def by_launches(order: Schedule, aliases: Aliases) -> Schedule:
         launch.writes = {order.in_place.get(value, value) for value in task.outputs}
         if isinstance(task, Copy):
             launch.writes.add(task.state)
+        elif isinstance(task, Advance):
+            launch.writes.add(task.generator)
+        elif isinstance(task, Instruction) and is_random(task):
+            launch.reads.add(task.attributes["generator"])
         latest = None
         for other in reversed(backwards):
             if launch.conflicts(other):

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import numpy
 
 from minidl.devices import Array
+from minidl.primitives.random import Generator
 from minidl.primitives.reduction import sum_
 from minidl.program.layout import empty, major_axis
 from minidl.program.program import Gemm, Group, Instruction, PartialSum, Program, Step, Value, share
@@ -48,7 +49,27 @@ class Copy:
         return []
 
 
-Task = Step | Copy
+@dataclass(eq=False)
+class Advance:
+    """The last step of a program that draws on a GPU: its stream has come so many numbers further."""
+
+    generator: Generator
+    count: int
+    phase: str = "update"
+    name: str = "advance random numbers"
+
+    @property
+    def inputs(self) -> list[Value]:
+        """Nothing but the stream."""
+        return []
+
+    @property
+    def outputs(self) -> list[Value]:
+        """Nothing new."""
+        return []
+
+
+Task = Step | Copy | Advance
 
 
 @dataclass(eq=False)

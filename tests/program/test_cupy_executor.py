@@ -151,6 +151,39 @@ def test_random_numbers_are_drawn_anew_and_follow_the_seed(gpu):
     assert len({array.tobytes() for array in draws[0]}) == 4
 
 
+def test_draws_are_part_of_the_graph_and_their_stream_goes_on(gpu):
+    generator = dl.Generator(5)
+
+    def function(x):
+        a = dl.primitives.random.random_uniform(x, generator=generator)
+        b = dl.primitives.random.random_normal(dl.exp(x), generator=generator)
+        return a, b, a + b
+
+    x = on_gpu(numpy.zeros((3, 5), "float32"))
+    step = dl.compile(function)
+    compiled = [[y.numpy() for y in step(x)] for _ in range(3)]
+    more = function(x)[1].numpy()
+    assert [segment.graph is not None for segment in executor_of(step).segments] == [True]
+    generator = dl.Generator(5)
+    eager = [[y.numpy() for y in function(x)] for _ in range(4)]
+    for ours, theirs in zip(compiled, eager, strict=False):
+        numpy.testing.assert_array_equal(ours, theirs)
+    numpy.testing.assert_array_equal(more, eager[3][1])
+
+
+def test_a_generator_that_is_given_a_state_goes_on_from_it(gpu):
+    generator = dl.Generator(5)
+    x = on_gpu(numpy.zeros(7, "float32"))
+    step = dl.compile(lambda x: dl.primitives.random.random_uniform(x, generator=generator) + 0)
+    for _ in range(3):
+        step(x)
+    state = generator.state_dict()
+    expected = [step(x).tolist() for _ in range(3)]
+    generator.load_state_dict(state)
+    assert [step(x).tolist() for _ in range(3)] == expected
+    assert expected[0] != expected[1]
+
+
 def test_without_cublas_products_are_cupys(gpu, rng, monkeypatch):
     monkeypatch.setattr(cupy_executor, "library", lambda: None)
     batches = rng.random((3, 8, 12)).astype("float32")
