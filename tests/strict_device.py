@@ -217,20 +217,9 @@ def built(code):
     text = "\n".join([f'#include "{SHIM}"', code, *runners, ""])
     path = Path(_built.name) / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.so"
     if not path.exists():
-        command = [
-            compiler,
-            "-O1",
-            "-std=c++17",
-            "-shared",
-            "-fPIC",
-            "-Wl,-Bsymbolic",
-            "-w",
-            "-x",
-            "c++",
-            "-",
-            "-o",
-            str(path),
-        ]
+        # Kernels may have any name: -Bsymbolic keeps them apart from functions that are loaded already.
+        options = ["-O1", "-std=c++17", "-shared", "-fPIC", "-Wl,-Bsymbolic", "-w"]
+        command = [compiler, *options, "-x", "c++", "-", "-o", str(path)]
         run = subprocess.run(command, input=text, text=True, capture_output=True)
         if run.returncode:
             raise RuntimeError(f"g++ refused generated code:\n{run.stderr}\n{code}")

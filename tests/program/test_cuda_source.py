@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from minidl.primitives import philox
 from minidl.primitives.primitive import Primitive
 from minidl.program import cuda_source
 from minidl.program.cuda_source import THREADS, copy_kernel, group_kernel, launch_name, reduction_kernel
@@ -303,11 +304,16 @@ def test_the_cuda_compiler_takes_every_kernel(strict_gpu, rng):
             x = strict_gpu.asarray(numpy.ones((3000, 70), dtype))
             out = strict_gpu.asarray(numpy.zeros((3000, 70), dtype).sum(axis=axis))
             kernels.append(reduction_kernel(name, x, axis, out, zeros_of(strict_gpu)))
+    state = strict_gpu.zeros(2, "uint64")
+    kernels.append(cuda_source.advance_kernel(state, 3))
+    for name, dtype in itertools.product(("random_uniform", "random_normal"), ("float32", "float64")):
+        kernels.append(cuda_source.draw_kernel(name, state, 7, strict_gpu.zeros(9, dtype)))
     text = cuda_source.source([kernels[i : i + 20] for i in range(0, len(kernels), 20)])
     text = text.replace("#include <cuda_fp16.h>", HALVES)
     for arch in ("sm_80", "sm_90"):
         options = core.ProgramOptions(arch=arch, std="c++17", **AS_CUPY)
-        assert core.Program(text, "c++", options).compile("cubin").code
+        for code in (text, philox.source()):
+            assert core.Program(code, "c++", options).compile("cubin").code
 
 
 #: What this code uses of cuda_fp16.h, for the compiler alone comes without CUDA's headers.
