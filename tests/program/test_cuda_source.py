@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 from minidl.primitives import philox
 from minidl.primitives.primitive import Primitive
 from minidl.program import cuda_source
-from minidl.program.cuda_source import THREADS, copy_kernel, group_kernel, launch_name, reduction_kernel
+from minidl.program.cuda_kernels import (
+    advance_kernel,
+    copy_kernel,
+    draw_kernel,
+    group_kernel,
+    reduction_kernel,
+)
+from minidl.program.cuda_source import THREADS, launch_name
 from minidl.program.expressions import Unsupported
 from minidl.program.program import Instruction, Value
 from tests.primitives.test_gradients import BUILT_IN, case
@@ -305,9 +312,9 @@ def test_the_cuda_compiler_takes_every_kernel(strict_gpu, rng):
             out = strict_gpu.asarray(numpy.zeros((3000, 70), dtype).sum(axis=axis))
             kernels.append(reduction_kernel(name, x, axis, out, zeros_of(strict_gpu)))
     state = strict_gpu.zeros(2, "uint64")
-    kernels.append(cuda_source.advance_kernel(state, 3))
+    kernels.append(advance_kernel(state, 3))
     for name, dtype in itertools.product(("random_uniform", "random_normal"), ("float32", "float64")):
-        kernels.append(cuda_source.draw_kernel(name, state, 7, strict_gpu.zeros(9, dtype)))
+        kernels.append(draw_kernel(name, state, 7, strict_gpu.zeros(9, dtype)))
     text = cuda_source.source([kernels[i : i + 20] for i in range(0, len(kernels), 20)])
     text = text.replace("#include <cuda_fp16.h>", HALVES)
     for arch in ("sm_80", "sm_90"):

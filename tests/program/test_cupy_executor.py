@@ -277,6 +277,21 @@ def test_arrays_are_arguments_like_tensors(gpu):
     assert len(same.programs) == 1
 
 
+def test_joined_and_reshaped_arrays_are_part_of_the_graph(gpu, rng):
+    x = rng.random((4, 6)).astype("float32")
+
+    def function(x):
+        joined = dl.concatenate([x * 2, x[:, :0], x + 1, x[::-1]], axis=1)
+        return dl.concatenate([joined.T.reshape(12, 6), x]) * 1, joined.sum()
+
+    step = dl.compile(function, poison=True)
+    for _ in range(3):
+        results = step(on_gpu(x))
+    for ours, theirs in zip(results, function(dl.tensor(x)), strict=True):
+        numpy.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-6)
+    assert [segment.graph is not None for segment in executor_of(step).segments] == [True]
+
+
 def test_empty_arrays_are_left_alone(gpu):
     step = dl.compile(lambda x: (x * 2, x.sum(axis=0), x @ dl.ones((3, 2), device="gpu")))
     for _ in range(3):
