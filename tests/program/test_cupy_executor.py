@@ -9,6 +9,7 @@ import gc
 import numpy
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import minidl as dl
 from minidl.primitives.primitive import PRIMITIVES, elementwise
@@ -41,10 +42,13 @@ def executor_of(step):
     return program.executor
 
 
-@given(drawn=functions())
+@pytest.mark.parametrize("order", ["forwards", "backwards"])
+@given(data=st.data())
 @SHARED
-def test_random_functions_give_the_numbers_of_the_cpu(gpu, drawn):
-    function, make_states, shape = drawn
+def test_random_functions_give_the_numbers_of_the_cpu(gpu, order, monkeypatch, data):
+    if order == "backwards":
+        monkeypatch.setenv("BLOCKS_BACKWARDS", "1")  # the stand-in's; steps of one launch must not wait
+    function, make_states, shape = data.draw(functions(large=order == "backwards"))
     ours, theirs = to_gpu(make_states()), make_states()
     step = dl.compile(lambda x: function(x, ours), poison=True)
     rng = numpy.random.default_rng(1)
