@@ -253,6 +253,22 @@ def test_old_and_transposed_state(gpu):
         assert new.tolist() == before.T.tolist() == p.tolist()
 
 
+def test_what_reads_a_new_state_waits_for_it(gpu, rng):
+    start, x = rng.random((2, 4, 4))
+    p, q = dl.Parameter(start), dl.Parameter(on_gpu(start))
+
+    def function(x, p):
+        p.assign(p * 0.5 + 1)
+        return dl.tanh(x @ p) + 1
+
+    step = dl.compile(lambda x: function(x, q), poison=True)
+    for _ in range(3):
+        expected = function(dl.tensor(x), p)
+        numpy.testing.assert_allclose(step(on_gpu(x)).numpy(), expected.numpy(), rtol=1e-12)
+    numpy.testing.assert_allclose(q.numpy(), p.numpy(), rtol=1e-12)
+    assert executor_of(step).schedule.in_place
+
+
 def test_a_primitive_without_an_expression_is_left_to_cupy(gpu):
     try:
         cube = elementwise(
