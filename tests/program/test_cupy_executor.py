@@ -175,6 +175,29 @@ def test_draws_are_part_of_the_graph_and_their_stream_goes_on(gpu):
     numpy.testing.assert_array_equal(more, eager[3][1])
 
 
+@pytest.mark.parametrize("order", ["forwards", "backwards"])
+def test_a_stream_goes_on_after_all_have_drawn(gpu, order, monkeypatch):
+    if order == "backwards":
+        monkeypatch.setenv("BLOCKS_BACKWARDS", "1")
+    x, draws = on_gpu(numpy.zeros(1000, "float32")), []
+    for compiled in (True, False):
+        generator = dl.Generator(5)
+        step = _Draw(generator)
+        step = dl.compile(step) if compiled else step
+        draws.append([step(x).numpy() for _ in range(3)])
+    numpy.testing.assert_array_equal(*draws)
+
+
+class _Draw:
+    __name__ = "draw"
+
+    def __init__(self, generator):
+        self.generator = generator
+
+    def __call__(self, x):
+        return dl.primitives.random.random_uniform(x, generator=self.generator)
+
+
 def test_a_generator_that_is_given_a_state_goes_on_from_it(gpu):
     generator = dl.Generator(5)
     x = on_gpu(numpy.zeros(7, "float32"))
