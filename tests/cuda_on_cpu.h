@@ -1,7 +1,8 @@
 // CUDA's words for g++: generated kernels run on the CPU, thread by thread, to be held against NumPy.
 //
 // The threads of a block whose kernel meets at __syncthreads() are contexts that take turns: each runs until
-// it comes to a meeting, where the next one goes on. Blocks run one after another, in either order.
+// it comes to a meeting, where the next one goes on. Blocks run one after another, from the last to the first
+// if the environment variable BLOCKS_BACKWARDS is set: no result may depend on their order.
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,11 +57,10 @@ static void run_block_with_meetings(int threads) {
     }
 }
 
-extern "C" { int backwards = 0; }
-
 static void run(void (*kernel)(void **), bool meets, int blocks, int threads, void **arguments) {
     current_kernel = kernel;
     current_arguments = arguments;
+    bool backwards = getenv("BLOCKS_BACKWARDS");
     for (int block = 0; block < blocks; block++) {
         blockIdx.x = backwards ? blocks - 1 - block : block;
         if (meets)

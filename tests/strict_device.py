@@ -257,11 +257,11 @@ class Cublas:
     """The functions of libcublas that minidl calls, on memory of the host, in their conventions."""
 
     def __init__(self):
-        self.handles = {}
+        self.handles, self.created = {}, 0
         self.computed_as = []
 
     def cublasCreate_v2(self, handle):
-        handle._obj.value = len(self.handles) + 1
+        handle._obj.value = self.created = self.created + 1
         self.handles[handle._obj.value] = {"stream": 0, "workspace": False}
         return 0
 

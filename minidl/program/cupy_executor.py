@@ -23,20 +23,18 @@ from minidl import devices
 from minidl.devices import Array
 from minidl.primitives.philox import Philox
 from minidl.primitives.random import Generator
+from minidl.primitives.shape import concatenate_, reshape_
 from minidl.program import ceilings
 from minidl.program.cublas import Cublas, library
-from minidl.program.cuda_source import (
-    THREADS,
-    Kernel,
+from minidl.program.cuda_kernels import (
     advance_kernel,
     copy_kernel,
     draw_kernel,
     group_kernel,
     is_literal,
-    launch_name,
     reduction_kernel,
-    source,
 )
+from minidl.program.cuda_source import THREADS, Kernel, launch_name, source
 from minidl.program.expressions import Unsupported
 from minidl.program.launches import by_launches, is_generated, places_of_draws
 from minidl.program.memory import plan_memory
@@ -200,13 +198,15 @@ class CupyExecutor:
         for phase in self.schedule.phases:
             launch = Call([], captured=True)
             for turn in phase:
+                if turn.task.outputs and not any(value.size for value in turn.task.outputs):
+                    continue  # there is nothing to compute
                 try:
-                    kernel = self._kernel(turn.task)
+                    kernels = self._kernels(turn.task)
                 except Unsupported:
                     yield self._library_call(turn.task)
                     continue
                 launch.tasks.append(turn.task)
-                launch.kernels += [kernel] if kernel.blocks else []
+                launch.kernels += [kernel for kernel in kernels if kernel.blocks]
             if launch.kernels:
                 yield launch
 
@@ -221,25 +221,29 @@ class CupyExecutor:
             blocks = sum(kernel.blocks for kernel in call.kernels)
             call.run = partial(module.get_function(launch_name(number)), (blocks,), (THREADS,), arrays)
 
-    def _kernel(self, task: Task) -> Kernel:
-        """Return the kernel of a step; it has no blocks where there is nothing to compute."""
+    def _kernels(self, task: Task) -> list[Kernel]:
+        """Return the kernels of a step; one of no elements has no blocks."""
         arrays = self.memory.arrays
         if isinstance(task, Group):
             values = dict.fromkeys([*task.inputs, *task.outputs])
             places = {value: arrays[value] for value in values if not is_literal(value)}
-            return group_kernel(task.members, task.outputs, places, task.members[0].output.shape)
+            return [group_kernel(task.members, task.outputs, places, task.members[0].output.shape)]
         if isinstance(task, Copy):
-            return copy_kernel(task.state.array, arrays[task.value])
+            return [copy_kernel(task.state.array, arrays[task.value])]
         if isinstance(task, Advance):
-            return advance_kernel(self._stream(task.generator).state, task.count)
+            return [advance_kernel(self._stream(task.generator).state, task.count)]
         if not is_generated(task):
             raise Unsupported(task.name)
         assert isinstance(task, Instruction)
+        out, inputs = arrays[task.output], [arrays[value] for value in task.inputs]
+        if task.primitive is concatenate_:
+            return list(map(copy_kernel, _parts(out, inputs, task.attributes["axis"]), inputs))
+        if task.primitive is reshape_:  # one that is no view
+            return [copy_kernel(out.reshape(inputs[0].shape), inputs[0])]
         if is_random(task):
             state = self._stream(task.attributes["generator"]).state
-            return draw_kernel(task.name, state, self.places[id(task)], arrays[task.output])
-        x, out = arrays[task.inputs[0]], arrays[task.output]
-        return reduction_kernel(task.name, x, task.attributes["axis"], out, self._zeros)
+            return [draw_kernel(task.name, state, self.places[id(task)], out)]
+        return [reduction_kernel(task.name, inputs[0], task.attributes["axis"], out, self._zeros)]
 
     def _stream(self, generator: Generator) -> Philox:
         """Return the stream of a generator on this GPU, ready to be drawn from."""
@@ -280,6 +284,13 @@ class CupyExecutor:
             out = known.get(member.output)
             result = member.primitive.forward(self.cupy, *inputs, out=out, **member.attributes)
             known[member.output] = result
+
+
+def _parts(array: Array, parts: list[Array], axis: int) -> list[Array]:
+    """Return where arrays lie in the one that they are joined to."""
+    ends = list(itertools.accumulate(part.shape[axis] for part in parts))
+    before = (slice(None),) * axis
+    return [array[(*before, slice(start, end))] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def _add_up(

@@ -12,8 +12,12 @@ from dataclasses import dataclass, field
 
 from minidl.primitives.random import Generator
 from minidl.primitives.reduction import max_, sum_
+from minidl.primitives.shape import concatenate_, reshape_
 from minidl.program.program import Group, Instruction, Value
 from minidl.program.schedule import Advance, Aliases, Copy, Schedule, Task, Turn, is_random
+
+#: The primitives, beside elementwise ones, for which kernels are generated.
+GENERATED = (sum_, max_, concatenate_, reshape_)
 
 #: How many arrays the steps of one launch have at most: CUDA takes 4 KB of arguments.
 MOST_ARRAYS = 400
@@ -46,7 +50,7 @@ class _Launch:
 def is_generated(task: Task) -> bool:
     """Say whether there may be a generated kernel for a step."""
     return isinstance(task, (Group, Copy, Advance)) or (
-        isinstance(task, Instruction) and (task.primitive in (sum_, max_) or is_random(task))
+        isinstance(task, Instruction) and (task.primitive in GENERATED or is_random(task))
     )
 
 

@@ -3,7 +3,6 @@
 Many kernels are compiled together, because compiling is what takes time here.
 """
 
-import ctypes
 import itertools
 
 import numpy
@@ -14,7 +13,14 @@ from hypothesis import strategies as st
 from minidl.primitives import philox
 from minidl.primitives.primitive import Primitive
 from minidl.program import cuda_source
-from minidl.program.cuda_source import THREADS, copy_kernel, group_kernel, launch_name, reduction_kernel
+from minidl.program.cuda_kernels import (
+    advance_kernel,
+    copy_kernel,
+    draw_kernel,
+    group_kernel,
+    reduction_kernel,
+)
+from minidl.program.cuda_source import THREADS, launch_name
 from minidl.program.expressions import Unsupported
 from minidl.program.program import Instruction, Value
 from tests.primitives.test_gradients import BUILT_IN, case
@@ -31,7 +37,6 @@ def computed(gpu, launches):
         blocks = sum(kernel.blocks for kernel in kernels)
         if blocks:
             module.get_function(launch_name(number))((blocks,), (THREADS,), arrays)
-    return module
 
 
 def kernel_of(gpu, primitive, inputs, attributes):
@@ -223,19 +228,16 @@ def test_a_maximum_that_is_nan_is_found(gpu):
     assert numpy.isnan(gpu.asnumpy(out)).nonzero()[0].tolist() == [4]
 
 
-def test_sums_have_the_same_bits_whatever_block_comes_first(strict_gpu, rng):
+def test_sums_have_the_same_bits_whatever_block_comes_first(strict_gpu, rng, monkeypatch):
     x = strict_gpu.asarray(rng.normal(size=(5000, 70)).astype("float32"))
     out = strict_gpu.asarray(numpy.zeros(70, "float32"))
     kernel = reduction_kernel("sum", x, (0,), out, zeros_of(strict_gpu))
     assert kernel.blocks > 50
-    library = computed(strict_gpu, [[kernel]]).library
+    computed(strict_gpu, [[kernel]])
     first = out.host.copy()
-    ctypes.c_int.in_dll(library, "backwards").value = 1
-    try:
-        out.host[:] = 0
-        computed(strict_gpu, [[kernel]])  # a second time: the counters are ready again
-    finally:
-        ctypes.c_int.in_dll(library, "backwards").value = 0
+    out.host[:] = 0
+    monkeypatch.setenv("BLOCKS_BACKWARDS", "1")
+    computed(strict_gpu, [[kernel]])  # a second time: the counters are ready again
     numpy.testing.assert_array_equal(out.host, first)
 
 
@@ -305,9 +307,9 @@ def test_the_cuda_compiler_takes_every_kernel(strict_gpu, rng):
             out = strict_gpu.asarray(numpy.zeros((3000, 70), dtype).sum(axis=axis))
             kernels.append(reduction_kernel(name, x, axis, out, zeros_of(strict_gpu)))
     state = strict_gpu.zeros(2, "uint64")
-    kernels.append(cuda_source.advance_kernel(state, 3))
+    kernels.append(advance_kernel(state, 3))
     for name, dtype in itertools.product(("random_uniform", "random_normal"), ("float32", "float64")):
-        kernels.append(cuda_source.draw_kernel(name, state, 7, strict_gpu.zeros(9, dtype)))
+        kernels.append(draw_kernel(name, state, 7, strict_gpu.zeros(9, dtype)))
     text = cuda_source.source([kernels[i : i + 20] for i in range(0, len(kernels), 20)])
     text = text.replace("#include <cuda_fp16.h>", HALVES)
     for arch in ("sm_80", "sm_90"):

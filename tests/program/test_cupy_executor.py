@@ -9,6 +9,7 @@ import gc
 import numpy
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import minidl as dl
 from minidl.primitives.primitive import PRIMITIVES, elementwise
@@ -41,10 +42,13 @@ def executor_of(step):
     return program.executor
 
 
-@given(drawn=functions())
+@pytest.mark.parametrize("order", ["forwards", "backwards"])
+@given(data=st.data())
 @SHARED
-def test_random_functions_give_the_numbers_of_the_cpu(gpu, drawn):
-    function, make_states, shape = drawn
+def test_random_functions_give_the_numbers_of_the_cpu(gpu, order, monkeypatch, data):
+    if order == "backwards":
+        monkeypatch.setenv("BLOCKS_BACKWARDS", "1")  # the stand-in's; steps of one launch must not wait
+    function, make_states, shape = data.draw(functions(large=order == "backwards"))
     ours, theirs = to_gpu(make_states()), make_states()
     step = dl.compile(lambda x: function(x, ours), poison=True)
     rng = numpy.random.default_rng(1)
@@ -171,6 +175,29 @@ def test_draws_are_part_of_the_graph_and_their_stream_goes_on(gpu):
     numpy.testing.assert_array_equal(more, eager[3][1])
 
 
+@pytest.mark.parametrize("order", ["forwards", "backwards"])
+def test_a_stream_goes_on_after_all_have_drawn(gpu, order, monkeypatch):
+    if order == "backwards":
+        monkeypatch.setenv("BLOCKS_BACKWARDS", "1")
+    x, draws = on_gpu(numpy.zeros(1000, "float32")), []
+    for compiled in (True, False):
+        generator = dl.Generator(5)
+        step = _Draw(generator)
+        step = dl.compile(step) if compiled else step
+        draws.append([step(x).numpy() for _ in range(3)])
+    numpy.testing.assert_array_equal(*draws)
+
+
+class _Draw:
+    __name__ = "draw"
+
+    def __init__(self, generator):
+        self.generator = generator
+
+    def __call__(self, x):
+        return dl.primitives.random.random_uniform(x, generator=self.generator)
+
+
 def test_a_generator_that_is_given_a_state_goes_on_from_it(gpu):
     generator = dl.Generator(5)
     x = on_gpu(numpy.zeros(7, "float32"))
@@ -249,6 +276,22 @@ def test_old_and_transposed_state(gpu):
         assert new.tolist() == before.T.tolist() == p.tolist()
 
 
+def test_what_reads_a_new_state_waits_for_it(gpu, rng):
+    start, x = rng.random((2, 4, 4))
+    p, q = dl.Parameter(start), dl.Parameter(on_gpu(start))
+
+    def function(x, p):
+        p.assign(p * 0.5 + 1)
+        return dl.tanh(x @ p) + 1
+
+    step = dl.compile(lambda x: function(x, q), poison=True)
+    for _ in range(3):
+        expected = function(dl.tensor(x), p)
+        numpy.testing.assert_allclose(step(on_gpu(x)).numpy(), expected.numpy(), rtol=1e-12)
+    numpy.testing.assert_allclose(q.numpy(), p.numpy(), rtol=1e-12)
+    assert executor_of(step).schedule.in_place
+
+
 def test_a_primitive_without_an_expression_is_left_to_cupy(gpu):
     try:
         cube = elementwise(
@@ -275,6 +318,21 @@ def test_arrays_are_arguments_like_tensors(gpu):
     for value in (1.0, 2.0, 3.0):
         assert same(gpu.asarray(numpy.full(2, value))).tolist() == [value, value]
     assert len(same.programs) == 1
+
+
+def test_joined_and_reshaped_arrays_are_part_of_the_graph(gpu, rng):
+    x = rng.random((4, 6)).astype("float32")
+
+    def function(x):
+        joined = dl.concatenate([x * 2, x[:, :0], x + 1, x[::-1]], axis=1)
+        return dl.concatenate([joined.T.reshape(12, 6), x]) * 1, joined.sum()
+
+    step = dl.compile(function, poison=True)
+    for _ in range(3):
+        results = step(on_gpu(x))
+    for ours, theirs in zip(results, function(dl.tensor(x)), strict=True):
+        numpy.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-6)
+    assert [segment.graph is not None for segment in executor_of(step).segments] == [True]
 
 
 def test_empty_arrays_are_left_alone(gpu):
