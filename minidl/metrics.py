@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy
 
-from minidl import devices
 from minidl.autodiff import no_grad
 from minidl.losses import mean_absolute_error, mean_squared_error
 from minidl.primitives.elementwise import maximum, sqrt
@@ -159,7 +158,7 @@ def auc(prediction: Any, target: Any) -> Tensor:
     ValueError
         The shapes do not fit, or a class has no positives or no negatives.
     """
-    scores, truth = (devices.to_numpy(x.data) for x in as_tensors((prediction, target)))
+    scores, truth = (x.numpy() for x in as_tensors((prediction, target)))
     if scores.ndim == 2 and truth.ndim == 1 and scores.shape[1] > 1:
         truth = truth[:, None] == numpy.arange(scores.shape[1])
     if scores.shape != truth.shape or scores.ndim not in (1, 2):
@@ -207,5 +206,10 @@ def _classes(name: str, prediction: Any, target: Any) -> tuple[Tensor, Tensor, i
         )
     if prediction.size == 0:
         raise ValueError(f"{name}: the batch is empty")
+    if prediction.shape[-1] == 1:  # the largest of one is always the first: everything would be right
+        raise ValueError(
+            f"{name} takes a score for each of two classes or more; got {prediction.shape}: for one "
+            "probability p of class 1, give concatenate([1 - p, p], axis=-1)"
+        )
     actual = target.argmax() if target.shape == prediction.shape else target
     return prediction.argmax(), actual, prediction.shape[-1]

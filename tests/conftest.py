@@ -18,6 +18,7 @@ def nothing_leaks():
     yield
     assert mode.tape, "the test left the tape switched off"
     assert mode.recorder is None, "the test left a recorder in place"
+    assert mode.observer is None, "the test left an observer of Layers in place"
 
 
 @pytest.fixture

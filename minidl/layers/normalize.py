@@ -16,7 +16,11 @@ from minidl.layers.layer import Layer, observing
 from minidl.tensor import Tensor, tensor
 
 METHODS = ("zscore", "zerocenter", "rescale-zero-one", "rescale-symmetric", "none")
+
 EXTENTS = ("auto", "element", "channel", "all")
+
+#: Elements that are converted to float64 at a time.
+_BLOCK = 2**20
 
 Batches = Callable[[], Iterable[tuple[Any, ...]]]
 
@@ -53,6 +57,8 @@ class Normalize(Layer):
             )
         if over not in EXTENTS:
             raise ValueError(f"Normalize: over must be one of {', '.join(EXTENTS)}; got {over!r}")
+        if not isinstance(shape, (tuple, list)):
+            raise TypeError(f"Normalize: shape is that of one observation, for example (784,); got {shape!r}")
         self.shape = tuple(shape)
         self.method = method
         self.over = ("channel" if len(self.shape) >= 3 else "element") if over == "auto" else over
@@ -76,6 +82,12 @@ class Normalize(Layer):
         Parameters
         ----------
         x : an array (observations, *shape), or an iterable of mini-batches of them, gone through once
+
+        Raises
+        ------
+        ValueError
+            There are no observations, they have another shape, or they hold NaN or infinity; the
+            statistics stay as they were.
         """
         statistics = _Statistics(self)
         for batch in [x] if hasattr(x, "shape") else x:
@@ -86,6 +98,8 @@ class Normalize(Layer):
     def _set(self, statistics: _Statistics) -> None:
         if not statistics.count:
             raise ValueError(f"{self!r}: there are no observations to fit it to")
+        if not (numpy.isfinite(statistics.low) & numpy.isfinite(statistics.high)).all():
+            raise ValueError(f"{self!r}: the observations to fit it to hold NaN or infinity")
         offset, factor = statistics.offset_and_factor(str(self.method))
         for mine, value in ((self.offset, offset), (self.factor, factor)):
             mine.assign(tensor(value.reshape(mine.shape).astype(mine.dtype), device=mine.device))
@@ -133,11 +147,15 @@ class _Statistics:
         self.high: Any = -math.inf
 
     def add(self, batch: Any) -> None:
-        """Take a batch in."""
-        array = devices.to_numpy(batch.data if isinstance(batch, Tensor) else batch).astype(numpy.float64)
+        """Take a batch in, a block of it at a time, as float64 needs more memory than most data have."""
+        array = devices.to_numpy(batch.data if isinstance(batch, Tensor) else batch)
         self.layer.check(array.shape)
-        if not array.size:
-            return
+        rows = max(1, _BLOCK // max(1, math.prod(array.shape[1:])))
+        for first in range(0, len(array) if array.size else 0, rows):
+            self._add(array[first : first + rows].astype(numpy.float64))
+
+    @numpy.errstate(invalid="ignore", over="ignore")  # NaN and infinity are refused at the end
+    def _add(self, array: numpy.ndarray) -> None:
         mean = array.mean(axis=self.axes, keepdims=True)
         count = array.size // mean.size
         deviations = ((array - mean) ** 2).sum(axis=self.axes, keepdims=True)
@@ -152,13 +170,15 @@ class _Statistics:
     def offset_and_factor(self, method: str) -> tuple[numpy.ndarray, numpy.ndarray]:
         """Return what to subtract and what to multiply by; where all values are equal, by 1."""
         one = numpy.ones_like(self.mean)
+        # Where all values are equal, rounding may still leave deviations, too small to divide by.
+        spread = self.high - self.low
         if method == "zerocenter":
             return self.mean, one
         if method == "zscore":
-            return self.mean, _inverse(numpy.sqrt(self.deviations / self.count))
+            return self.mean, _inverse(numpy.sqrt(self.deviations / self.count) * (spread > 0))
         if method == "rescale-zero-one":
-            return self.low, _inverse(self.high - self.low)
-        return (self.low + self.high) / 2, 2 * _inverse(self.high - self.low)
+            return self.low, _inverse(spread)
+        return (self.low + self.high) / 2, _inverse(spread / 2)
 
 
 def _inverse(x: numpy.ndarray) -> numpy.ndarray:
@@ -181,7 +201,10 @@ def fit_normalization(network: Layer, batches: Batches, refit: bool = False) -> 
     wanted = [layer for layer in layers if isinstance(layer, Normalize) and (refit or not layer.fitted)]
     if not wanted:
         return
-    for layer in _in_order(network, wanted, next(iter(batches()))):
+    first = next(iter(batches()), None)
+    if first is None:
+        raise ValueError(f"{wanted[0]!r}: there are no mini-batches to fit it to")
+    for layer in _in_order(network, wanted, first):
         statistics = _Statistics(layer)
 
         def observe(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy
 
 from minidl.autodiff import mode, no_grad
 from minidl.layers.layer import Layer, observing
+from minidl.layers.normalize import Normalize
 from minidl.program.program import Instruction, Value
 from minidl.program.recorder import Recorder
 from minidl.tensor import Parameter, Tensor, tensor
@@ -62,19 +64,16 @@ class Trace:
 def trace(network: Layer, inputs: tuple[Any, ...]) -> Trace:
     """Run a network on one observation in evaluation mode; leave it as it was.
 
+    A Normalize that is not fitted yet passes its input on.
+
     Parameters
     ----------
     inputs : for each input, the shape of one observation, or an array of observations, of which the
         first is taken
-
-    Raises
-    ------
-    RecordingError
-        The network's forward() decides by values, so that it cannot be recorded.
     """
     samples = [sample_of(x, network) for x in inputs]
     names = {id(layer): name for name, layer in network.named_layers()}
-    recorder = Recorder(samples)
+    recorder = _Witness(samples)
     root = Call(network, "")
     stack: list[Call] = []
     taken = 0
@@ -92,6 +91,9 @@ def trace(network: Layer, inputs: tuple[Any, ...]) -> Trace:
             stack[-1].items += [*take(), call]
         stack.append(call)
         call.inputs = [recorder.value_of(x) for x in arguments if isinstance(x, Tensor)]
+        if isinstance(layer, Normalize) and not layer.fitted:
+            layer.offset.assign(layer.offset.zeros_like())
+            layer.factor.assign(layer.factor.ones_like())
         outputs = layer.forward(*arguments)
         call.items += take()
         call.outputs = [recorder.value_of(x) for x in _several(outputs) if isinstance(x, Tensor)]
@@ -100,7 +102,8 @@ def trace(network: Layer, inputs: tuple[Any, ...]) -> Trace:
 
     mode.recorder = recorder
     try:
-        with no_grad(), network.evaluating(), observing(observe):
+        with _kept(network), no_grad(), observing(observe):
+            network.eval()
             outputs = [x for x in _several(network(*samples)) if isinstance(x, Tensor)]
         program = recorder.finish(outputs)
     finally:
@@ -117,6 +120,31 @@ def trace(network: Layer, inputs: tuple[Any, ...]) -> Trace:
             if isinstance(value.tensor, Parameter) and id(value.tensor) in parameters
         },
     )
+
+
+class _Witness(Recorder):
+    """A Recorder of what happens this once: as nothing will be replayed, Python may read values."""
+
+    def refuse_reading(self, x: Tensor, reader: str) -> None:  # type: ignore[override]
+        """Let Python read."""
+
+
+@contextmanager
+def _kept(network: Layer) -> Iterator[None]:
+    """Give all Layers their attributes and all Parameters their gradients back after a ``with`` block."""
+    layers = [network, *(layer for _, layer in network.named_layers())]
+    attributes = [dict(vars(layer)) for layer in layers]
+    gradients = [(parameter, parameter.grad) for parameter in network.parameters()]
+    for parameter, _ in gradients:
+        parameter.grad = None  # a Recorder takes one for a mistake
+    try:
+        yield
+    finally:
+        for layer, before in zip(layers, attributes, strict=True):
+            vars(layer).clear()
+            vars(layer).update(before)
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
 
 
 def _several(outputs: Any) -> tuple[Any, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -38,8 +39,11 @@ class LBFGS:
         gradient_tolerance: float = 1e-5,
         loss_tolerance: float = 1e-9,
     ):
-        chosen = {id(p): p for p in parameters if p.learning_rate_factor != 0}
-        self.parameters = list(chosen.values())
+        self._given = list({id(parameter): parameter for parameter in parameters}.values())
+        for parameter in self._given:
+            if not isinstance(parameter, Parameter):
+                raise TypeError(f"LBFGS trains Parameters, got {type(parameter).__name__}")
+        self.parameters = [parameter for parameter in self._given if parameter.learning_rate_factor != 0]
         if not self.parameters:
             raise ValueError("LBFGS got no parameters to train")
         if max_iterations < 1 or history < 1 or not l2 >= 0:
@@ -56,6 +60,8 @@ class LBFGS:
     def minimize(self, closure: Callable[[], Tensor], callback: Callable[[float], Any] | None = None) -> str:
         """Minimise a loss; return why it ended.
 
+        The Parameters end where what is minimised was lowest, even if the loss became NaN later.
+
         Parameters
         ----------
         closure : computes the loss and calls its backward()
@@ -63,16 +69,20 @@ class LBFGS:
         """
         from scipy.optimize import minimize
 
+        start = numpy.concatenate([_flat(p, p) for p in self.parameters])
+        lowest: list[Any] = [math.inf, start]
+
         def evaluate(vector: numpy.ndarray) -> tuple[float, numpy.ndarray]:
             self.assign(vector)
-            for parameter in self.parameters:
-                parameter.grad = None
+            self.zero_grad()
             loss = closure().item()
             gradient = numpy.concatenate([_flat(p.grad, p) for p in self.parameters])
-            for parameter in self.parameters:
-                parameter.grad = None
+            self.zero_grad()
             strength = self._strength()
-            return loss + 0.5 * float(strength @ vector**2), gradient + strength * vector
+            total = loss + 0.5 * float(strength @ vector**2)
+            if total < lowest[0]:
+                lowest[:] = total, vector.copy()
+            return total, gradient + strength * vector
 
         def after_step(intermediate_result: Any) -> None:
             vector = intermediate_result.x
@@ -83,7 +93,7 @@ class LBFGS:
 
         result = minimize(
             evaluate,
-            numpy.concatenate([_flat(p, p) for p in self.parameters]),
+            start,
             jac=True,
             method="L-BFGS-B",
             callback=after_step,
@@ -95,8 +105,13 @@ class LBFGS:
                 "ftol": self.loss_tolerance,
             },
         )
-        self.assign(result.x)
+        self.assign(lowest[1])
         return str(result.message).lower()
+
+    def zero_grad(self) -> None:
+        """Drop all gradients, those of Parameters that stay as they are included."""
+        for parameter in self._given:
+            parameter.grad = None
 
     def assign(self, vector: numpy.ndarray) -> None:
         """Set all Parameters from one flat vector."""

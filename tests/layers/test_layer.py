@@ -321,7 +321,7 @@ def test_an_optimizer_copied_with_its_network_trains_the_copy():
     assert (twin.weight.numpy() != before["weight"]).all()
 
 
-# --- modes, dtypes and devices --------------------------------------------------------------------
+# --- modes ----------------------------------------------------------------------------------------
 
 
 def test_train_and_eval_reach_every_layer():
@@ -335,6 +335,108 @@ def test_train_and_eval_reach_every_layer():
     assert all(layer.training for layer in layers)
     network.train(False)
     assert not any(layer.training for layer in layers)
+
+
+def test_evaluating_leaves_every_layer_in_the_mode_it_found():
+    shared = dl.Dropout(seed=0)
+    network = dl.Network([shared, Holder(part=dl.Dropout().eval()), dl.Network([shared]).eval().train()])
+    layers = [network] + [layer for _, layer in network.named_layers()]
+    modes = [layer.training for layer in layers]
+    assert True in modes
+    assert False in modes
+    with network.evaluating() as inside:
+        assert inside is network
+        assert not any(layer.training for layer in layers)
+    assert [layer.training for layer in layers] == modes
+    with pytest.raises(ZeroDivisionError), network.evaluating():
+        raise ZeroDivisionError
+    assert [layer.training for layer in layers] == modes
+
+
+def test_evaluating_within_evaluating():
+    layer = dl.Dropout()
+    with layer.evaluating():
+        with layer.evaluating():
+            pass
+        assert not layer.training
+    assert layer.training
+
+
+def test_a_compiled_function_is_recorded_for_either_mode(rng):
+    network = dl.Network([dl.Dropout(0.5, seed=0)])
+    forward = dl.compile(lambda x: network(x))
+    x = rng.normal(size=(20, 20)).astype("float32")
+    assert (forward(x).numpy() == 0).any()
+    with network.evaluating():
+        numpy.testing.assert_array_equal(forward(x).numpy(), x)
+    assert (forward(x).numpy() == 0).any()
+
+
+def test_named_generators_finds_each_once_under_its_first_name():
+    shared = dl.Generator(1)
+    network = dl.Network(
+        [
+            dl.Dropout(seed=shared),
+            Holder(noise=[dl.Generator(2), shared]),
+            dl.Dense(2, 2),
+            dl.Dropout(seed=shared),
+        ]
+    )
+    network.own = dl.Generator(3)
+    assert [name for name, _ in network.named_generators()] == ["0.generator", "1.noise.0", "own"]
+    assert dict(network.named_generators())["0.generator"] is shared
+
+
+# --- looking inside -------------------------------------------------------------------------------
+
+
+def test_an_observer_sees_what_goes_in_and_what_comes_out(rng):
+    seen = []
+
+    def observer(layer, inputs):
+        seen.append(("in", layer, inputs))
+        outputs = layer.forward(*inputs)
+        seen.append(("out", layer, outputs))
+        return outputs
+
+    inner = dl.Network([dl.Dense(3, 2, seed=0), dl.tanh])
+    network = dl.Network([inner, dl.ReLU()])
+    x = rng.normal(size=(4, 3)).astype("float32")
+    expected = network(x)
+    with observing(observer):
+        result = network(x)
+    numpy.testing.assert_array_equal(result.numpy(), expected.numpy())
+    order = [("in", network), ("in", inner), ("in", inner[0]), ("out", inner[0]), ("out", inner)]
+    order += [("in", network[1]), ("out", network[1]), ("out", network)]
+    assert [(what, layer) for what, layer, _ in seen] == order
+    assert isinstance(seen[0][2][0], dl.Tensor)  # arrays have become Tensors
+    assert seen[4][2] is seen[5][2][0]
+    assert seen[-1][2] is result
+    network(x)
+    assert len(seen) == len(order)  # nobody looks any more
+
+
+def test_an_observer_may_replace_what_a_layer_computes():
+    network = dl.Network([dl.Dense(3, 2, seed=0), dl.ReLU()])
+    with observing(lambda layer, inputs: dl.ones(7) if layer is network[1] else layer.forward(*inputs)):
+        assert network(dl.ones((1, 3))).shape == (7,)
+
+
+def test_the_outer_observer_comes_back_after_an_inner_one_and_after_an_error():
+    calls = []
+
+    def outer(layer, inputs):
+        calls.append("outer")
+        return layer.forward(*inputs)
+
+    with observing(outer):
+        with pytest.raises(ZeroDivisionError), observing(lambda layer, inputs: 1 / 0):
+            dl.ReLU()(dl.ones(1))
+        dl.ReLU()(dl.ones(1))
+    assert calls == ["outer"]
+
+
+# --- dtypes and devices ---------------------------------------------------------------------------
 
 
 def test_astype_converts_floats_only_and_keeps_sharing():
@@ -482,57 +584,3 @@ def test_a_layer_shows_its_settings():
 
     assert repr(Scale()) == "Scale(by=2)"
     assert repr(Holder(inner=Scale())) == "Holder(\n  (inner): Scale(by=2)\n)"
-
-
-# --- looking inside ---------------------------------------------------------------------------------------
-
-
-def test_evaluating_brings_every_mode_back_even_after_an_error():
-    network = dl.Network([dl.Dense(2, 2), dl.Network([dl.Dropout(0.5)])])
-    network[1][0].training = False
-    modes = lambda: [network.training, *(layer.training for _, layer in network.named_layers())]
-    before = modes()
-    assert before == [True, True, True, False]
-    with network.evaluating() as given:
-        assert given is network
-        assert not any(modes())
-        network.train()  # whatever happens inside
-    assert modes() == before
-    with pytest.raises(ZeroDivisionError), network.evaluating():
-        raise ZeroDivisionError
-    assert modes() == before
-
-
-def test_generators_are_found_by_name_shared_ones_once():
-    shared = dl.Generator(0)
-    network = dl.Network([dl.Dropout(0.1, seed=shared), dl.Network([dl.Dropout(0.2, seed=shared)])])
-    network.noise = {"own": dl.Generator(1)}
-    assert [name for name, _ in network.named_generators()] == ["0.generator", "noise.own"]
-    assert dict(network.named_generators())["0.generator"] is shared
-    assert network.state_dict() == {}
-
-
-def test_observers_see_every_layer_and_end_with_their_block():
-    network = dl.Network([dl.Dense(2, 3, seed=0), dl.Network([dl.ReLU()])])
-    names = {id(layer): name for name, layer in network.named_layers()}
-    seen = []
-
-    def observe(layer, inputs):
-        outputs = layer.forward(*inputs)
-        seen.append((names.get(id(layer), "all"), inputs[0].shape, outputs.shape))
-        return outputs
-
-    x = dl.ones((4, 2))
-    with observing(observe):
-        inside = network(x)
-    assert seen == [
-        ("0", (4, 2), (4, 3)),
-        ("1.0", (4, 3), (4, 3)),
-        ("1", (4, 3), (4, 3)),
-        ("all", (4, 2), (4, 3)),
-    ]
-    numpy.testing.assert_array_equal(network(x).numpy(), inside.numpy())
-    with pytest.raises(ZeroDivisionError), observing(lambda layer, inputs: 1 / 0):
-        network(x)
-    network(x)
-    assert len(seen) == 4

@@ -2,6 +2,7 @@ import numpy
 import pytest
 
 import minidl as dl
+from minidl.layers import normalize
 from minidl.layers.normalize import fit_normalization
 
 METHODS = ["zscore", "zerocenter", "rescale-zero-one", "rescale-symmetric"]
@@ -54,6 +55,49 @@ def test_constant_features_are_only_shifted():
         y = dl.Normalize((3,), method).fit(x)(x).numpy()
         assert numpy.isfinite(y).all()
         assert (y == 0).all()
+
+
+@pytest.mark.parametrize("method", ["zscore", "rescale-zero-one", "rescale-symmetric"])
+@pytest.mark.parametrize("value", [0.1, 0.3, 123.456, 1e-30, 0.0])
+def test_constant_features_that_rounding_makes_vary(method, value):
+    """The float64 mean of 120 times 0.1 is not 0.1, and the deviations from it are no spread."""
+    layer = dl.Normalize((2,), method).fit([numpy.full((rows, 2), value) for rows in (7, 13, 100)])
+    numpy.testing.assert_array_equal(layer.factor.numpy(), 1)
+    numpy.testing.assert_allclose(layer.offset.numpy(), value, rtol=1e-6)
+
+
+@pytest.mark.parametrize("value", [numpy.nan, numpy.inf, -numpy.inf])
+@pytest.mark.parametrize("method", ["zscore", "zerocenter", "rescale-zero-one"])
+def test_what_is_not_finite_is_refused(method, value, rng):
+    layer = dl.Normalize((3,), method).fit(rng.normal(size=(5, 3)))
+    before = layer.state_dict()
+    x = rng.normal(size=(6, 3))
+    x[4, 1] = value
+    for data in (x, [x[:3], x[3:]]):
+        with pytest.raises(ValueError, match="hold NaN or infinity"):
+            layer.fit(data)
+    for name, array in layer.state_dict().items():
+        numpy.testing.assert_array_equal(array, before[name])
+
+
+def test_a_large_array_is_gone_through_in_blocks(monkeypatch, rng):
+    x = rng.normal(size=(50, 3, 2)).astype("float32")
+    whole = dl.Normalize((3, 2)).fit(x)
+    monkeypatch.setattr(normalize, "_BLOCK", 20)
+    added = []
+    add = normalize._Statistics._add
+    monkeypatch.setattr(
+        normalize._Statistics, "_add", lambda self, array: (added.append(len(array)), add(self, array))
+    )
+    in_blocks = dl.Normalize((3, 2)).fit(x)
+    assert added == [3] * 16 + [2]
+    numpy.testing.assert_allclose(in_blocks.offset.numpy(), whole.offset.numpy(), atol=1e-7)
+    numpy.testing.assert_allclose(in_blocks.factor.numpy(), whole.factor.numpy(), rtol=1e-6)
+
+
+def test_a_network_without_mini_batches_is_not_fitted():
+    with pytest.raises(ValueError, match="there are no mini-batches to fit it to"):
+        normalize.fit_normalization(dl.Network([dl.Normalize((3,))]), lambda: iter([]))
 
 
 def test_bytes_become_floats():

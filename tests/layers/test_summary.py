@@ -109,6 +109,43 @@ def test_a_summary_changes_nothing():
         numpy.testing.assert_array_equal(before[name], array)
 
 
+def test_a_summary_needs_no_fitted_normalisation_and_fits_none():
+    network = dl.Network([dl.Normalize((3,)), dl.Dense(3, 2)])
+    assert network.summary(3).flops == 2 * 3 + 2 * 3 * 2 + 2
+    assert not network[0].fitted
+    network.plot(3)
+
+
+def test_a_summary_between_backward_and_step():
+    dense = dl.Dense(3, 2)
+    dense(dl.ones((1, 3))).sum().backward()
+    gradient = dense.weight.grad
+    assert dense.summary(3).parameters == 8
+    assert dense.weight.grad is gradient
+
+
+def test_a_forward_may_read_values_and_keep_results():
+    class Chooses(dl.Layer):
+        last = None
+
+        def forward(self, x):
+            self.last = x * 2 if x.sum().item() > 0 else x
+            return self.last
+
+    layer = Chooses()
+    assert layer.summary(4).flops == 4 + 4
+    assert layer.last is None
+
+
+def test_a_summary_inside_a_network_that_fails_changes_nothing():
+    network = dl.Network([dl.Dropout(), dl.Dense(3, 2)])
+    network[1](dl.ones((1, 3))).sum().backward()
+    with pytest.raises(ValueError, match="takes inputs"):
+        network.summary(5)
+    assert network[0].training
+    assert network[1].weight.grad is not None
+
+
 def test_shapes_that_do_not_fit_say_so():
     with pytest.raises(ValueError, match=r"Dense\(3, 2\) takes inputs \(batch, 3\); got \(1, 4\)"):
         dl.Network([dl.Dense(3, 2)]).summary(4)

@@ -44,6 +44,34 @@ def assert_same_state(layer, state):
         numpy.testing.assert_array_equal(now[name], value, err_msg=name, strict=True)
 
 
+# --- metadata -------------------------------------------------------------------------------------
+
+
+def read_metadata(path):
+    with safetensors.safe_open(path, "numpy") as file:
+        return file.metadata()
+
+
+def test_texts_stand_beside_the_arrays(path):
+    weights.save({"x": numpy.arange(3.0)}, path, {"epoch": "7", "note": "größer als 1"})
+    assert read_metadata(path) == {"format": "minidl", "epoch": "7", "note": "größer als 1"}
+    numpy.testing.assert_array_equal(weights.read(path)["x"], numpy.arange(3.0))
+
+
+def test_without_texts_the_file_says_what_wrote_it(path):
+    Stateful().save(path)
+    assert read_metadata(path) == {"format": "minidl"}
+
+
+def test_texts_that_are_no_texts_are_refused_and_leave_the_old_file(path):
+    weights.save({"x": numpy.zeros(1)}, path)
+    before = path.read_bytes()
+    with pytest.raises(TypeError):
+        weights.save({"x": numpy.ones(1)}, path, {"epoch": 7})
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
 # --- state_dict -----------------------------------------------------------------------------------
 
 
@@ -254,12 +282,3 @@ def test_a_missing_file_or_folder_is_named(path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         Stateful().save(path.parent / "nowhere" / "weights.safetensors")
     assert os.listdir(path.parent) == []
-
-
-def test_texts_can_be_kept_beside_the_arrays(path):
-    from safetensors import safe_open
-
-    weights.save({"x": numpy.arange(3.0)}, path, {"note": "ü, and more"})
-    with safe_open(path, framework="numpy") as file:
-        assert file.metadata() == {"format": "minidl", "note": "ü, and more"}
-    numpy.testing.assert_array_equal(weights.read(path)["x"], numpy.arange(3.0))

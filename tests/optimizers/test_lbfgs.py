@@ -4,103 +4,237 @@ import pytest
 import minidl as dl
 
 
-def closure_of(loss):
-    """Return what minimize() wants: a function that computes the loss and calls backward()."""
+def rosenbrock(x, y):
+    return (1 - x) ** 2 + 100 * (y - x * x) ** 2
+
+
+def closure_of(function):
+    """Return a closure that computes a loss and its gradients, and counts its calls."""
 
     def closure():
-        value = loss()
-        value.backward()
-        return value
+        closure.calls += 1
+        loss = function()
+        loss.backward()
+        return loss
 
+    closure.calls = 0
     return closure
 
 
-def test_a_quadratic_bowl_has_one_lowest_point(rng):
-    matrix = rng.normal(size=(6, 6))
-    bowl, wanted = dl.tensor(matrix @ matrix.T + numpy.eye(6)), dl.tensor(rng.normal(size=6))
-    p = dl.Parameter(numpy.zeros(6))
-    reason = dl.LBFGS([p], gradient_tolerance=1e-10, loss_tolerance=0).minimize(
-        closure_of(lambda: (p - wanted) @ bowl @ (p - wanted))
-    )
-    numpy.testing.assert_allclose(p.numpy(), wanted.numpy(), atol=1e-8)
-    assert "converge" in reason
-    assert p.grad is None
+def quadratic(rng, size=6):
+    """Return A, b of the convex loss x A x / 2 - b x, and its minimum."""
+    root = rng.normal(size=(size, size))
+    A, b = root @ root.T + numpy.eye(size), rng.normal(size=size)
+    return A, b, numpy.linalg.solve(A, b)
+
+
+def precise(parameters, **options):
+    return dl.LBFGS(parameters, gradient_tolerance=1e-10, loss_tolerance=0, **options)
+
+
+# --- minima ---------------------------------------------------------------------------------------
 
 
 def test_rosenbrocks_valley():
     x, y = dl.Parameter(numpy.array(-1.2)), dl.Parameter(numpy.array(1.0))
-    optimizer = dl.LBFGS([x, y], gradient_tolerance=1e-9, loss_tolerance=0)
-    optimizer.minimize(closure_of(lambda: (1 - x) ** 2 + 100 * (y - x * x) ** 2))
-    assert x.item() == pytest.approx(1, abs=1e-5)
-    assert y.item() == pytest.approx(1, abs=1e-5)
+    closure = closure_of(lambda: rosenbrock(x, y))
+    message = precise([x, y]).minimize(closure)
+    assert x.item() == pytest.approx(1, abs=1e-7)
+    assert y.item() == pytest.approx(1, abs=1e-7)
+    assert "convergence" in message
+    assert closure.calls < 100  # gradient descent takes thousands
 
 
-def test_l2_is_part_of_what_is_minimised(rng):
-    """At the end the gradient of loss + l2 / 2 * |weight|^2 is zero; biases have no part in it."""
-    x, target = rng.normal(size=(20, 3)), rng.normal(size=(20, 2))
-    dense = dl.Dense(3, 2, seed=0).astype("float64")
-    loss = lambda: dl.mean_squared_error(dense(dl.tensor(x)), target)
-    dl.LBFGS(dense.parameters(), l2=0.3, gradient_tolerance=1e-9, loss_tolerance=0).minimize(closure_of(loss))
-    loss().backward()
-    numpy.testing.assert_allclose(dense.weight.grad.numpy() + 0.3 * dense.weight.numpy(), 0, atol=1e-7)
-    numpy.testing.assert_allclose(dense.bias.grad.numpy(), 0, atol=1e-7)
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-8), ("float32", 1e-3)])
+def test_a_convex_quadratic(dtype, tolerance, rng):
+    A, b, minimum = quadratic(rng)
+    x = dl.Parameter(numpy.zeros(6, dtype))
+    A, b = dl.tensor(A, dtype), dl.tensor(b, dtype)
+    precise([x]).minimize(closure_of(lambda: 0.5 * (x * (A @ x)).sum() - (b * x).sum()))
+    assert x.dtype == dtype
+    numpy.testing.assert_allclose(x.numpy(), minimum, atol=tolerance)
 
 
-def test_the_callback_gets_the_loss_without_the_penalty_and_can_stop():
-    p = dl.Parameter(numpy.full((2, 2), 3.0))
-    losses = []
+def test_parameters_of_several_shapes_get_their_own_values():
+    targets = [numpy.arange(6.0).reshape(2, 3), numpy.array(-7.0), numpy.array([8.0, 9.0])]
+    parameters = [dl.Parameter(numpy.zeros_like(target)) for target in targets]
 
-    def callback(loss):
-        losses.append((loss, (p * p).sum().item()))
-        return len(losses) == 2
+    def loss():
+        return sum(((p - t) ** 2).sum() for p, t in zip(parameters, targets, strict=True))
 
-    dl.LBFGS([p], l2=0.5).minimize(closure_of(lambda: (p * p).sum() + (p**4).sum()), callback)
-    assert len(losses) == 2
-    for loss, squares in losses:
-        assert loss > squares  # the Parameter has the values of that step
-    assert losses[1][0] == pytest.approx((p * p).sum().item() + (p**4).sum().item())
+    precise(parameters).minimize(closure_of(loss))
+    for parameter, target in zip(parameters, targets, strict=True):
+        numpy.testing.assert_allclose(parameter.numpy(), target, atol=1e-8)
 
 
-def test_frozen_parameters_stay_and_shared_ones_count_once(rng):
-    free, frozen = dl.Parameter(rng.normal(size=3)), dl.Parameter(rng.normal(size=3), learning_rate_factor=0)
-    before = frozen.numpy()
-    optimizer = dl.LBFGS([free, frozen, free])
-    assert optimizer.parameters == [free]
-    optimizer.minimize(closure_of(lambda: ((free - frozen) ** 2).sum()))
-    numpy.testing.assert_array_equal(frozen.numpy(), before)
-    numpy.testing.assert_allclose(free.numpy(), before, atol=1e-4)
+def test_the_gradient_of_the_penalised_loss_is_zero_at_the_end(rng):
+    x, t = rng.normal(size=(30, 4)), rng.integers(0, 3, 30)
+    dense = dl.Dense(4, 3, seed=0).astype("float64")
+    dense.weight.l2_factor, dense.bias.l2_factor = 2.0, 0.5
+    closure = closure_of(lambda: dl.softmax_cross_entropy(dense(x), t))
+    precise(dense.parameters(), l2=0.1).minimize(closure)
+    closure()
+    for parameter in dense.parameters():
+        pulled = parameter.grad.numpy() + 0.1 * parameter.l2_factor * parameter.numpy()
+        numpy.testing.assert_allclose(pulled, 0, atol=1e-8)
+        assert abs(parameter.grad.numpy()).max() > 1e-3  # the penalty is felt
 
 
-def test_float32_parameters_and_a_compiled_closure(rng):
-    x = rng.normal(size=(30, 4)).astype("float32")
-    y = (x @ numpy.array([[1.0], [2.0], [3.0], [4.0]])).astype("float32")
-    dense = dl.Dense(4, 1, seed=0)
+def test_biases_are_not_pulled_unless_asked():
+    weight, bias = dl.Parameter(numpy.zeros((1, 1))), dl.Parameter(numpy.zeros(1))
+    closure = closure_of(lambda: ((weight - 3) ** 2).sum() + ((bias - 3) ** 2).sum())
+    precise([weight, bias], l2=2.0).minimize(closure)
+    assert weight.item() == pytest.approx(1.5)  # of (w - 3)^2 + w^2
+    assert bias.item() == pytest.approx(3)
 
-    @dl.compile
-    def closure():
-        loss = dl.mean_squared_error(dense(dl.tensor(x)), y)
+
+# --- which Parameters -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_frozen_parameters_stay_and_keep_no_gradient(compiled):
+    free, frozen = dl.Parameter([[1.0, 1.0]]), dl.Parameter([2.0, 2.0], learning_rate_factor=0)
+
+    def step():
+        loss = ((free @ frozen - 3) ** 2).sum()
         loss.backward()
         return loss
 
-    dl.LBFGS(dense.parameters()).minimize(closure)
-    assert dense.weight.dtype == numpy.float32
-    numpy.testing.assert_allclose(dense.weight.numpy().ravel(), [1, 2, 3, 4], atol=2e-3)
+    dl.LBFGS([free, frozen]).minimize(dl.compile(step) if compiled else step)
+    assert frozen.tolist() == [2, 2]
+    assert (free @ frozen).item() == pytest.approx(3)
+    assert free.grad is None
+    assert frozen.grad is None
 
 
-def test_bad_arguments_are_refused():
-    p = dl.Parameter([1.0])
-    for options in ({"max_iterations": 0}, {"history": 0}, {"l2": -1}):
-        with pytest.raises(ValueError, match="max_iterations and history must be at least 1, and l2"):
-            dl.LBFGS([p], **options)
-    with pytest.raises(ValueError, match="no parameters to train"):
-        dl.LBFGS([])
+def test_a_parameter_listed_twice_is_one_variable():
+    p = dl.Parameter([5.0])
+    optimizer = precise([p, p])
+    assert optimizer.parameters == [p]
+    optimizer.minimize(closure_of(lambda: ((p - 2) ** 2).sum()))
+    assert p.item() == pytest.approx(2)
 
 
-def test_it_stops_at_max_iterations():
+def test_a_shared_parameter_gets_the_gradients_of_all_its_uses():
+    """The least squares solution of a tied chain: x W W^T should give x back."""
+    weight = dl.Parameter(numpy.array([[1.0, 0.3], [-0.2, 0.7]]))
+    x = dl.tensor(numpy.eye(2))
+    precise([weight]).minimize(closure_of(lambda: ((x @ weight @ weight.T - 2 * x) ** 2).sum()))
+    numpy.testing.assert_allclose(weight.numpy() @ weight.numpy().T, 2 * numpy.eye(2), atol=1e-6)
+
+
+def test_a_parameter_that_the_loss_does_not_use_stays():
+    used, unused = dl.Parameter([4.0]), dl.Parameter([4.0])
+    precise([used, unused]).minimize(closure_of(lambda: (used**2).sum()))
+    assert abs(used.item()) < 1e-6
+    assert unused.item() == 4
+
+
+def test_gradients_from_before_do_not_count():
+    p = dl.Parameter([5.0])
+    (1000 * p).sum().backward()
+    precise([p]).minimize(closure_of(lambda: ((p - 2) ** 2).sum()))
+    assert p.item() == pytest.approx(2)
+
+
+# --- how it ends ----------------------------------------------------------------------------------
+
+
+def test_the_callback_sees_each_loss_without_l2_and_the_parameters_of_that_step():
+    p = dl.Parameter(numpy.array([[-1.2, 1.0]]))
+
+    def loss():
+        return rosenbrock(p[0, 0], p[0, 1])
+
+    losses = []
+
+    def callback(value):
+        with dl.no_grad():
+            assert value == pytest.approx(loss().item(), rel=1e-9)
+        losses.append(value)
+
+    precise([p], l2=0.01).minimize(closure_of(loss), callback)
+    assert len(losses) > 10
+    assert losses[-1] < losses[0]
+
+
+def test_the_callback_stops():
     x, y = dl.Parameter(numpy.array(-1.2)), dl.Parameter(numpy.array(1.0))
-    steps = []
-    reason = dl.LBFGS([x, y], max_iterations=4).minimize(
-        closure_of(lambda: (1 - x) ** 2 + 100 * (y - x * x) ** 2), steps.append
-    )
-    assert len(steps) == 4
-    assert "iterations" in reason
+    losses = []
+
+    def callback(loss):
+        losses.append(loss)
+        return len(losses) == 5
+
+    message = precise([x, y]).minimize(closure_of(lambda: rosenbrock(x, y)), callback)
+    assert len(losses) == 5
+    assert "callback" in message
+    assert rosenbrock(x, y).item() == pytest.approx(losses[-1])
+
+
+def test_so_many_steps_at_most():
+    x, y = dl.Parameter(numpy.array(-1.2)), dl.Parameter(numpy.array(1.0))
+    losses = []
+    dl.LBFGS([x, y], max_iterations=3).minimize(closure_of(lambda: rosenbrock(x, y)), losses.append)
+    assert len(losses) == 3
+
+
+def test_looser_tolerances_end_sooner():
+    def calls(**options):
+        x, y = dl.Parameter(numpy.array(-1.2)), dl.Parameter(numpy.array(1.0))
+        closure = closure_of(lambda: rosenbrock(x, y))
+        dl.LBFGS([x, y], **options).minimize(closure)
+        return closure.calls
+
+    strict = calls(gradient_tolerance=1e-10, loss_tolerance=0)
+    assert calls(gradient_tolerance=1.0, loss_tolerance=0) < strict
+    assert calls(gradient_tolerance=0, loss_tolerance=0.1) < strict
+
+
+def test_a_loss_that_becomes_nan_does_not_end_worse_than_it_began():
+    p = dl.Parameter(numpy.array([1.0, 2.0]))
+
+    def loss():
+        total = (p * p).sum()
+        return total * numpy.nan if abs(p.numpy()[0]) < 0.9 else total
+
+    dl.LBFGS([p]).minimize(closure_of(loss))
+    assert (p.numpy() ** 2).sum() <= 5
+
+
+def test_an_error_in_the_closure_is_the_users():
+    p = dl.Parameter([1.0])
+
+    def closure():
+        raise ZeroDivisionError("mine")
+
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        dl.LBFGS([p]).minimize(closure)
+
+
+# --- bad arguments --------------------------------------------------------------------------------
+
+
+def test_nothing_to_train_is_refused():
+    for parameters in ([], [dl.Parameter([1.0], learning_rate_factor=0)]):
+        with pytest.raises(ValueError, match="got no parameters to train"):
+            dl.LBFGS(parameters)
+
+
+def test_what_is_no_parameter_is_refused():
+    with pytest.raises(TypeError, match="LBFGS trains Parameters, got Tensor"):
+        dl.LBFGS([dl.zeros(2)])
+
+
+@pytest.mark.parametrize("options", [{"max_iterations": 0}, {"history": 0}, {"l2": -1}, {"l2": numpy.nan}])
+def test_options_out_of_range_are_refused(options):
+    with pytest.raises(ValueError, match="at least 1, and l2 not negative"):
+        dl.LBFGS([dl.Parameter([1.0])], **options)
+
+
+def test_on_a_device(strict_gpu):
+    p = dl.Parameter(numpy.array([5.0]))
+    p.data = strict_gpu.asarray(p.data)
+    precise([p]).minimize(closure_of(lambda: ((p - 2) * (p - 2)).sum()))
+    assert p.device == "gpu:0"
+    assert p.item() == pytest.approx(2)
