@@ -2,6 +2,7 @@
 
 import os
 import platform
+import subprocess
 import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
@@ -32,6 +33,19 @@ def processor() -> str:
         if flag in flags
     ]
     return ", ".join([facts.get("model name", platform.machine()), *sets])
+
+
+def card() -> str | None:
+    """The first GPU's name, memory and driver, as NVIDIA's tool tells them; None without a GPU."""
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    if not answer:
+        return None
+    name, memory, driver = (part.strip() for part in answer[0].split(","))
+    return f"{name} ({memory}, driver {driver})"
 
 
 def usable_cores() -> int:

@@ -24,6 +24,7 @@ CHECKED_STEPS = 20
 # Relative, between a peer's loss and the float64 one. Rounding alone gives up to 6e-5 (a ReLU or the sign of
 # a tiny gradient falls the other way); no L2 gives 3e-2, ten times epsilon 3e-3, 0.1% of the rate 1e-3.
 TOLERANCE = 2e-4
+TF32_TOLERANCE = 3e-3  # factors of 10 bits; what is left out altogether would still show
 
 
 def initial_weights(seed: int = 0) -> dict[str, np.ndarray]:

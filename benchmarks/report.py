@@ -6,12 +6,23 @@ from pathlib import Path
 from benchmarks.peers import PEERS
 
 # What the others are compared with: the first that was measured.
-REFERENCES = ("minidl_c", "minidl_c_mkl", "minidl_compiled", "minidl_eager")
+REFERENCES = (
+    "minidl_c",
+    "minidl_c_mkl",
+    "minidl_compiled",
+    "minidl_eager",
+    "gpu_minidl",
+    "gpu_minidl_tf32",
+    "gpu_minidl_eager",
+)
 COLOURS = {
     "minidl_c_mkl": "#7c2d12",
     "minidl_c": "#9a3412",
     "minidl_compiled": "#ea580c",
     "minidl_eager": "#fdba74",
+    "gpu_minidl": "#9a3412",
+    "gpu_minidl_tf32": "#ea580c",
+    "gpu_minidl_eager": "#fdba74",
 }
 OTHERS = "#94a3b8"
 ABSENT = "-"
@@ -100,7 +111,7 @@ def markdown(results: dict) -> str:
             "",
             *(f"- {line}" for line in headlines(results)),
             "",
-            f"{results['date']}; {machine['processor']}, {machine['cores']} cores, "
+            f"{results['date']}; {hardware(machine)}, "
             f"{machine['memory_gib']} GiB; Python {machine['python']}, {versions}; "
             f"{results['rounds']} rounds; other work kept {max(load, default=0):.2f} cores busy.",
             "",
@@ -108,10 +119,16 @@ def markdown(results: dict) -> str:
     )
 
 
+def hardware(machine: dict) -> str:
+    """The GPU, where one was used, and the processor."""
+    card = f"{machine['card']}; " if machine.get("card") else ""
+    return f"{card}{machine['processor']}, {machine['cores']} cores"
+
+
 def table(results: dict) -> list[str]:
     columns = [f"batch {int(batch_size):,}" for batch_size in results["steps"]]
     columns += ["whole job", "peak memory"] if results.get("whole_job") else []
-    columns += ["import"]
+    columns += ["import"] if results["import_milliseconds"] else []
     rows = [
         f"| {PEERS[name].title} | " + " | ".join(cells(results, name)) + " |" for name in results["peers"]
     ]
@@ -124,8 +141,9 @@ def cells(results: dict, name: str) -> list[str]:
         job = results["whole_job"].get(name)
         row.append(f"{statistics.median(job['seconds']):.1f} s" if job else ABSENT)
         row.append(f"{statistics.median(job['peak_memory_mib']):.0f} MiB" if job else ABSENT)
-    milliseconds = results["import_milliseconds"].get(PEERS[name].imports)
-    row.append(f"{milliseconds:.0f} ms" if milliseconds is not None else ABSENT)
+    if results["import_milliseconds"]:
+        milliseconds = results["import_milliseconds"].get(PEERS[name].imports)
+        row.append(f"{milliseconds:.0f} ms" if milliseconds is not None else ABSENT)
     if name in results["left_out"] and ABSENT in row:
         row[row.index(ABSENT)] = results["left_out"][name]
     return row
@@ -135,7 +153,8 @@ def step_cell(summary: dict | None) -> str:
     if summary is None:
         return ABSENT
     ratio = f" ({summary['ratio_to_minidl']:.2f})" if "ratio_to_minidl" in summary else ""
-    return f"{summary['median']:.2f} ms{ratio}"
+    digits = 2 if summary["median"] >= 1 else 3
+    return f"{summary['median']:.{digits}f} ms{ratio}"
 
 
 def plot_steps(results: dict, path: Path) -> None:
@@ -143,7 +162,8 @@ def plot_steps(results: dict, path: Path) -> None:
     panels = []
     for batch_size, measured in results["steps"].items():
         bars = {name: (entry["median"], entry["quartiles"]) for name, entry in measured["summary"].items()}
-        panels.append((f"Batch {int(batch_size):,}", "milliseconds a step", "{:.1f}", bars))
+        number = "{:.1f}" if results["device"] == "cpu" else "{:.3f}"
+        panels.append((f"Batch {int(batch_size):,}", "milliseconds a step", number, bars))
     plot_bars("One training step of the tied autoencoder", panels, results, path)
 
 
@@ -184,7 +204,7 @@ def plot_bars(title: str, panels: list[tuple], results: dict, path: Path) -> Non
     for axis, panel in zip(axes[0], panels, strict=True):
         draw_panel(axis, *panel)
     machine = results["machine"]
-    figure.suptitle(f"{title}: {machine['processor']}, {machine['cores']} cores", fontsize=12)
+    figure.suptitle(f"{title}: {hardware(machine)}", fontsize=12)
     figure.savefig(path, dpi=130)
     plt.close(figure)
 

@@ -19,7 +19,7 @@ MAKE_IMAGES = """
 import sys
 from minidl.data import digits
 from benchmarks.problem import save_images
-training, validation = digits(train=5000, test=3000)
+training, validation = digits(train=int(sys.argv[2]), test=3000)
 save_images(sys.argv[1], training.images, validation.images)
 """
 
@@ -28,8 +28,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.run", description="Compare minidl with its peers on the main job."
     )
-    parser.add_argument("--peers", type=names, default=list(PEERS), help=f"of {','.join(PEERS)}; default all")
-    parser.add_argument("--batch-sizes", type=integers, default=[32, 128, 1024], help="default 32,128,1024")
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="default cpu")
+    parser.add_argument("--peers", type=names, help=f"of {','.join(PEERS)}; default all of the device")
+    parser.add_argument(
+        "--batch-sizes", type=integers, help="default 32,128,1024, and on a GPU 128,1024,8192"
+    )
     parser.add_argument(
         "--rounds", type=int, default=20, help="turns of each peer at each batch size; default 20"
     )
@@ -38,7 +41,14 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3, help="runs of each peer's whole job; default 3")
     parser.add_argument("--data", type=Path, metavar="FILE.npz", help="images; default minidl.data.digits()")
     parser.add_argument("--output", type=Path, default=steps.ROOT / "benchmarks" / "results", metavar="DIR")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.whole_job and options.device == "gpu":
+        parser.error("--whole-job is for --device cpu")
+    if options.peers is None:
+        options.peers = [name for name, peer in PEERS.items() if peer.device == options.device]
+    if options.batch_sizes is None:
+        options.batch_sizes = [32, 128, 1024] if options.device == "cpu" else [128, 1024, 8192]
+    return options
 
 
 def names(text: str) -> list[str]:
@@ -73,16 +83,20 @@ def measure(options: argparse.Namespace, images: Path) -> dict:
         child.close()
 
     installed = [name for name in options.peers if name not in left_out]
-    say("Import times")
+    imports = {}
+    if options.device == "cpu":
+        say("Import times")
+        imports = processes.import_times(installed)
     results = {
         "date": date.today().isoformat(),
-        "machine": machine.describe(),
+        "device": options.device,
+        "machine": machine.describe() | ({"card": machine.card()} if options.device == "gpu" else {}),
         "versions": machine.versions(package for name in installed for package in PEERS[name].packages),
         "peers": options.peers,
         "reference": report.reference_of(dict.fromkeys(installed)),
         "rounds": options.rounds,
         "steps": measured,
-        "import_milliseconds": processes.import_times(installed),
+        "import_milliseconds": imports,
         "left_out": left_out,
     }
     if options.whole_job:
@@ -93,11 +107,12 @@ def measure(options: argparse.Namespace, images: Path) -> dict:
 
 
 def write(results: dict, folder: Path) -> None:
-    """cpu.json, cpu.md, cpu-steps.png and, where it was measured, cpu-whole-job.png."""
+    """cpu.json, cpu.md, cpu-steps.png and, if measured, cpu-whole-job.png; of a GPU gpu.json and so on."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "cpu.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-    (folder / "cpu.md").write_text(report.markdown(results))
-    report.plot_steps(results, folder / "cpu-steps.png")
+    device = results["device"]
+    (folder / f"{device}.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    (folder / f"{device}.md").write_text(report.markdown(results))
+    report.plot_steps(results, folder / f"{device}-steps.png")
     if results.get("whole_job"):
         report.plot_whole_jobs(results, folder / "cpu-whole-job.png")
 
@@ -105,11 +120,15 @@ def write(results: dict, folder: Path) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Returns 1 if a peer failed or its losses disagree; a peer that is not installed is no failure."""
     options = parse_arguments(arguments)
+    if options.device == "gpu" and machine.card() is None:
+        sys.exit("--device gpu: there is no NVIDIA GPU on this machine (nvidia-smi finds none)")
     with tempfile.TemporaryDirectory() as folder:
         images = options.data
         if images is None:
             images = Path(folder) / "digits.npz"
-            subprocess.run([sys.executable, "-c", MAKE_IMAGES, str(images)], cwd=steps.ROOT, check=True)
+            count = max(5000, *options.batch_sizes)
+            command = [sys.executable, "-c", MAKE_IMAGES, str(images), str(count)]
+            subprocess.run(command, cwd=steps.ROOT, check=True)
         results = measure(options, images.resolve())
     write(results, options.output)
     print(report.markdown(results))

@@ -98,7 +98,7 @@ def measure(children: dict[str, Child], problems: dict[str, str], images, batch_
             exclude(name, str(failure), children, problems, say)
             continue
         agreement[name] = largest_difference(losses, reference)
-        if not agreement[name] <= problem.TOLERANCE:  # a NaN disagrees as well
+        if not agreement[name] <= peers.PEERS[name].tolerance:  # a NaN disagrees as well
             message = f"losses differ by {agreement[name]:.1e} at batch {batch_size}"
             exclude(name, message, children, problems, say)
     samples, foreign_load = take_turns(children, problems, rounds, say)

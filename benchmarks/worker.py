@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from benchmarks import machine, peers, problem
 
@@ -32,9 +33,9 @@ class Worker:
         self.job = self.build_job(problem.initial_weights(), batch_size)
         self.batches = [self.job.prepare(batch) for batch in problem.step_batches(self.images, batch_size)]
         self.steps = 0
-        return {"losses": [self.step() for _ in range(problem.CHECKED_STEPS)]}
+        return {"losses": [float(self.step()) for _ in range(problem.CHECKED_STEPS)]}
 
-    def step(self) -> float:
+    def step(self) -> Any:
         batch = self.batches[self.steps % len(self.batches)]
         self.steps += 1
         return self.job.step(batch)
@@ -42,12 +43,15 @@ class Worker:
     def block(self, seconds: float) -> dict:
         """One step that is not timed (it fills the caches and wakes the threads), then those that are."""
         self.step()
+        self.job.wait()
         steps = 0
         load = machine.ForeignLoad()
         start = time.perf_counter()
-        while (elapsed := time.perf_counter() - start) < seconds or steps < LEAST_STEPS:
+        while time.perf_counter() - start < seconds or steps < LEAST_STEPS:
             self.step()
             steps += 1
+        self.job.wait()
+        elapsed = time.perf_counter() - start
         return {"steps": steps, "seconds": elapsed, "foreign_load": load.cores()}
 
 

@@ -25,6 +25,12 @@ class DeviceError(ValueError):
     """A device that does not exist here, or arrays of several devices in one operation."""
 
 
+def is_array(x: Any) -> bool:
+    """Say whether something is a NumPy or CuPy array."""
+    cupy = sys.modules.get("cupy")
+    return isinstance(x, numpy.ndarray) or (cupy is not None and isinstance(x, cupy.ndarray))
+
+
 def array_module(array: Array) -> ModuleType:
     """Return the module, ``numpy`` or ``cupy``, whose functions take this array."""
     if isinstance(array, numpy.ndarray):
@@ -53,7 +59,10 @@ def device_of(array: Array) -> str:
 
 
 def to_device(array: Array, device: str) -> Array:
-    """Return the array on the device: itself if it is there already, else a copy."""
+    """Return the array on the device: itself if it is there already, else a copy.
+
+    CuPy copies to a GPU by way of pinned memory of its own, without waiting for the copy to arrive.
+    """
     device = resolve(device)
     if device_of(array) == device:
         return array
@@ -62,6 +71,12 @@ def to_device(array: Array, device: str) -> Array:
     cupy = _cupy()
     with cupy.cuda.Device(int(device.partition(":")[2])):
         return cupy.asarray(array)
+
+
+def has_room(device: str, nbytes: int) -> bool:
+    """Say whether so many bytes take at most half of what is free on a GPU."""
+    free, _ = _cupy().cuda.Device(int(device.partition(":")[2])).mem_info
+    return 2 * nbytes <= free
 
 
 def to_numpy(array: Array) -> numpy.ndarray:

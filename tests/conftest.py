@@ -29,7 +29,24 @@ def rng():
 @pytest.fixture
 def strict_gpu(monkeypatch):
     """Stand in for CuPy with arrays that refuse to mix with NumPy's, so that "gpu" exists."""
+    from minidl.program import cublas, cupy_executor
+
     devices._cached_scalar.cache_clear()
     monkeypatch.setitem(__import__("sys").modules, "cupy", strict_device.module)
+    library = strict_device.Cublas()
+    for user in (cublas, cupy_executor):
+        monkeypatch.setattr(user, "library", lambda: library)
     yield strict_device.module
     devices._cached_scalar.cache_clear()
+
+
+@pytest.fixture(params=["stand-in", pytest.param("real", marks=pytest.mark.gpu)])
+def gpu(request):
+    """A GPU: the stand-in, and the real one where there is one."""
+    if request.param == "stand-in":
+        yield request.getfixturevalue("strict_gpu")
+        return
+    problem = devices.gpu_problem()
+    if problem is not None:
+        pytest.skip(problem)
+    yield __import__("cupy")

@@ -49,7 +49,7 @@ def test_mixing_devices_names_both(strict_gpu):
         dl.ones(1).assign(dl.tensor([1.0], device="gpu"))
 
 
-def test_nothing_moves_implicitly(strict_gpu):
+def test_nothing_moves_implicitly(gpu):
     with pytest.raises(TypeError, match="not converted implicitly"):
         numpy.asarray(dl.tensor([1.0], device="gpu"))
 
@@ -64,7 +64,7 @@ def test_the_stand_in_refuses_what_cupy_refuses(strict_gpu):
         numpy.ones(2) + x
 
 
-def test_every_operation_runs_on_device_arrays(strict_gpu, rng):
+def test_every_operation_runs_on_device_arrays(gpu, rng):
     """The expressions and their gradients agree with the CPU's, on arrays that refuse NumPy."""
     values = rng.uniform(0.5, 1.5, (2, 4))
 
@@ -84,10 +84,10 @@ def test_every_operation_runs_on_device_arrays(strict_gpu, rng):
         assert x.grad.device == devices.resolve(device)
         results[device] = [y.numpy(), first.numpy(), x.grad.numpy()]
     for ours, theirs in zip(results["gpu"], results["cpu"], strict=True):
-        numpy.testing.assert_allclose(ours, theirs, rtol=1e-12)
+        numpy.testing.assert_allclose(ours, theirs, rtol=1e-10)
 
 
-def test_random_numbers_follow_the_seed_on_the_device(strict_gpu):
+def test_random_numbers_follow_the_seed_on_the_device(gpu):
     draws = []
     for _ in range(2):
         layer = dl.Dropout(0.5, seed=3)

@@ -4,12 +4,15 @@ A peer's file gives `build(weights, batch_size) -> Job`. Its imports stand at th
 tells whether its packages are there.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from benchmarks.problem import TF32_TOLERANCE, TOLERANCE
 
 
 class Job(NamedTuple):
@@ -23,6 +26,8 @@ class Job(NamedTuple):
     """The loss of a prepared batch of any size; trains nothing."""
     save: Callable[[Path], Any]
     """Write the weights to a file (the peer's own suffix is appended where the peer insists on one)."""
+    wait: Callable[[], Any] = lambda: None
+    """On a GPU, where `step` gives the loss without waiting for it: wait until all steps are done."""
 
 
 class Peer(NamedTuple):
@@ -31,7 +36,21 @@ class Peer(NamedTuple):
     """What a user of the peer imports: timed as its import time."""
     packages: tuple[str, ...]
     """The distributions whose versions belong to the figure."""
+    device: str = "cpu"
+    module: str = ""
+    """The file in this folder; by default the one of the peer's own name."""
+    options: Mapping[str, Any] = {}
+    """What its `build` is told beside weights and batch size."""
+    tolerance: float = TOLERANCE
+    """How far its losses may be off, relatively."""
 
+
+def _tf32(title: str, imports: str, packages: tuple[str, ...], module: str, **options: Any) -> Peer:
+    """A peer on a GPU whose matrix products round their factors to 10 bits."""
+    return Peer(f"{title}, TF32", imports, packages, "gpu", module, {**options, "tf32": True}, TF32_TOLERANCE)
+
+
+MINIDL, TORCH, JAX = ("minidl", "cupy-cuda12x", "cupy-cuda13x"), ("torch",), ("jax", "jaxlib", "optax")
 
 PEERS = {
     "minidl_c_mkl": Peer("minidl compiled, C kernels, MKL", "minidl", ("minidl", "numpy", "mkl")),
@@ -46,9 +65,23 @@ PEERS = {
     "keras_jax": Peer("Keras on JAX", "keras", ("keras", "jax", "jaxlib")),
     "hip_autograd": Peer("HIPS autograd", "autograd, autograd.numpy", ("autograd", "numpy")),
     "mygrad_eager": Peer("MyGrad", "mygrad, mygrad.nnet", ("mygrad", "numpy")),
+    "gpu_minidl": Peer("minidl compiled", "minidl", MINIDL, "gpu", "gpu_minidl"),
+    "gpu_minidl_tf32": _tf32("minidl compiled", "minidl", MINIDL, "gpu_minidl"),
+    "gpu_minidl_eager": Peer("minidl eager", "minidl", MINIDL, "gpu", "gpu_minidl", {"compiled": False}),
+    "gpu_torch_graph": Peer(
+        "PyTorch, CUDA graph by hand", "torch", TORCH, "gpu", "gpu_torch", {"way": "graph"}
+    ),
+    "gpu_torch_graph_tf32": _tf32("PyTorch, CUDA graph by hand", "torch", TORCH, "gpu_torch", way="graph"),
+    "gpu_torch_compile": Peer("torch.compile", "torch", TORCH, "gpu", "gpu_torch", {"way": "compile"}),
+    "gpu_torch_compile_tf32": _tf32("torch.compile", "torch", TORCH, "gpu_torch", way="compile"),
+    "gpu_torch_fused": Peer("PyTorch eager, fused Adam", "torch", TORCH, "gpu", "gpu_torch"),
+    "gpu_jax": Peer("JAX jit + optax", "jax", JAX, "gpu", "gpu_jax"),
+    "gpu_jax_tf32": _tf32("JAX jit + optax", "jax", JAX, "gpu_jax"),
 }
 
 
 def load(peer: str) -> Callable[[dict[str, np.ndarray], int], Job]:
     """Give the peer's `build`. ModuleNotFoundError if a package is absent."""
-    return import_module(f"benchmarks.peers.{peer}").build
+    entry = PEERS[peer]
+    build = import_module(f"benchmarks.peers.{entry.module or peer}").build
+    return partial(build, **entry.options) if entry.options else build

@@ -26,20 +26,26 @@ def loss_of(weights, x):
     return optax.sigmoid_binary_cross_entropy(z, x).mean()
 
 
-def build(weights: dict[str, np.ndarray], batch_size: int) -> Job:
+def training(weights: dict[str, np.ndarray]):
+    """The compiled step, and what it begins with: `step(parameters, state, x) -> parameters, state, loss`."""
     is_weight = {name: name.startswith("weight") for name in weights}
     optimizer = optax.chain(
         optax.add_decayed_weights(L2, mask=is_weight),  # before Adam: coupled
         optax.adam(LEARNING_RATE, b1=BETA1, b2=BETA2, eps=EPSILON),
     )
     parameters = {name: jnp.array(value) for name, value in weights.items()}
-    state = optimizer.init(parameters)
 
     @partial(jax.jit, donate_argnums=(0, 1))
     def train_step(parameters, state, x):
         loss, gradients = jax.value_and_grad(loss_of)(parameters, x)
         updates, state = optimizer.update(gradients, state, parameters)
         return optax.apply_updates(parameters, updates), state, loss
+
+    return train_step, parameters, optimizer.init(parameters)
+
+
+def build(weights: dict[str, np.ndarray], batch_size: int) -> Job:
+    train_step, parameters, state = training(weights)
 
     def step(x):
         nonlocal parameters, state

@@ -13,12 +13,13 @@ from typing import Any
 import numpy
 
 from minidl import autodiff, devices
-from minidl.checks.differences import Comparison, Differences, Tolerance
+from minidl.checks.differences import RIGHT, Comparison, Differences, Element, Tolerance
 from minidl.checks.explain import explain
 from minidl.checks.witness import Step, Trace
 from minidl.tensor import Tensor
 
 _TOLERANCE = Tolerance(relative=1e-5, absolute=1e-7)
+_SMALL = 100  # elements that are worth a look one by one
 _REPEATS = 5  # one primitive is examined at most so many times
 
 
@@ -109,9 +110,11 @@ class LocalRule:
     """The gradient rule of one input of one applied primitive, beside the primitive's own differences."""
 
     def __init__(self, step: Step, index: int, counts: dict[int, str], rng: numpy.random.Generator):
-        self.step, self.index, self.counts, self.rng = step, index, counts, rng
+        self.step, self.index, self.rng = step, index, rng
         self.inputs = [Tensor(array.copy()) for array in step.arrays]
         self.x = self.inputs[index]
+        lengths = {n: f"the length of axis {axis} of that input" for axis, n in enumerate(self.x.shape)}
+        self.counts = lengths | counts
         self.out = Tensor(self._forward())
         self.g = Tensor(devices.to_device(rng.uniform(0.5, 1.5, self.out.shape), self.out.device))
 
@@ -167,9 +170,12 @@ class LocalRule:
             return rule(self.g, self.out, *inputs, **self.step.attributes)
 
     def _measured(self, g: Tensor, given: numpy.ndarray) -> Comparison:
+        return self._differences(g).compare("", self.x, given)
+
+    def _differences(self, g: Tensor) -> Differences:
         xp = devices.array_module(g.data)
         evaluate = lambda: float(xp.sum(xp.multiply(g.data, self._forward())).item())
-        return Differences(evaluate, _TOLERANCE, None, self.rng).compare("", self.x, given)
+        return Differences(evaluate, _TOLERANCE, None, self.rng)
 
     def _confusion(self, rule: Any, comparison: Comparison) -> str | None:
         """Try what people mix up; return what fits the measurements."""
@@ -207,7 +213,24 @@ class LocalRule:
                 return (
                     "it takes the input for the output, or the output for the input (they come as g, out, x)"
                 )
+        if self._is_diagonal(comparison):
+            return "it leaves out that an element of the result depends on other elements of the input too"
         return self._one_observation(given, known)
+
+    def _is_diagonal(self, comparison: Comparison) -> bool:
+        """Say whether the gradient is what each element of the input does to its own of the result."""
+        if self.x.shape != self.out.shape or not 1 < self.x.size <= _SMALL:
+            return False
+        for place in numpy.ndindex(self.x.shape):
+            g = numpy.zeros(self.out.shape)
+            g[place] = self.g.data[place].item()
+            differences = self._differences(Tensor(devices.to_device(g, self.out.device)))
+            element = Element(self.x, place)
+            state, _ = differences.measure(element, float(comparison.given[place]))
+            element.move(0.0)
+            if state != RIGHT:
+                return False
+        return True
 
     def _one_observation(self, given: numpy.ndarray, known: numpy.ndarray) -> str | None:
         """See whether the gradient is that of one observation where it should be the sum over all."""

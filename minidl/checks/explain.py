@@ -36,6 +36,9 @@ def explain(given: numpy.ndarray, measured: numpy.ndarray, counts: dict[int, str
         return _name_factor(ratio, counts)
     if given.ndim == 2 and given.shape[0] == given.shape[1] and _equal(given.T[known], b):
         return "it is the transpose of the right gradient"
+    zero, should_be_zero = numpy.abs(a) <= small, numpy.abs(b) <= small
+    if zero.any() and (zero != should_be_zero).all():
+        return "it is 0 where it should not be, and the other way round: a condition is turned around"
     return _along_axes(given, measured, small)
 
 

@@ -13,7 +13,7 @@ from minidl.checks.diagnosis import Diagnosis
 from minidl.checks.differences import WRONG, Comparison, Differences, Tolerance, relative_error
 from minidl.checks.explain import picture
 from minidl.checks.report import GradientReport
-from minidl.checks.subject import Subject
+from minidl.checks.subject import Subject, outputs_of, with_tape
 from minidl.tensor import Tensor
 
 
@@ -49,9 +49,10 @@ def check_gradients(
         they are
     order : 2 checks the gradients of the gradients too
     relative_tolerance, absolute_tolerance : a difference is an error if it is larger than
-        ``absolute_tolerance + relative_tolerance * |measured|``, and than the measurement's rounding
+        ``absolute_tolerance + relative_tolerance * |measured|``, and than the measurement's rounding;
+        the absolute tolerance is multiplied by the largest gradient where that is below 1
     sample : how much is measured of each Tensor: all its elements if there are no more, else as many
-        random directions. By default every element up to 1000, and 16 directions of larger ones.
+        random directions. By default every element up to 200, and 16 directions of larger ones.
     seed : decides the random weights and directions
 
     Returns
@@ -72,7 +73,7 @@ def check_gradients(
     if mode.recorder is not None:
         raise RuntimeError("check_gradients cannot be part of a compiled function")
     tolerance = Tolerance(relative_tolerance, absolute_tolerance)
-    with Subject(function, inputs) as subject:
+    with with_tape(), Subject(function, inputs) as subject:
         check = _Check(subject, tolerance, sample, seed)
         comparisons = check.run()
         if order == 2:
@@ -130,7 +131,7 @@ class _Check:
         """Return the gradients as a function of the inputs that is differentiable itself."""
         watched = [x for x in inputs if x.requires_grad]
         watched += [x for name, x in self.subject.watched().items() if not name.startswith("input ")]
-        total = self.total(_outputs(self.subject, inputs))
+        total = self.total(outputs_of(self.subject.eager(*inputs)))
         return autodiff.grad(total, watched, create_graph=True)
 
     # --- the comparison ---------------------------------------------------------------------------
@@ -138,6 +139,8 @@ class _Check:
     def run(self) -> list[Comparison]:
         """Return the comparisons, or raise GradientError with all that is wrong."""
         watched = self.subject.watched()
+        if not watched:
+            raise ValueError("check_gradients: no floating-point input and no Parameter to differentiate for")
         self._refuse_updates()
         given = self.gradients(watched)
         if self.calls_backward and self.subject.function is not self.subject.eager:
@@ -145,6 +148,7 @@ class _Check:
             watched = {name: x for name, x in watched.items() if not any(x is y for y in self.subject.inputs)}
             given = {name: given[name] for name in watched}
         self._require_repeatable(watched, given)
+        self._adapt_tolerance(given)
         comparisons = [
             self.differences.compare(name, x, devices.to_numpy(given[name].data))
             for name, x in watched.items()
@@ -177,6 +181,13 @@ class _Check:
         except Exception as error:
             raise GradientError(self._failure(error)) from error
         return dict(zip(watched, found, strict=True))
+
+    def _adapt_tolerance(self, given: dict[str, Tensor]) -> None:
+        """Where all gradients are small (of a mean over many elements), what is allowed must be smaller."""
+        largest = max(float(numpy.abs(devices.to_numpy(g.data)).max(initial=0.0)) for g in given.values())
+        if 0 < largest < 1:
+            tolerance = self.differences.tolerance
+            self.differences.tolerance = Tolerance(tolerance.relative, tolerance.absolute * largest)
 
     def _refuse_updates(self) -> None:
         updated = self.subject.updated_parameters()
@@ -269,12 +280,6 @@ class _Check:
         ]
         drawing = picture(comparison)
         return "\n".join(lines) + (f"\n  {drawing}".replace("\n", "\n  ") if drawing else "")
-
-
-def _outputs(subject: Subject, inputs: tuple[Tensor, ...]) -> list[Tensor]:
-    from minidl.checks.subject import outputs_of
-
-    return outputs_of(subject.eager(*inputs))
 
 
 def _close(a: float, b: float) -> bool:

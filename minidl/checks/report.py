@@ -108,6 +108,7 @@ class LayerReport:
 
     def raise_if_failed(self) -> None:
         """Raise LayerError, with the whole report, if a test failed."""
+        __tracebackhide__ = True
         if not self.passed:
             raise LayerError(str(self))
 

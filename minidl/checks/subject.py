@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Self
 
 import numpy
 
 from minidl import devices
+from minidl.autodiff import mode
 from minidl.checks.witness import Trace, Witness
 from minidl.layers.layer import Layer, _named
 from minidl.primitives.random import Generator
 from minidl.program.compile import Compiled
 from minidl.tensor import Parameter, Tensor, tensor
+
+
+@contextmanager
+def with_tape() -> Iterator[None]:
+    """Switch the tape on for a ``with`` block, should the caller be inside no_grad()."""
+    outer, mode.tape = mode.tape, True
+    try:
+        yield
+    finally:
+        mode.tape = outer
 
 
 class Snapshot:
@@ -236,11 +249,12 @@ def _eager_and_replayed(function: Any) -> tuple[Callable[..., Any], Callable[...
     compiled = getattr(function, "__func__", function)
     if not isinstance(compiled, Compiled):
         return function, function
-    options = (compiled.verify, compiled.threads, compiled.kernels, compiled.poison)
     eager = compiled.function
     if hasattr(function, "__func__"):
         eager = functools.partial(eager, function.__self__)
-    return eager, Compiled(eager, *options)
+    replayed = copy.copy(compiled)
+    replayed.function, replayed._recordings = eager, {}
+    return eager, replayed
 
 
 def _owners(function: Any) -> Iterator[tuple[str, Any]]:

@@ -16,8 +16,11 @@ from minidl.layers.layer import Layer, observing
 from minidl.tensor import Tensor, tensor
 
 METHODS = ("zscore", "zerocenter", "rescale-zero-one", "rescale-symmetric", "none")
-_BLOCK = 2**20  # elements
+
 EXTENTS = ("auto", "element", "channel", "all")
+
+#: Elements that are converted to float64 at a time.
+_BLOCK = 2**20
 
 Batches = Callable[[], Iterable[tuple[Any, ...]]]
 

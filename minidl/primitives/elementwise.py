@@ -71,7 +71,7 @@ absolute = elementwise(
 sign = elementwise(
     "sign",
     lambda xp, x, out=None: xp.sign(x, out=out),
-    cuda="(x > 0) - (x < 0)",
+    cuda="x != x ? x : (x > 0) - (x < 0)",
     gradients=(None,),
     doc="Return -1, 0 or 1.",
 )

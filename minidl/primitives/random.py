@@ -12,14 +12,15 @@ from typing import Any
 import numpy
 
 from minidl.autodiff import mode
+from minidl.primitives.philox import Philox
 from minidl.primitives.primitive import Primitive
 
 
 class Generator:
     """A source of random numbers that works for NumPy and CuPy arrays alike.
 
-    Host draws come from a ``numpy.random.Generator`` (PCG64). The first draw for a GPU array seeds
-    a generator on that GPU from the host stream, so one seed decides both.
+    Host draws come from a ``numpy.random.Generator`` (PCG64). The first draw for a GPU array takes
+    the key of a stream on that GPU (Philox) from the host's, so one seed decides both.
 
     Parameters
     ----------
@@ -28,7 +29,7 @@ class Generator:
 
     def __init__(self, seed: int | numpy.random.Generator | None = None):
         self.numpy = numpy.random.default_rng(seed)
-        self.on_device: dict[int, Any] = {}  # GPU number -> cupy.random.Generator
+        self.on_device: dict[int, Philox] = {}  # by the number of the GPU
 
     def of(self, xp: Any, array: Any) -> Any:
         """Return the generator of the module and device of an array."""
@@ -38,21 +39,28 @@ class Generator:
             return self.numpy
         index = array.device.id
         if index not in self.on_device:
-            self.on_device[index] = xp.random.default_rng(int(self.numpy.integers(2**63)))
-        return self.on_device[index]
+            self.on_device[index] = Philox(xp)
+        stream = self.on_device[index]
+        if not stream.is_seeded:
+            stream.seed(int(self.numpy.integers(2**63)))
+        return stream
 
     def state_dict(self) -> dict[str, Any]:
         """Return what decides the numbers to come, as JSON can hold it.
 
-        Generators on GPUs begin anew from the host's stream, both here and where the state is loaded.
+        Streams on GPUs begin anew with a key from the host's, both here and where the state is loaded.
         """
-        self.on_device.clear()
+        self._forget_keys()
         return dict(self.numpy.bit_generator.state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state_dict() of a Generator of the same kind."""
-        self.on_device.clear()
+        self._forget_keys()
         self.numpy.bit_generator.state = state
+
+    def _forget_keys(self) -> None:
+        for stream in self.on_device.values():
+            stream.is_seeded = False
 
 
 def as_generator(seed: int | Generator | numpy.random.Generator | None) -> Generator:

@@ -19,7 +19,7 @@ import numpy
 
 from minidl.program.team import available_cores
 
-_ROW_MAJOR, _AS_IS, _TRANSPOSED = 101, 111, 112
+_ROW_MAJOR, _AS_IS, TRANSPOSED = 101, 111, 112
 _LETTER = {numpy.dtype("float32"): "s", numpy.dtype("float64"): "d"}
 _REAL = {"s": ctypes.c_float, "d": ctypes.c_double}
 
@@ -74,12 +74,17 @@ def layout_of(matrix: numpy.ndarray) -> Layout:
     rows, columns = matrix.shape
     if column == 1 and (row >= max(columns, 1) or rows <= 1):
         return _AS_IS, max(row, columns, 1)
-    return _TRANSPOSED, max(column, rows, 1)
+    return TRANSPOSED, max(column, rows, 1)
 
 
 def blas_takes(matrix: numpy.ndarray) -> bool:
     """Say whether a matrix has a dtype and memory layout that gemm takes without a copy."""
-    if matrix.dtype not in _LETTER or matrix.ndim != 2 or matrix.size == 0:
+    return matrix.dtype in _LETTER and layout_fits(matrix)
+
+
+def layout_fits(matrix: numpy.ndarray) -> bool:
+    """Say whether BLAS can see an array as a matrix, as it is or transposed."""
+    if matrix.ndim != 2 or matrix.size == 0:
         return False
     row, column = (stride // matrix.itemsize for stride in matrix.strides)
     if any(stride % matrix.itemsize for stride in matrix.strides) or row < 1 or column < 1:

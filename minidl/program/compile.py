@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import types
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,13 +27,15 @@ def compile(
     verify: bool = False,
     threads: int | None = None,
     kernels: str = "numpy",
+    tf32: bool = False,
     poison: bool = False,
 ) -> Any:
     """Turn a function of Tensors into one that records itself once and is then replayed.
 
     The first call runs the function as it is, and records every operation: forward, backward,
     optimizer update. This call and later ones with arguments of the same shapes, dtypes and devices
-    replay the record: no tape, no allocation, elementwise work in cache-sized blocks on all cores. Other
+    replay the record: no tape, no allocation, elementwise work in cache-sized blocks on all cores, or, on a
+    GPU, generated kernels in a CUDA graph. Other
     arguments, another training mode, or changed settings of layers and optimizers record another
     program by themselves. Use it as ``@compile`` or ``step = compile(step)``.
 
@@ -50,6 +53,8 @@ def compile(
     threads : how many threads compute; by default one for each core this process may use
     kernels : how elementwise work is done on the CPU: ``"numpy"``, or ``"c"`` for C functions generated
         from the recorded operations, which needs a C compiler on the PATH
+    tf32 : on a GPU, let matrix products of float32 round their factors to 10 bits, for the speed of
+        tensor cores; sums stay float32
     poison : fill every buffer with NaN before each replay, to find a step that reads what it
         should not
 
@@ -60,8 +65,10 @@ def compile(
         something else that a replay could not repeat; the message names the line.
     """
     if function is None:
-        return functools.partial(compile, verify=verify, threads=threads, kernels=kernels, poison=poison)
-    return functools.wraps(function)(Compiled(function, verify, threads, kernels, poison))
+        return functools.partial(
+            compile, verify=verify, threads=threads, kernels=kernels, tf32=tf32, poison=poison
+        )
+    return functools.wraps(function)(Compiled(function, verify, threads, kernels, tf32, poison))
 
 
 @dataclass
@@ -88,10 +95,17 @@ class Compiled:
     """A compiled function; `programs` lists what has been recorded so far."""
 
     def __init__(
-        self, function: Callable[..., Any], verify: bool, threads: int | None, kernels: str, poison: bool
+        self,
+        function: Callable[..., Any],
+        verify: bool,
+        threads: int | None,
+        kernels: str,
+        tf32: bool,
+        poison: bool,
     ):
         self.function = function
-        self.verify, self.threads, self.kernels, self.poison = verify, threads, kernels, poison
+        self.verify, self.poison = verify, poison
+        self.threads, self.kernels, self.tf32 = threads, kernels, tf32
         self._recordings: dict[Any, _Recording] = {}
         self._lock = threading.RLock()  # a program has one set of buffers, so one thread at a time
 
@@ -118,9 +132,6 @@ class Compiled:
 
     def _record(self, key: Any, arguments: tuple, keywords: dict, leaves: list[Any]) -> Any:
         # Imported here, because who does not compile anything need not wait for it.
-        from minidl.program.numpy_executor import NumpyExecutor
-        from minidl.program.passes.pipeline import optimize
-        from minidl.program.plain_executor import PlainExecutor
         from minidl.program.recorder import Recorder
 
         inputs = [Tensor(_array(leaf).copy(), _requires_grad(leaf)) for leaf in leaves]
@@ -136,10 +147,7 @@ class Compiled:
         _flatten(result, outputs, results=True)
         gradients = recorder.gradients()
         original = recorder.finish([*outputs, *(x.grad for x in gradients)])  # type: ignore[list-item]
-        program = optimize(original)
-        arrays = [value.array for value in recorder.values.values() if value.array is not None]
-        on_cpu = all(devices.array_module(array) is numpy for array in arrays)
-        executor = NumpyExecutor(program, self.threads, self.kernels) if on_cpu else PlainExecutor(program)
+        executor = self._executor(original)
         program = executor.program
         program.executor = executor
         recording = self._recordings[key] = _Recording(
@@ -159,6 +167,31 @@ class Compiled:
         # The first result comes from the program too, so that it does not matter, to the last bit, when
         # a function was recorded: a training that is resumed ends where one without a break does.
         return self._replay(recording, leaves)
+
+    def _executor(self, program: Program) -> Any:
+        """Return what runs an improved form of a program where its arrays are."""
+        from minidl.program.passes.pipeline import optimize
+
+        places = {devices.device_of(value.array) for value in program.values() if value.array is not None}
+        if places <= {"cpu"}:
+            from minidl.program.numpy_executor import NumpyExecutor
+
+            return NumpyExecutor(optimize(program), self.threads, self.kernels)
+        if len(places) == 1:
+            from minidl.program.cupy_executor import CupyExecutor
+
+            try:
+                return CupyExecutor(optimize(program, on_gpu=True), self.tf32)
+            except Exception as error:  # CUDA's compiler, the driver and cuBLAS each have their own
+                warnings.warn(
+                    "no kernels could be made for a compiled function, so CuPy computes it operation by "
+                    f"operation: {error}",
+                    RuntimeWarning,
+                    stacklevel=5,
+                )
+        from minidl.program.plain_executor import PlainExecutor
+
+        return PlainExecutor(optimize(program))
 
     def _replay(self, recording: _Recording, leaves: list[Any]) -> Any:
         program, executor = recording.program, recording.executor
@@ -207,7 +240,7 @@ def _compare(recording: _Recording, results: list[Tensor], expected: Any) -> Non
 
 
 def _is_leaf(x: Any) -> bool:
-    return isinstance(x, (Tensor, numpy.ndarray))
+    return isinstance(x, Tensor) or devices.is_array(x)
 
 
 def _flatten(nest: Any, leaves: list[Any], results: bool = False) -> Any:

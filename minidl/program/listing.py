@@ -96,8 +96,7 @@ def _totals(program: Program, profile: Profile | None) -> list[str]:
         memory = program.executor.memory
         lines.append(
             f"memory of results: {memory.planned / 2**20:.2f} MB planned, "
-            f"{memory.unplanned / 2**20:.2f} MB unplanned; {program.executor.threads} thread(s), "
-            f"{len(program.executor.schedule.phases)} phase(s) between meetings"
+            f"{memory.unplanned / 2**20:.2f} MB unplanned; {program.executor.note()}"
         )
     if profile:
         in_products = sum(profile.seconds.get(id(step), 0.0) for step in products)

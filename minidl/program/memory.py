@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy
 
+from minidl.devices import Array
 from minidl.program.layout import empty
 from minidl.program.program import Program, Value
 from minidl.program.schedule import EVERYONE, Aliases, Schedule, reads_of
@@ -28,8 +30,8 @@ class MemoryPlan:
     ``unplanned`` is what the results would take, in bytes, if each had a buffer of its own.
     """
 
-    arrays: dict[Value, numpy.ndarray]
-    buffers: list[numpy.ndarray]
+    arrays: dict[Value, Array]
+    buffers: list[Array]
     tenants: list[Tenant]
     unplanned: int
 
@@ -48,8 +50,10 @@ class _Life:
     by_rows: bool = True
 
 
-def plan_memory(program: Program, schedule: Schedule, aliases: Aliases, by_columns: set[Value]) -> MemoryPlan:
-    """Give every value an array.
+def plan_memory(
+    program: Program, schedule: Schedule, aliases: Aliases, by_columns: set[Value], xp: Any = numpy
+) -> MemoryPlan:
+    """Give every value an array of the module ``xp``.
 
     A dead buffer is used again from the next phase on; within a phase only where no thread can be
     ahead of another: with one thread, or if every thread touched just its own rows of it and will
@@ -57,12 +61,10 @@ def plan_memory(program: Program, schedule: Schedule, aliases: Aliases, by_colum
     """
     lives = _lives(program, schedule, aliases)
     roots = sorted(lives, key=lambda value: lives[value].first)
-    arrays: dict[Value, numpy.ndarray] = {
-        value: value.array for value in program.values() if value.array is not None
-    }
-    free: list[tuple[Value, numpy.ndarray]] = []
-    alive: list[tuple[Value, numpy.ndarray]] = []
-    buffers: list[numpy.ndarray] = []
+    arrays: dict[Value, Array] = {value: value.array for value in program.values() if value.array is not None}
+    free: list[tuple[Value, Array]] = []
+    alive: list[tuple[Value, Array]] = []
+    buffers: list[Array] = []
     tenants: list[Tenant] = []
     for value in roots:
         life = lives[value]
@@ -81,7 +83,7 @@ def plan_memory(program: Program, schedule: Schedule, aliases: Aliases, by_colum
         if fitting and min(fitting)[0] <= 2 * value.nbytes + 4096:
             buffer = free.pop(min(fitting)[1])[1]
         else:
-            buffer = numpy.empty(max(value.nbytes, 1), numpy.uint8)
+            buffer = xp.empty(max(value.nbytes, 1), numpy.uint8)
             buffers.append(buffer)
         alive.append((value, buffer))
         index = next(i for i, known in enumerate(buffers) if known is buffer)
@@ -91,7 +93,7 @@ def plan_memory(program: Program, schedule: Schedule, aliases: Aliases, by_colum
         if aliases.is_view[id(step)]:
             (source,) = step.inputs
             arrays[step.outputs[0]] = step.primitive.forward(  # type: ignore[union-attr]
-                numpy,
+                xp,
                 arrays[source],
                 **step.attributes,  # type: ignore[union-attr]
             )
@@ -117,12 +119,11 @@ def _may_follow(value: Value, life: _Life, other: Value, other_life: _Life, same
 
 def _lives(program: Program, schedule: Schedule, aliases: Aliases) -> dict[Value, _Life]:
     lives: dict[Value, _Life] = {}
-    single = all(turn.owner == 0 for phase in schedule.phases for turn in phase)
     position = 0
     for number, phase in enumerate(schedule.phases):
         for turn in phase:
             position += 1
-            moment = (position if single else number, position)
+            moment = (position if schedule.one_by_one else number, position)
             for value in turn.task.outputs:
                 lives[value] = _Life(moment, moment, turn.owner == EVERYONE)
             for root, own_rows in reads_of(turn.task, aliases):

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import inspect
 import math
 import os
-import re
 import shutil
 import subprocess
 import tempfile
@@ -27,6 +25,7 @@ import numpy
 
 from minidl import files
 from minidl.program.blas import Blas, Layout, best_blas, blas_takes, layout_of
+from minidl.program.expressions import Unsupported, expression
 from minidl.program.program import Instruction, Value
 
 _C_TYPES = {
@@ -83,10 +82,6 @@ static void meet(meeting *m, int64_t threads) {
         if (spins > 20000) sched_yield();
 }
 """
-
-
-class Unsupported(Exception):
-    """A step that the generator does not handle; NumPy runs it instead."""
 
 
 @cache
@@ -225,9 +220,9 @@ def group_statement(
             names[value] = f"v{len(names)}"
             body.append(f"{kind} {names[value]} = q{i}[{positions[i]}];")
     for member in members:
-        expression = _expression(member, names)
+        written = expression(member, names, _c_type)
         names[member.output] = f"v{len(names)}"
-        body.append(f"{_c_type(member.output.dtype)} {names[member.output]} = {expression};")
+        body.append(f"{_c_type(member.output.dtype)} {names[member.output]} = {written};")
     # Stores come last, so that a new state may lie where the old one was read.
     body += [f"q{i}[{positions[i]}] = {names[v]};" for i, v in enumerate(places) if v in set(outputs)]
     lines = "\n        ".join(body)
@@ -271,24 +266,6 @@ def _matrix_strides(array: numpy.ndarray, shape: tuple[int, ...]) -> tuple[int, 
         if shape[axis] > 1 and strides[axis] != strides[axis + 1] * shape[axis + 1]:
             raise Unsupported
     return strides[0], strides[-1] if len(shape) > 1 else 0
-
-
-def _expression(member: Instruction, names: dict[Value, str]) -> str:
-    """Return a member's expression with its arguments' names put in, and its attributes as numbers."""
-    template = member.primitive.cuda
-    if template is None:
-        raise Unsupported
-    kind = _c_type(member.output.dtype)
-    attributes = {
-        name: _c_type(numpy.dtype(value)) if name == "dtype" else f"(({kind}) {float(value)!r})"
-        for name, value in member.attributes.items()
-    }
-    if member.name == "cast" and member.output.dtype.kind == "b":
-        template = "x != 0"
-    parameters = list(inspect.signature(member.primitive.forward).parameters)[1:]
-    arguments = dict(zip(parameters, (names[value] for value in member.inputs), strict=False))
-    filled = template.format(**attributes) if attributes else template
-    return re.sub(r"[A-Za-z_]\w*", lambda match: arguments.get(match.group(), match.group()), filled)
 
 
 def _c_type(dtype: numpy.dtype) -> str:

@@ -15,10 +15,12 @@ from typing import Any
 import numpy
 
 from minidl.primitives.reduction import sum_
+from minidl.program import ceilings
 from minidl.program.blas import default_threads, matmul_call, one_blas_thread_each
+from minidl.program.expressions import Unsupported
 from minidl.program.layout import empty, feature_major, major_axis
 from minidl.program.memory import plan_memory
-from minidl.program.native import Source, Unsupported, gemm_statement, group_statement, sum_statement
+from minidl.program.native import Source, gemm_statement, group_statement, sum_statement
 from minidl.program.program import Gemm, Group, Instruction, PartialSum, Program, Value, share
 from minidl.program.schedule import (
     EVERYONE,
@@ -88,19 +90,34 @@ class NumpyExecutor:
         for buffer in self.memory.buffers:
             buffer.fill(255)
 
-    def timed_phases(self, record: Callable[[Turn, float], None]) -> list[list[list[Call]]]:
-        """Return phases in which each turn is one call that also reports how long it took, in seconds."""
+    def timed(self, record: Callable[[Task, float], None]) -> Callable[[], float]:
+        """Return a run() that reports how long each step took, in seconds, and returns how long all took."""
 
         def timed(turn: Turn, calls: list[Call]) -> list[Call]:
             def run() -> None:
                 started = perf_counter()
                 for call in calls:
                     call()
-                record(turn, perf_counter() - started)
+                record(turn.task, perf_counter() - started)
 
             return [run]
 
-        return self._phases(timed, whole=False)
+        phases = self._phases(timed, whole=False)
+
+        def run_all() -> float:
+            started = perf_counter()
+            self.run(phases)
+            return perf_counter() - started
+
+        return run_all
+
+    def ceilings(self) -> tuple[float, float]:
+        """Return the best rates of matrix products and of copying, per second."""
+        return ceilings.of_processor(self.threads)
+
+    def note(self) -> str:
+        """Return how the program is run, for its listing."""
+        return f"{self.threads} thread(s), {len(self.schedule.phases)} phase(s) between meetings"
 
     # --- from turns to calls ----------------------------------------------------------------------
 

@@ -1,4 +1,7 @@
-"""The plain executor: runs a program step by step with any array module; nothing is planned."""
+"""The plain executor: runs a program step by step with any array module; nothing is planned.
+
+It serves where the others cannot: for arrays of several devices, or on a GPU for which nothing compiles.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from minidl.program.program import Program, Value
 
 
 class PlainExecutor:
-    """Runs a program on the device of its arrays, one primitive after another."""
+    """Runs a program on the devices of its arrays, one primitive after another."""
 
     def __init__(self, program: Program):
         self.program = program

@@ -228,9 +228,8 @@ class Program:
         """Compute outputs and new state the plain way; nothing is changed. For tests and checks."""
         arrays = dict(zip(self.inputs, inputs, strict=True))
         arrays |= {value: value.array for value in self.values() if value.kind in ("state", "constant")}
-        xp = devices.array_module(next(iter(arrays.values())))
         for step in self.steps:
-            arrays |= step.evaluate(xp, arrays)
+            arrays |= step.evaluate(devices.array_module(arrays[step.inputs[0]]), arrays)
         return [arrays[value] for value in self.outputs], {
             state: arrays[value] for state, value in self.updates.items()
         }

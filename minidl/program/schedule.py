@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 
 import numpy
 
+from minidl.devices import Array
+from minidl.primitives.random import Generator
 from minidl.primitives.reduction import sum_
 from minidl.program.layout import empty, major_axis
 from minidl.program.program import Gemm, Group, Instruction, PartialSum, Program, Step, Value, share
@@ -47,7 +49,27 @@ class Copy:
         return []
 
 
-Task = Step | Copy
+@dataclass(eq=False)
+class Advance:
+    """The last step of a program that draws on a GPU: its stream has come so many numbers further."""
+
+    generator: Generator
+    count: int
+    phase: str = "update"
+    name: str = "advance random numbers"
+
+    @property
+    def inputs(self) -> list[Value]:
+        """Nothing but the stream."""
+        return []
+
+    @property
+    def outputs(self) -> list[Value]:
+        """Nothing new."""
+        return []
+
+
+Task = Step | Copy | Advance
 
 
 @dataclass(eq=False)
@@ -60,10 +82,14 @@ class Turn:
 
 @dataclass(eq=False)
 class Schedule:
-    """The turns of each phase between two meetings, and which updates happen in place."""
+    """The turns of each phase between two meetings, and which updates happen in place.
+
+    ``one_by_one`` says that the turns of a phase, too, come one after another.
+    """
 
     phases: list[list[Turn]] = field(default_factory=list)
     in_place: dict[Value, Value] = field(default_factory=dict)  # new value -> the state it replaces
+    one_by_one: bool = False
 
 
 def cost(task: Task) -> float:
@@ -148,14 +174,12 @@ class Aliases:
         self.is_view: dict[int, bool] = {}
         for value in program.values():
             if value.array is not None:
-                self._own(value, value.array)
+                self._own(value, addresses_of(value.array))
         for step in program.steps:
             self.is_view[id(step)] = isinstance(step, Instruction) and self._view(step)
             if not self.is_view[id(step)]:
                 for output in step.outputs:
-                    # Addresses alone: memory from the heap would keep the plan's buffers from using it.
-                    addresses = numpy.frombuffer(mmap.mmap(-1, max(output.nbytes, 1)), numpy.uint8)
-                    self._own(output, empty(output, addresses, output in by_columns))
+                    self._own(output, empty(output, _addresses(output.nbytes), output in by_columns))
 
     def _own(self, value: Value, array: numpy.ndarray) -> None:
         self.root[value], self.array[value] = value, array
@@ -183,6 +207,21 @@ class Aliases:
         length = sum((view.shape[i] - 1) * view.strides[i] for i in others)
         row = whole.strides[major]
         return bool(view.strides[axis] == row and start >= 0 and start + length + view.itemsize <= abs(row))
+
+
+def _addresses(count: int) -> numpy.ndarray:
+    """Return bytes that are never touched; taken from the heap, they would be in the buffers' way."""
+    return numpy.frombuffer(mmap.mmap(-1, max(count, 1)), numpy.uint8)
+
+
+def addresses_of(array: Array) -> numpy.ndarray:
+    """Return a NumPy array that stands for an array on a device while planning: never read or written."""
+    if isinstance(array, numpy.ndarray):
+        return array
+    reaches = [(length - 1) * stride for length, stride in zip(array.shape, array.strides, strict=True)]
+    count = sum(map(abs, reaches)) + array.dtype.itemsize if array.size else 0
+    start = -sum(reach for reach in reaches if reach < 0) if array.size else 0
+    return numpy.ndarray(array.shape, array.dtype, _addresses(count).data, start, array.strides)
 
 
 def schedule(program: Program, threads: int, aliases: Aliases) -> Schedule:
@@ -239,6 +278,7 @@ class _Planner:
             self.result.phases.append(phase)
             self.written, self.read, self.load = {}, {}, [0.0] * self.threads
             waiting = held
+        self.result.one_by_one = all(turn.owner == 0 for phase in self.result.phases for turn in phase)
         return self.result
 
     # --- updates ----------------------------------------------------------------------------------

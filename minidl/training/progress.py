@@ -123,11 +123,14 @@ class Lines(Quiet):
 
 
 def header(fit: Fit) -> str:
-    """Return what is trained, on how much, and where."""
+    """Return what is trained, on how much, and where, and why not on a GPU if one was hoped for."""
     observations = fit.source.observations
-    return f"training {fit.network.parameter_count():,} parameters" + (
-        f" on {observations:,} observations, on {fit.device}" if observations else f" on {fit.device}"
-    )
+    parts = [f"training {fit.network.parameter_count():,} parameters"]
+    parts += [f" on {observations:,} observations"] if observations else []
+    parts += [f", on {fit.device}" if observations else f" on {fit.device}"]
+    why = fit.trainer.why_cpu
+    parts += [f" ({why.partition(';')[0]})"] if why else []
+    return "".join(parts)
 
 
 def _epoch(fit: Fit) -> str:

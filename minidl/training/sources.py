@@ -68,6 +68,13 @@ class ArraySource:
                 tuple(part_of[id(array)] for array in self.targets),
             )
 
+    def keep_on(self, device: str, dtype: numpy.dtype) -> None:
+        """Move arrays that are in memory to a GPU once, if there is room, and not in every mini-batch."""
+        if device == "cpu" or any(type(array) is not numpy.ndarray for array in self._arrays):
+            return
+        if devices.has_room(device, sum(array.nbytes for array in self._arrays)):
+            self.inputs, self.targets = prepared((self.inputs, self.targets), dtype, device)
+
     def check(self, what: str) -> None:
         """Refuse NaN and infinity in arrays that are in memory."""
         for kind, arrays in (("inputs", self.inputs), ("targets", self.targets)):

@@ -83,6 +83,7 @@ class Trainer:
         if not isinstance(network, Layer):
             raise TypeError(f"Trainer trains a Layer, got {type(network).__name__}")
         self.device = devices.resolve(device)
+        self.why_cpu = devices.gpu_problem() if device == "auto" and self.device == "cpu" else None
         self.network = network.to(self.device)
         self.loss = loss
         self.optimizer = self._optimizer(optimizer)
@@ -312,6 +313,7 @@ class Trainer:
             as_arrays(x), as_arrays(y), options.batch_size, options.shuffle, options.drop_last, self.seed
         )
         source.check(f"the {what}")
+        source.keep_on(self.device, self.dtype)
         return source
 
     def _validation_source(self, data: Any, options: Options) -> Source | None:

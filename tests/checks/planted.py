@@ -130,7 +130,7 @@ def mean_over_the_batch_for_a_sum():
     return Broken(lambda self, x: shift(x, self.bias), bias=parameter(4))
 
 
-@planted(RULES, "input 0", "average_", "5 times the right gradient", "missing", shape=(5,))
+@planted(RULES, "input 0", "average_", "5 is the length of axis 1", "a division by it is missing", shape=(5,))
 def mean_whose_gradient_is_not_divided():
     average = Primitive(
         named("average"),
@@ -168,7 +168,7 @@ def input_taken_for_the_output():
     return Broken(lambda self, x: squash(x))
 
 
-@planted(RULES, "input 0", "curve_", "gradient rule")
+@planted(RULES, "input 0", "curve_", "a condition is turned around")
 def relu_with_its_mask_turned_around():
     rectify = function_with(lambda xp, x, out=None: xp.maximum(x, 0, out=out), lambda g, out, x: g * (x < 0))
     return Broken(lambda self, x: rectify(x))
@@ -182,7 +182,7 @@ def sigmoid_with_a_plus():
     return Broken(lambda self, x: squash(x))
 
 
-@planted(RULES, "input 0", "choice_", "gradient rule")
+@planted(RULES, "input 0", "choice_", "depends on other elements of the input too")
 def softmax_with_its_diagonal_alone():
     def forward(xp, x, out=None):
         e = xp.exp(x - xp.max(x, axis=-1, keepdims=True))

@@ -6,7 +6,7 @@ import pytest
 from minidl.checks import GradientError, check_gradients
 from minidl.checks.differences import KINK, RIGHT, UNMEASURED, WRONG, Comparison
 from minidl.checks.explain import explain, picture
-from minidl.primitives.primitive import PRIMITIVES, elementwise
+from minidl.primitives.primitive import PRIMITIVES, Primitive, elementwise
 from tests.checks.planted import named
 
 RIGHT_ONE = numpy.random.default_rng(0).normal(size=(4, 4))
@@ -67,6 +67,18 @@ def test_a_map_of_many_axes_has_cells_for_blocks():
     assert "+ partly wrong" in lines[0]
     assert lines[1] == "  |++++++++........|"
     assert lines[2:] == ["  |................|"] * 7
+
+
+def test_a_rule_that_stands_at_the_wrong_place():
+    """The rule of input 1 is that of input 0, and does not even fit where it stands."""
+    join = Primitive(
+        named("join"),
+        lambda xp, a, b, out=None: xp.add(a, b.T, out=out),
+        gradients=(lambda g, out, a, b: 2 * g, lambda g, out, a, b: g),
+    )
+    with pytest.raises(GradientError, match="the rules of inputs 0 and 1 are exchanged"):
+        check_gradients(join, numpy.ones((2, 3)), numpy.ones((3, 2)))
+    del PRIMITIVES[join.name]
 
 
 def test_a_rule_that_cannot_be_compared_is_no_explanation():

@@ -91,6 +91,19 @@ def test_integer_inputs_are_passed_as_they_are(rng):
     assert [c.name for c in report.comparisons] == ["table"]
 
 
+def test_a_function_without_inputs():
+    weight = parameter(3)
+    assert [c.name for c in check_gradients(lambda: (weight * weight).sum(), order=2).comparisons] == [
+        "weight",
+        "second order, weight",
+    ]
+
+
+def test_within_no_grad():
+    with dl.no_grad():
+        assert check_gradients(dl.Dense(3, 2, seed=0), numpy.ones((2, 3))).checked == 14
+
+
 def test_outputs_in_nests(rng):
     check_gradients(
         lambda x: {"a": x * 2, "b": [x.sum(), (x**2, x.argmax())]}, rng.normal(size=(2, 3)), order=2
@@ -104,6 +117,12 @@ def test_small_errors_are_found(rng):
         gradients=(lambda g, out, x: 1.0001 * g,),
     )
     assert "is 1.0001 times" in message_of(close, rng.normal(size=3))
+
+
+def test_errors_of_small_gradients_are_found(rng):
+    double, x = doubled_in_backward(), rng.normal(size=(3, 4))
+    assert "2 times the right gradient" in message_of(lambda x: double(x).sum() * 1e-10, x)
+    check_gradients(lambda x: dl.sin(x).sum() * 1e-10, x, order=2)
 
 
 def test_a_wrong_second_derivative_is_found(rng):
@@ -415,6 +434,11 @@ def test_a_function_without_floating_point_results():
         check_gradients(lambda x: x.argmax(), [1.0])
     with pytest.raises(TypeError, match="returned ndarray; it must return Tensors"):
         check_gradients(lambda x: x.numpy(), [1.0])
+
+
+def test_a_function_of_integers_alone():
+    with pytest.raises(ValueError, match="no floating-point input and no Parameter"):
+        check_gradients(lambda x: x * 2.0, numpy.array([1, 2]))
 
 
 def test_not_inside_a_compiled_function():

@@ -1,9 +1,13 @@
 """The example of a custom layer finds both mistakes, and nothing in what is put right."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import minidl as dl
+
+README = Path(__file__).parents[2] / "README.md"
 EXAMPLE = Path(__file__).parents[2] / "examples" / "custom_layer.py"
 
 
@@ -15,3 +19,17 @@ def test_the_wrong_layer_is_reported_and_the_right_one_passes():
     assert "'detach' stops the gradient (custom_layer.py, line " in wrong
     assert "check_layer Standardize(): " in right
     assert ", 0 failed, " in right
+
+
+def test_the_readme_shows_the_layer_and_what_is_reported():
+    (code,) = re.findall(r"```python\n(class Standardize.*?)```", README.read_text(), re.DOTALL)
+    namespace = {"dl": dl}
+    exec(code, namespace)
+    report = dl.check_layer(namespace["Standardize"](6), (6,))
+    shown = {"observations are independent in evaluation", "gradients agree with differences"}
+    assert {row.test for row in report.failures} == shown
+    numbers = (
+        "at (1, 2), backward gives 0.14687861, the difference quotient is 0.98257642: relative error 0.85"
+    )
+    assert numbers in str(report)
+    assert numbers in README.read_text()

@@ -521,7 +521,7 @@ def test_an_optimizer_follows_a_network_that_is_moved(name, strict_gpu, rng):
         numpy.testing.assert_array_equal(value, here.state_dict()[name])
 
 
-def test_layers_and_losses_run_on_a_device(strict_gpu, rng):
+def test_layers_and_losses_run_on_a_device(gpu, rng):
     network = dl.Network(
         [
             dl.Flatten(),

@@ -31,7 +31,9 @@ def functions(draw, large=False):
         stock = [x, *states]
         for kind, i, j, k in actions:
             _extend(stock, kind, i, j, k)
-        loss = sum(((value * value).mean() for value in stock[-3:]), start=dl.tensor(0.0, "float64"))
+        loss = sum(
+            ((value * value).mean() for value in stock[-3:]), start=dl.zeros((), "float64", device=x.device)
+        )
         results = [value.copy() for value in stock[-2:] if value.ndim]  # views would see the updates
         if loss.requires_grad:
             loss.backward()

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import minidl as dl
 from minidl.autodiff import mode
-from minidl.program.passes import group, pipeline, simplify
+from minidl.program.passes import expand, group, pipeline, simplify
 from minidl.program.program import Gemm, Group
 from minidl.program.recorder import Recorder
 from tests.program.random_programs import functions
@@ -52,6 +52,35 @@ def test_each_pass_on_top_of_the_ones_before_computes_the_same(count, drawn):
         program = improve(program)
     for ours, theirs in zip(evaluated(program, x), before, strict=True):
         numpy.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+@given(drawn=functions())
+@settings(max_examples=20)
+def test_the_passes_for_a_gpu_compute_the_same(drawn):
+    function, make_states, shape = drawn
+    states, saved = make_states(), make_states()
+    x = numpy.random.default_rng(1).uniform(-1, 1, shape)
+    program = recorded(lambda x: function(x, states), x)
+    for state, value in zip(states, saved, strict=True):
+        state.assign(value)
+    improved = pipeline.optimize(program, on_gpu=True)
+    for ours, theirs in zip(evaluated(improved, x), evaluated(program, x), strict=True):
+        numpy.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_expanded_reductions_keep_what_is_not_finite(keepdims):
+    x = numpy.array([[1.0, 1000.0], [-numpy.inf, -numpy.inf], [numpy.inf, 0.0], [numpy.nan, 0.0]])
+
+    def function(x):
+        return dl.logsumexp(x, axis=1, keepdims=keepdims), dl.softmax(x)
+
+    with numpy.errstate(all="ignore"):
+        program = recorded(function, x)
+        expanded = expand.expand_reductions(program)
+        assert not {"softmax", "logsumexp"} & set(names(expanded))
+        for ours, theirs in zip(evaluated(expanded, x), evaluated(program, x), strict=True):
+            numpy.testing.assert_array_equal(ours, theirs)
 
 
 def test_dead_instructions_are_dropped_but_random_draws_stay():

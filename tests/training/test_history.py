@@ -163,6 +163,12 @@ def test_a_live_plot_without_any_place_to_draw_says_so(make_trainer, data, capsy
 # --- progress -------------------------------------------------------------------------------------------
 
 
+def test_the_header_says_why_there_is_no_gpu(make_trainer, data, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    make_trainer(device="auto").fit(*data, epochs=1, plot=False)
+    assert "96 observations, on cpu (CuPy is not installed)\n" in capsys.readouterr().out
+
+
 def test_lines_where_nobody_watches(make_trainer, data, capsys):
     make_trainer().fit(*data, epochs=3, batch_size=32, validation_data=data, verbose_frequency=4)
     lines = capsys.readouterr().out.splitlines()

@@ -521,7 +521,7 @@ def test_bad_trainers_are_refused(make_trainer):
             dl.Trainer(*arguments, **options)
 
 
-def test_training_on_device_arrays(strict_gpu, make_trainer, data):
+def test_training_on_device_arrays(gpu, make_trainer, data):
     """The same weights come out, with every mini-batch and figure carried over explicitly."""
     on_cpu, on_gpu = make_trainer(), make_trainer(device="gpu")
     assert {x.device for x in on_gpu.network.parameters()} == {"gpu:0"}
@@ -529,3 +529,18 @@ def test_training_on_device_arrays(strict_gpu, make_trainer, data):
         history = trainer.fit(*data, epochs=2, batch_size=32, validation_data=data, **QUIET)
         assert len(history) == 6
     numpy.testing.assert_allclose(on_gpu.predict(data[0]), on_cpu.predict(data[0]), atol=1e-5)
+
+
+@pytest.mark.parametrize("free", [1 << 30, 1000])
+def test_data_are_kept_on_the_device_where_there_is_room(strict_gpu, make_trainer, data, monkeypatch, free):
+    monkeypatch.setattr(strict_gpu.cuda.Device, "mem_info", (free, 1 << 30))
+    moved = []
+    asarray = strict_gpu.asarray
+    monkeypatch.setattr(strict_gpu, "asarray", lambda x: moved.append(x) or asarray(x), raising=False)
+    trainer = make_trainer(device="gpu")
+    moved.clear()
+    trainer.fit(*data, epochs=2, batch_size=32, **QUIET)
+    batches = [x.shape for x in moved if type(x) is numpy.ndarray and x.ndim > 1]
+    whole = [array.shape for array in data]
+    assert batches == whole if free > 1000 else len(batches) > 2 * len(whole)
+    assert all(type(array) is numpy.ndarray for array in data)

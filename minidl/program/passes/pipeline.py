@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from minidl.program.passes.expand import expand_reductions
 from minidl.program.passes.group import group_elementwise
 from minidl.program.passes.matrices import work_on_matrices
 from minidl.program.passes.simplify import (
@@ -33,8 +34,12 @@ PASSES = (
 )
 
 
-def optimize(program: Program) -> Program:
+#: What comes before them for a GPU.
+GPU_PASSES = (expand_reductions,)
+
+
+def optimize(program: Program, on_gpu: bool = False) -> Program:
     """Return the program after all passes."""
-    for improve in PASSES:
+    for improve in (*GPU_PASSES, *PASSES) if on_gpu else PASSES:
         program = improve(program)
     return program

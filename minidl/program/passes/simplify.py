@@ -87,8 +87,9 @@ def merge_equal(program: Program) -> Program:
     constants: dict[tuple, Value] = {}
 
     def identity(value: Value) -> Value:
-        if value.kind == "constant" and value.size == 1 and devices.device_of(value.array) == "cpu":
-            return constants.setdefault((value.shape, value.dtype, value.array.tobytes()), value)
+        if value.kind == "constant" and value.size == 1:
+            place, number = devices.device_of(value.array), devices.to_numpy(value.array).tobytes()
+            return constants.setdefault((value.shape, value.dtype, place, number), value)
         return value
 
     def rewrite(step: Instruction) -> Instruction | Value:

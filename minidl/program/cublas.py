@@ -1,0 +1,121 @@
+"""Matrix products on a GPU by direct calls of cuBLAS.
+
+CuPy refuses every call of cuBLAS while a CUDA graph is captured, and its matmul has no accumulating form.
+cuBLAS itself has neither limit. A call through ctypes, with a handle and a workspace of one's own, is all
+it takes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from functools import cache
+from typing import Any
+
+import numpy
+
+from minidl.devices import Array
+from minidl.program.blas import TRANSPOSED, layout_fits, layout_of
+
+#: Bytes of memory for intermediate results: what NVIDIA recommends for Hopper, and enough for others.
+WORKSPACE = 32 << 20
+
+# From cublas_api.h and library_types.h.
+_DATA_TYPES = {"float16": 2, "float32": 0, "float64": 1}
+_COMPUTE_32F, _COMPUTE_32F_FAST_TF32, _COMPUTE_64F = 68, 77, 70
+_DEFAULT_ALGORITHM = -1
+
+
+class CublasError(RuntimeError):
+    """A call of cuBLAS failed; the message has its status."""
+
+
+@cache
+def library() -> Any:
+    """Return cuBLAS as a ctypes library, or None if it is not found."""
+    names = ["libcublas.so.13", "libcublas.so.12", "cublas64_13.dll", "cublas64_12.dll"]
+    try:
+        from cuda import pathfinder
+
+        names.insert(0, pathfinder.load_nvidia_dynamic_lib("cublas").abs_path or names[0])
+    except Exception:  # not installed, or it does not find the library: each version has errors of its own
+        pass
+    for name in names:
+        try:
+            return ctypes.CDLL(name)
+        except OSError:
+            continue
+    return None
+
+
+class Cublas:
+    """A handle of cuBLAS with a workspace of its own, for one program on one device.
+
+    Parameters
+    ----------
+    cupy : the module CuPy
+    tf32 : float32 products may round their factors to 10 bits, for the speed of tensor cores
+    """
+
+    def __init__(self, cupy: Any, tf32: bool = False):
+        self.cupy, self.tf32 = cupy, tf32
+        self.stream: int | None = None
+        self.workspace = cupy.empty(WORKSPACE, numpy.uint8)
+        self.handle = ctypes.c_void_p()
+        self._call("cublasCreate_v2", ctypes.byref(self.handle))
+        weakref.finalize(self, library().cublasDestroy_v2, self.handle)
+
+    def takes(self, a: Array, b: Array, out: Array) -> bool:
+        """Say whether `gemm` can compute ``out = a @ b`` for these arrays."""
+        return (
+            a.dtype == b.dtype == out.dtype
+            and out.dtype.name in _DATA_TYPES
+            and out.flags.c_contiguous
+            and all(map(layout_fits, (a, b, out)))
+        )
+
+    def gemm(self, a: Array, b: Array, out: Array, add: bool) -> None:
+        """Compute ``out = a @ b``, or with ``add`` ``out += a @ b``, on CuPy's current stream."""
+        self._follow(self.cupy.cuda.get_current_stream().ptr)
+        double = out.dtype == numpy.float64
+        number = ctypes.c_double if double else ctypes.c_float
+        compute = _COMPUTE_64F if double else _COMPUTE_32F_FAST_TF32 if self._may_round(out) else _COMPUTE_32F
+        kind = _DATA_TYPES[out.dtype.name]
+        # cuBLAS thinks in columns. What is stored by rows is, by columns, the transpose, and the
+        # transpose of a product is the product of the transposes, swapped.
+        operations, leading = zip(*(_layout(matrix) for matrix in (b, a)), strict=True)
+        self._call(
+            "cublasGemmEx",
+            self.handle,
+            *operations,
+            *(out.shape[1], out.shape[0], a.shape[1]),
+            ctypes.byref(number(1)),
+            *(ctypes.c_void_p(b.data.ptr), kind, leading[0]),
+            *(ctypes.c_void_p(a.data.ptr), kind, leading[1]),
+            ctypes.byref(number(1 if add else 0)),
+            *(ctypes.c_void_p(out.data.ptr), kind, out.shape[1]),
+            compute,
+            _DEFAULT_ALGORITHM,
+        )
+
+    def _may_round(self, out: Array) -> bool:
+        return self.tf32 and out.dtype == numpy.float32
+
+    def _follow(self, stream: int) -> None:
+        """Work on a stream; setting it resets the workspace."""
+        if stream != self.stream:
+            self._call("cublasSetStream_v2", self.handle, ctypes.c_void_p(stream))
+            workspace = ctypes.c_void_p(self.workspace.data.ptr)
+            self._call("cublasSetWorkspace_v2", self.handle, workspace, ctypes.c_size_t(WORKSPACE))
+            self.stream = stream
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        status = getattr(library(), name)(*arguments)
+        if status:
+            raise CublasError(f"{name} failed with status {status}")
+
+
+def _layout(matrix: Array) -> tuple[int, int]:
+    """Return cuBLAS's operation (0: as it is, 1: transposed) and leading dimension, seen by columns."""
+    transposed, leading = layout_of(matrix)
+    return int(transposed == TRANSPOSED), leading

@@ -1,0 +1,51 @@
+"""The primitives' expressions, filled in: what the generators of C and of CUDA share."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+
+import numpy
+
+from minidl.program.program import Instruction, Value
+
+
+class Unsupported(Exception):
+    """A step that a generator does not handle; the array module runs it instead."""
+
+
+def expression(
+    member: Instruction,
+    names: Mapping[Value, str],
+    type_name: Callable[[numpy.dtype], str],
+    functions: Mapping[str, str] | None = None,
+) -> str:
+    """Return a member's expression with its arguments' names put in, and its attributes as numbers.
+
+    ``functions`` says by which names the functions in the expression go.
+    """
+    template = member.primitive.cuda
+    if template is None:
+        raise Unsupported(member.name)
+    kind = type_name(member.output.dtype)
+    attributes = {
+        name: type_name(numpy.dtype(value)) if name == "dtype" else f"(({kind}) {number(value)})"
+        for name, value in member.attributes.items()
+    }
+    if member.name == "cast" and member.output.dtype.kind == "b":
+        template = "x != 0"
+    parameters = list(inspect.signature(member.primitive.forward).parameters)[1:]
+    arguments = dict(functions or {})
+    arguments |= zip(parameters, (names[value] for value in member.inputs), strict=False)
+    filled = template.format(**attributes) if attributes else template
+    return re.sub(r"\b[A-Za-z_]\w*", lambda match: arguments.get(match.group(), match.group()), filled)
+
+
+def number(value: float) -> str:
+    """Return a number as C; there, infinity and NaN have no literals."""
+    if value != value:
+        return "(1e308 * 10 - 1e308 * 10)"
+    if value in (float("inf"), -float("inf")):
+        return "(1e308 * 10)" if value > 0 else "(-1e308 * 10)"
+    return repr(int(value) if isinstance(value, (bool, numpy.bool_)) else value)

@@ -1,0 +1,97 @@
+"""The plan of a program for a GPU: which steps go into one launch of a kernel.
+
+On a large GPU a step of training is bound by the number of launches, not by arithmetic. So steps for which
+kernels are generated wait as long as they can, and those that then do not need each other start together:
+the sums of all bias gradients, or the updates of all parameters, are one launch each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from minidl.primitives.random import Generator
+from minidl.primitives.reduction import max_, sum_
+from minidl.primitives.shape import concatenate_, reshape_
+from minidl.program.program import Group, Instruction, Value
+from minidl.program.schedule import Advance, Aliases, Copy, Schedule, Task, Turn, is_random
+
+#: The primitives, beside elementwise ones, for which kernels are generated.
+GENERATED = (sum_, max_, concatenate_, reshape_)
+
+#: How many arrays the steps of one launch have at most: CUDA takes 4 KB of arguments.
+MOST_ARRAYS = 400
+
+
+@dataclass(eq=False)
+class _Launch:
+    """Steps that do not need each other, and the memory (or random stream) they read and write."""
+
+    tasks: list[Task]
+    reads: set[Value | Generator] = field(default_factory=set)
+    writes: set[Value | Generator] = field(default_factory=set)
+
+    def conflicts(self, other: _Launch) -> bool:
+        """Say whether the order of two launches matters."""
+        return bool(self.writes & (other.reads | other.writes) or self.reads & other.writes)
+
+    def join(self, other: _Launch) -> None:
+        """Take in the steps of a launch, which come first."""
+        self.tasks = other.tasks + self.tasks
+        self.reads |= other.reads
+        self.writes |= other.writes
+
+    def takes(self, other: _Launch) -> bool:
+        """Say whether the steps of another launch may become part of this one."""
+        arrays = len(self.reads) + len(self.writes) + len(other.reads) + len(other.writes)
+        return arrays <= MOST_ARRAYS and all(map(is_generated, self.tasks + other.tasks))
+
+
+def is_generated(task: Task) -> bool:
+    """Say whether there may be a generated kernel for a step."""
+    return isinstance(task, (Group, Copy, Advance)) or (
+        isinstance(task, Instruction) and (task.primitive in GENERATED or is_random(task))
+    )
+
+
+def places_of_draws(tasks: Sequence[Task]) -> tuple[dict[int, int], dict[Generator, int]]:
+    """Return where in its stream each random step (by ``id``) begins, and how far each stream comes."""
+    places: dict[int, int] = {}
+    counts: dict[Generator, int] = {}
+    for task in tasks:
+        if isinstance(task, Instruction) and is_random(task):
+            generator = task.attributes["generator"]
+            places[id(task)] = counts.get(generator, 0)
+            counts[generator] = places[id(task)] + task.output.size
+    return places, counts
+
+
+def by_launches(order: Schedule, aliases: Aliases) -> Schedule:
+    """Return a schedule in which each phase is one launch, from one in which steps come one by one."""
+    backwards: list[_Launch] = []  # from the last launch to the first
+    tasks = [turn.task for phase in order.phases for turn in phase]
+    _, counts = places_of_draws(tasks)
+    tasks += [Advance(generator, count) for generator, count in counts.items()]
+    for task in reversed(tasks):
+        launch = _Launch([task])
+        roots = [aliases.root[value] for value in task.inputs]
+        launch.reads = {order.in_place.get(root, root) for root in roots}
+        launch.writes = {order.in_place.get(value, value) for value in task.outputs}
+        if isinstance(task, Copy):
+            launch.writes.add(task.state)
+        elif isinstance(task, Advance):
+            launch.writes.add(task.generator)
+        elif isinstance(task, Instruction) and is_random(task):
+            launch.reads.add(task.attributes["generator"])
+        latest = None
+        for other in reversed(backwards):
+            if launch.conflicts(other):
+                break
+            if other.takes(launch):
+                latest = other
+        if latest is not None:
+            latest.join(launch)
+        else:
+            backwards.append(launch)
+    phases = [[Turn(task, 0) for task in launch.tasks] for launch in reversed(backwards)]
+    return Schedule(phases, order.in_place)

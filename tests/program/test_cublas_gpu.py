@@ -1,0 +1,91 @@
+"""Matrix products by direct calls of cuBLAS: every layout, accumulation, and inside CUDA graphs.
+
+The tests marked `gpu` are the experiment that decides whether cuBLAS, called around CuPy, can be captured:
+`pytest -m gpu tests/program/test_cublas_gpu.py`.
+"""
+
+import numpy
+import pytest
+
+from minidl.program import cublas, cupy_executor
+from minidl.program.cublas import Cublas, CublasError
+
+
+@pytest.fixture
+def products(gpu):
+    if cupy_executor.library() is None:
+        pytest.skip("there is no cuBLAS on this machine")
+    return Cublas(gpu)
+
+
+def layouts(gpu, matrix):
+    """Yield a matrix stored by rows, by columns, and as part of a larger one."""
+    yield gpu.asarray(numpy.ascontiguousarray(matrix))
+    yield gpu.asarray(numpy.ascontiguousarray(matrix.T)).transpose()
+    wide = numpy.full((matrix.shape[0] + 2, matrix.shape[1] + 3), 99, matrix.dtype)
+    wide[1:-1, 2:-1] = matrix
+    yield gpu.asarray(wide)[1:-1, 2:-1]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-13)])
+@pytest.mark.parametrize("shape", [(5, 4, 3), (128, 784, 392), (1, 7, 1), (1, 1, 5), (6, 1, 1)])
+def test_every_layout(gpu, products, rng, shape, dtype, tolerance):
+    n, k, m = shape
+    a, b = rng.normal(size=(n, k)).astype(dtype), rng.normal(size=(k, m)).astype(dtype)
+    expected = a.astype("float64") @ b
+    scale = abs(expected).max() + 1
+    for x in layouts(gpu, a):
+        for y in layouts(gpu, b):
+            out = gpu.asarray(numpy.full((n, m), numpy.nan, dtype))
+            assert products.takes(x, y, out)
+            products.gemm(x, y, out, add=False)  # what was there, even NaN, does not matter
+            numpy.testing.assert_allclose(gpu.asnumpy(out), expected, rtol=0, atol=tolerance * scale)
+            products.gemm(x, y, out, add=True)
+            numpy.testing.assert_allclose(gpu.asnumpy(out), 2 * expected, rtol=0, atol=2 * tolerance * scale)
+
+
+def test_what_it_cannot_compute_is_refused(gpu, products):
+    square = gpu.asarray(numpy.ones((4, 4), "float32"))
+    assert products.takes(square, square, square)
+    assert not products.takes(square[:, ::2], square[:2], square)
+    assert not products.takes(square[::-1], square, square)
+    assert not products.takes(square, square, square.transpose()[:, :2])
+    assert not products.takes(square.astype("int64"), square.astype("int64"), square.astype("int64"))
+    assert not products.takes(square.astype("float64"), square, square)
+    assert not products.takes(square[:0], square, square[:0])
+
+
+def test_products_are_captured_and_replayed(gpu, products, rng):
+    a, b = (gpu.asarray(rng.normal(size=(64, 64)).astype("float32")) for _ in range(2))
+    out = gpu.asarray(numpy.zeros((64, 64), "float32"))
+    products.gemm(a, b, out, add=False)  # loads the kernels
+    once = gpu.asnumpy(out)
+    stream = gpu.cuda.Stream(non_blocking=True)
+    gpu.cuda.get_current_stream().synchronize()
+    out.fill(7)
+    gpu.cuda.get_current_stream().synchronize()
+    with stream:
+        stream.begin_capture()
+        products.gemm(a, b, out, add=False)
+        products.gemm(a, b, out, add=True)
+        graph = stream.end_capture()
+    assert (gpu.asnumpy(out) == 7).all()  # capturing computes nothing
+    for _ in range(3):
+        graph.launch()
+        numpy.testing.assert_allclose(gpu.asnumpy(out), 2 * once, rtol=1e-5, atol=1e-5)
+    a.fill(0)
+    graph.launch()
+    assert (gpu.asnumpy(out) == 0).all()  # the same memory is read anew
+    products.gemm(a, b, out, add=False)  # and calls outside the graph go on
+
+
+def test_a_failure_names_the_call(gpu, products, monkeypatch):
+    class Broken:
+        def cublasSetStream_v2(self, *arguments):
+            return 1
+
+    monkeypatch.setattr(cublas, "library", Broken)
+    x = gpu.asarray(numpy.ones((2, 2), "float32"))
+    products.stream = None
+    with pytest.raises(CublasError, match="cublasSetStream_v2 failed with status 1"):
+        products.gemm(x, x, x, add=False)
