@@ -389,17 +389,17 @@ def test_the_cuda_compiler_takes_whole_programs(strict_gpu, drawn):
 
 
 def test_tf32_is_asked_for(gpu, rng):
-    a, b = rng.random((2, 64, 64)).astype("float32")
+    a, b = rng.random((2, 512, 512)).astype("float32")
     exact = a.astype("float64") @ b
     errors = {}
     for tf32 in (False, True):
         step = dl.compile(lambda a, b: a @ b, tf32=tf32)
         errors[tf32] = abs(step(on_gpu(a), on_gpu(b)).numpy() - exact).max() / exact.max()
-    assert errors[False] < 1e-6
+    assert errors[False] < 3e-6
     if hasattr(cupy_executor.library(), "computed_as"):  # the stand-in
         assert cupy_executor.library().computed_as == [68, 77]
     else:
-        assert 1e-6 < errors[True] < 1e-3
+        assert 3e-6 < errors[True] < 1e-3
 
 
 def test_nothing_is_left_behind(gpu, rng):
