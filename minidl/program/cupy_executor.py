@@ -121,7 +121,8 @@ class CupyExecutor:
             self.schedule: Schedule = by_launches(schedule(program, 1, aliases), aliases)
             self.places, self.generators = places_of_draws(program.steps)
             self.memory = plan_memory(program, self.schedule, aliases, set(), self.cupy)
-            self.products = Cublas(self.cupy, tf32) if library() is not None else None
+            multiplies = any(isinstance(step, Gemm) for step in program.steps)
+            self.products = Cublas(self.cupy, tf32) if multiplies and library() is not None else None
             self.calls = list(self._calls())
             self._compile()
             self.stream = self.cupy.cuda.Stream(non_blocking=True)
