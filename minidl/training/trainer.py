@@ -137,6 +137,10 @@ class Trainer:
         outputs, targets = self._outputs(inputs), _tensors(targets)
         loss = self.loss(*outputs, *targets)
         loss.backward()
+        trained = {id(parameter) for parameter in self.optimizer.parameters}
+        for parameter in self.network.parameters():
+            if id(parameter) not in trained:  # nobody would clear what backward leaves there
+                parameter.grad = None
         return loss, self._figures(outputs, targets, self.step_metrics)
 
     @no_grad()

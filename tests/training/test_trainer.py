@@ -376,6 +376,17 @@ def test_lbfgs_trains_on_all_data_at_once(make_trainer, data):
     assert history.validation["step"][0] == 10
 
 
+@pytest.mark.parametrize("optimizer", [dl.Adam, dl.LBFGS])
+@pytest.mark.parametrize("compile", [True, False])
+def test_a_part_of_a_network_can_be_trained(make_trainer, data, optimizer, compile):
+    trainer = make_trainer(optimizer=lambda network: optimizer(network[3].parameters()), compile=compile)
+    before = trainer.network.state_dict()
+    trainer.fit(*data, epochs=3, batch_size=32, callbacks=[lambda fit: fit.step == 6], **QUIET)
+    for name, array in trainer.network.state_dict().items():
+        assert (before[name] == array).all() == name.startswith("0.")
+    assert all(parameter.grad is None for parameter in trainer.network.parameters())
+
+
 def test_lbfgs_stops_when_a_callback_says_so(make_trainer, data):
     trainer = make_trainer(optimizer="lbfgs")
     history = trainer.fit(*data, callbacks=[lambda fit: fit.step == 5], **QUIET)
