@@ -321,3 +321,11 @@ def test_bare_layers_and_functions_have_pictures():
     assert "x @ weight + bias" in labels(dl.Dense(3, 2).plot(3))
     assert "tanh(x)" in labels(dl.Network([dl.tanh]).plot(3))
     assert "input  3" in labels(dl.Network([]).plot(3))
+
+
+def test_arrows_go_around_boxes_that_they_pass_by(tmp_path):
+    figure = TwoInputs().plot(3, 5, path=tmp_path / "two.png")
+    shown = labels(figure)
+    assert "input  3 and 5" in shown
+    assert "output  2 and 4" in shown
+    assert (tmp_path / "two.png").stat().st_size > 10_000

@@ -555,3 +555,34 @@ def test_data_are_kept_on_the_device_where_there_is_room(strict_gpu, make_traine
     whole = [array.shape for array in data]
     assert batches == whole if free > 1000 else len(batches) > 2 * len(whole)
     assert all(type(array) is numpy.ndarray for array in data)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_divergence_long_after_the_start_is_traced_from_the_last_snapshot(data):
+    constant = dl.schedules.Constant
+    trainer = relu_trainer(dl.schedules.Sequence((constant(1e-3), 520), (constant(1e9), 1)))
+    with pytest.raises(DivergenceError) as raised:
+        trainer.fit(*data, epochs=200, batch_size=16, **QUIET)
+    good = int(str(raised.value).rpartition("of step ")[2].split(".")[0])
+    assert 520 <= good < raised.value.step
+    other = relu_trainer(dl.schedules.Sequence((constant(1e-3), 520), (constant(1e9), 1)))
+    other.fit(*data, epochs=200, batch_size=16, callbacks=[lambda fit: fit.step == good], **QUIET)
+    assert_same_weights(trainer, other)
+
+
+def test_a_validation_loss_that_is_nan_ends_the_training(make_trainer, data):
+    x, y = data
+    bad = numpy.where(numpy.arange(96)[:, None] == 3, numpy.nan, x).astype("float32")
+    with pytest.raises(DivergenceError, match="the validation loss became nan"):
+        make_trainer().fit(x, y, epochs=2, validation_data=[(bad, y)], **QUIET)
+
+
+def test_lbfgs_wants_all_data_at_once(make_trainer, data):
+    with pytest.raises(TypeError, match="L-BFGS trains on all data at once: pass arrays"):
+        make_trainer(optimizer="lbfgs").fit([data], **QUIET)
+
+
+def test_lbfgs_shows_its_progress(make_trainer, data, capsys):
+    trainer = make_trainer(optimizer=lambda network: dl.LBFGS(network.parameters(), max_iterations=3))
+    trainer.fit(*data, verbose_frequency=1)
+    assert "step 2/3: loss" in capsys.readouterr().out
