@@ -100,6 +100,9 @@ def parse_arguments(arguments=None):
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--eager", action="store_true", help="do not compile the training step")
     parser.add_argument("--kernels", default="numpy", help="numpy, or c (faster; needs a C compiler)")
+    parser.add_argument(
+        "--precision", default="float32", help="of matrix products: float32, tf32 or bfloat16 (for a GPU)"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/tied_autoencoder"), metavar="DIR")
     return parser.parse_args(arguments)
 
@@ -121,7 +124,7 @@ def main(arguments=None):
         optimizer=dl.Adam(network.parameters(), learning_rate=options.learning_rate, l2=options.l2),
         metrics=[dl.rmse],
         device=options.device,
-        compile=not options.eager and {"kernels": options.kernels},
+        compile=not options.eager and {"kernels": options.kernels, "precision": options.precision},
         seed=options.seed,
     )
     history = trainer.fit(

@@ -79,6 +79,12 @@ def has_room(device: str, nbytes: int) -> bool:
     return 2 * nbytes <= free
 
 
+def compute_capability(device: str) -> tuple[int, int]:
+    """Return the generation of a GPU, for example (9, 0)."""
+    capability = _cupy().cuda.Device(int(device.partition(":")[2])).compute_capability
+    return int(capability[:-1]), int(capability[-1])
+
+
 def to_numpy(array: Array) -> numpy.ndarray:
     """Return the array as a NumPy array: itself if it is one, else a copy on the host."""
     if isinstance(array, numpy.ndarray):

@@ -21,6 +21,9 @@ typedef _Float16 __half;
 static inline float __half2float(__half value) { return (float) value; }
 static inline __half __float2half(float value) { return (__half) value; }
 
+static inline unsigned int __float_as_uint(float value) { unsigned int bits; memcpy(&bits, &value, 4); return bits; }
+static inline float __uint_as_float(unsigned int bits) { float value; memcpy(&value, &bits, 4); return value; }
+
 static inline int atomicAdd(int *address, int value) { int old = *address; *address += value; return old; }
 static inline void __threadfence() {}
 

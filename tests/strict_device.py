@@ -54,6 +54,7 @@ def _on_device(function):
 
 class _Device:
     id = 0
+    compute_capability = "90"
     mem_info = (1 << 30, 2 << 30)  # free and in all
 
     def __init__(self, number=0):
@@ -250,7 +251,7 @@ class RawModule:
 
 # --- cuBLAS ---------------------------------------------------------------------------------------
 
-_TYPES = {0: ctypes.c_float, 1: ctypes.c_double}
+_TYPES = {0: ctypes.c_float, 1: ctypes.c_double, 14: ctypes.c_uint16}
 
 
 class Cublas:
@@ -311,7 +312,8 @@ class Cublas:
             count = leading * (columns - 1) + rows
             flat = numpy.ctypeslib.as_array(ctypes.cast(pointer, ctypes.POINTER(_TYPES[code])), (count,))
             strides = (flat.itemsize, leading * flat.itemsize)
-            return numpy.lib.stride_tricks.as_strided(flat, (rows, columns), strides)
+            stored = numpy.lib.stride_tricks.as_strided(flat, (rows, columns), strides)
+            return (stored.astype("uint32") << 16).view("float32") if code == 14 else stored
 
         def work():
             x = matrix(a, *((k, m) if op_a else (m, k)), lda, type_a)

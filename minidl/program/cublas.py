@@ -20,8 +20,8 @@ from minidl.program.blas import TRANSPOSED, layout_fits, layout_of
 #: Bytes of memory for intermediate results: what NVIDIA recommends for Hopper, and enough for others.
 WORKSPACE = 32 << 20
 
-# From cublas_api.h and library_types.h.
-_DATA_TYPES = {"float16": 2, "float32": 0, "float64": 1}
+# From cublas_api.h and library_types.h. What is uint16 here is bfloat16: NumPy has no dtype for it.
+_DATA_TYPES = {"float16": 2, "float32": 0, "float64": 1, "uint16": 14}
 _COMPUTE_32F, _COMPUTE_32F_FAST_TF32, _COMPUTE_64F = 68, 77, 70
 _DEFAULT_ALGORITHM = -1
 
@@ -66,10 +66,16 @@ class Cublas:
         weakref.finalize(self, library().cublasDestroy_v2, self.handle)
 
     def takes(self, a: Array, b: Array, out: Array) -> bool:
-        """Say whether `gemm` can compute ``out = a @ b`` for these arrays."""
+        """Say whether `gemm` can compute ``out = a @ b`` for these arrays.
+
+        All have one dtype, float16, float32 or float64; or the factors are bfloat16, as uint16, and the
+        product is float32.
+        """
+        packed = a.dtype == numpy.uint16 and out.dtype == numpy.float32
         return (
-            a.dtype == b.dtype == out.dtype
-            and out.dtype.name in _DATA_TYPES
+            a.dtype == b.dtype
+            and (packed or (a.dtype == out.dtype and out.dtype.kind == "f"))
+            and a.dtype.name in _DATA_TYPES
             and out.flags.c_contiguous
             and all(map(layout_fits, (a, b, out)))
         )
@@ -79,8 +85,8 @@ class Cublas:
         self._follow(self.cupy.cuda.get_current_stream().ptr)
         double = out.dtype == numpy.float64
         number = ctypes.c_double if double else ctypes.c_float
-        compute = _COMPUTE_64F if double else _COMPUTE_32F_FAST_TF32 if self._may_round(out) else _COMPUTE_32F
-        kind = _DATA_TYPES[out.dtype.name]
+        compute = _COMPUTE_64F if double else _COMPUTE_32F_FAST_TF32 if self._may_round(a) else _COMPUTE_32F
+        kind, kind_of_product = _DATA_TYPES[a.dtype.name], _DATA_TYPES[out.dtype.name]
         # cuBLAS thinks in columns. What is stored by rows is, by columns, the transpose, and the
         # transpose of a product is the product of the transposes, swapped.
         operations, leading = zip(*(_layout(matrix) for matrix in (b, a)), strict=True)
@@ -93,13 +99,13 @@ class Cublas:
             *(ctypes.c_void_p(b.data.ptr), kind, leading[0]),
             *(ctypes.c_void_p(a.data.ptr), kind, leading[1]),
             ctypes.byref(number(1 if add else 0)),
-            *(ctypes.c_void_p(out.data.ptr), kind, out.shape[1]),
+            *(ctypes.c_void_p(out.data.ptr), kind_of_product, out.shape[1]),
             compute,
             _DEFAULT_ALGORITHM,
         )
 
-    def _may_round(self, out: Array) -> bool:
-        return self.tf32 and out.dtype == numpy.float32
+    def _may_round(self, factor: Array) -> bool:
+        return self.tf32 and factor.dtype == numpy.float32
 
     def _follow(self, stream: int) -> None:
         """Work on a stream; setting it resets the workspace."""

@@ -62,6 +62,14 @@ template <typename A, typename B> __device__ auto power(A a, B b) -> decltype(a 
 
 template <typename T> __device__ T total(T a, T b) { return a + b; }
 
+/* A float32 rounded to so many bits after the leading one, ties to even; NaN stays. */
+__device__ inline unsigned int bits_of(float x) { return __float_as_uint(x); }
+__device__ inline float round_off(float x, int bits) {
+    unsigned int old = bits_of(x), last = 1u << (23 - bits);
+    float rounded = __uint_as_float((old + (last / 2 - 1) + (old / last & 1)) & ~(last - 1));
+    return x != x ? x : rounded;
+}
+
 /* Combine the values of the threads of each row, in an order that never changes: `distance` threads lie
    between neighbours of a row, `count` (a power of 2) threads are in it, this one is number `r`. */
 #define combine(combined, values, value, thread, distance, count, r) \\

@@ -22,6 +22,7 @@ import numpy
 from minidl import devices
 from minidl.devices import Array
 from minidl.primitives.philox import Philox
+from minidl.primitives.precision import as_factor
 from minidl.primitives.random import Generator
 from minidl.primitives.shape import concatenate_, reshape_
 from minidl.program import ceilings
@@ -272,6 +273,7 @@ class CupyExecutor:
         return Call([task], partial(forward, out=arrays[task.output]))
 
     def _matmul(self, a: Array, b: Array, out: Array, add: bool) -> None:
+        a, b = as_factor(self.cupy, a, out.dtype), as_factor(self.cupy, b, out.dtype)
         if add:
             self.cupy.add(out, self.cupy.matmul(a, b), out=out)
         else:

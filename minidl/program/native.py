@@ -34,6 +34,7 @@ _C_TYPES = {
     "int64": "int64_t",
     "int32": "int32_t",
     "uint8": "uint8_t",
+    "uint16": "uint16_t",
     "bool": "uint8_t",
 }
 _FLAGS = [
@@ -63,6 +64,15 @@ __attribute__((simd("notinbranch"))) float powf(float, float);
 #define max(a, b) ((a) != (a) || (a) > (b) ? (a) : (b))
 #define min(a, b) ((a) != (a) || (a) < (b) ? (a) : (b))
 #define abs(a) ((a) < 0 ? -(a) : (a))
+
+/* A float32 rounded to so many bits after the leading one, ties to even; NaN stays. */
+static inline uint32_t bits_of(float x) { return (union { float number; uint32_t bits; }) {x}.bits; }
+static inline float round_off(float x, int bits) {
+    uint32_t old = bits_of(x), last = 1u << (23 - bits);
+    union { uint32_t bits; float number; } rounded = {old + (last / 2 - 1) + (old / last & 1)};
+    rounded.bits &= ~(last - 1);
+    return x != x ? x : rounded.number;
+}
 
 typedef struct { _Atomic int64_t arrived, round; } meeting;
 typedef void (*sgemm)(int, int, int, integer, integer, integer, float, const void *, integer,

@@ -17,6 +17,7 @@ import numpy
 
 from minidl import devices
 from minidl.devices import Array
+from minidl.primitives.precision import as_factor
 from minidl.primitives.primitive import Primitive
 
 
@@ -142,7 +143,8 @@ class Gemm:
 
     def evaluate(self, xp: Any, arrays: Mapping[Value, Array]) -> dict[Value, Array]:
         """Compute the sum the plain way."""
-        products = (xp.matmul(arrays[a], arrays[b]) for a, b in self.terms)
+        factors = ([as_factor(xp, arrays[value], self.output.dtype) for value in term] for term in self.terms)
+        products = (xp.matmul(a, b) for a, b in factors)
         return {self.output: functools.reduce(xp.add, products)}
 
 

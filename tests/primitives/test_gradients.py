@@ -54,6 +54,11 @@ def one_input(draw, primitive, shapes=SHAPES, **attributes):
 
 
 @st.composite
+def single_precision(draw, primitive, **attributes):
+    return [draw(values(draw(SHAPES))).astype("float32")], attributes
+
+
+@st.composite
 def reducing(draw, primitive, shapes=SHAPES, keepdims=True):
     x = draw(values(draw(shapes)))
     attributes = {"axis": some_axes(draw, x.ndim)}
@@ -127,6 +132,8 @@ CASES = {
     "where": with_condition,
     "clip": lambda p: one_input(p, low=-1.0, high=0.7),
     "cast": lambda p: one_input(p, dtype=numpy.dtype("float64")),
+    "round_off": lambda p: single_precision(p, bits=10),
+    "to_bfloat16": single_precision,
     "sum": reducing,
     "max": lambda p: reducing(p, FILLED),
     "logsumexp": lambda p: reducing(p, FILLED),
@@ -146,6 +153,7 @@ CASES = {
     "random_normal": lambda p: one_input(p, generator=dl.Generator(0)),
 }
 WITHOUT_RESULT = {"assign"}
+FLOAT32_ONLY = ("round_off", "to_bfloat16")
 
 
 def case(primitive):
@@ -213,7 +221,7 @@ def test_result_may_take_the_place_of_the_inputs_it_overwrites(primitive, data):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@primitives("cast")
+@primitives("cast", *FLOAT32_ONLY)
 @given(data=st.data())
 def test_dtype_of_the_inputs_is_kept(primitive, dtype, data):
     inputs, attributes = data.draw(case(primitive))

@@ -23,7 +23,7 @@ from minidl.program.cuda_kernels import (
 from minidl.program.cuda_source import THREADS, launch_name
 from minidl.program.expressions import Unsupported
 from minidl.program.program import Instruction, Value
-from tests.primitives.test_gradients import BUILT_IN, case
+from tests.primitives.test_gradients import BUILT_IN, FLOAT32_ONLY, case
 
 ELEMENTWISE = {name: primitive for name, primitive in BUILT_IN.items() if primitive.kind == "elementwise"}
 SHARED = settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -83,7 +83,8 @@ def test_every_elementwise_primitive_agrees_with_numpy(gpu, dtype, tolerance, da
     cases = []
     for name, primitive in ELEMENTWISE.items():
         inputs, attributes = data.draw(case(primitive))
-        inputs = [x.astype(dtype, order="K") if x.dtype.kind == "f" else x for x in inputs]
+        if name not in FLOAT32_ONLY:
+            inputs = [x.astype(dtype, order="K") if x.dtype.kind == "f" else x for x in inputs]
         cases.append((name, primitive, inputs, attributes))
     check(gpu, cases, tolerance)
 
@@ -97,12 +98,19 @@ def test_special_values_come_out_as_in_numpy(gpu, dtype):
     a, b = grid[:, 0].copy(), grid[:, 1].copy()
     cases = []
     for name, primitive in ELEMENTWISE.items():
-        if name in ("cast", "where", "relu_backward", "clip"):  # below, or 0 * infinity is not what is meant
+        if name in (
+            "cast",
+            "where",
+            "relu_backward",
+            "clip",
+            *FLOAT32_ONLY,
+        ):  # below, or 0 * infinity is not what is meant
             continue
         inputs = [a, b][: len(primitive.gradients)]
         cases.append((name, primitive, inputs, {}))
     cases.append(("where", BUILT_IN["where"], [a > 0, a, b], {}))
     cases.append(("clip", BUILT_IN["clip"], [a], {"low": -1.0, "high": numpy.inf}))
+    cases.append(("round_off", BUILT_IN["round_off"], [a.astype("float32")], {"bits": 7}))
     check(gpu, cases, 2e-6)
 
 

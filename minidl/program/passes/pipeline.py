@@ -5,6 +5,7 @@ from __future__ import annotations
 from minidl.program.passes.expand import expand_reductions
 from minidl.program.passes.group import group_elementwise
 from minidl.program.passes.matrices import work_on_matrices
+from minidl.program.passes.precision import pack_factors
 from minidl.program.passes.simplify import (
     accumulate_products,
     broadcast_in_place,
@@ -33,13 +34,12 @@ PASSES = (
     group_elementwise,
 )
 
-
-#: What comes before them for a GPU.
-GPU_PASSES = (expand_reductions,)
+#: The same for a GPU.
+GPU_PASSES = (expand_reductions, *PASSES[:-1], pack_factors, PASSES[-1])
 
 
 def optimize(program: Program, on_gpu: bool = False) -> Program:
     """Return the program after all passes."""
-    for improve in (*GPU_PASSES, *PASSES) if on_gpu else PASSES:
+    for improve in GPU_PASSES if on_gpu else PASSES:
         program = improve(program)
     return program

@@ -1,0 +1,81 @@
+"""Passes on the precision of matrix products: rounded factors, exact products, float32 sums.
+
+So a tensor core computes, and so the CPU computes too when it is asked for such a precision: slower than in
+float32, but with the errors that a GPU would make. Parameters, their gradients, and everything that is not
+a factor of a product stay float32. ("Mixed precision training", Micikevicius et al., 2018,
+https://arxiv.org/abs/1710.03740. The loss needs no scaling: bfloat16 reaches as far down as float32.)
+"""
+
+from __future__ import annotations
+
+import numpy
+
+from minidl.primitives.linear_algebra import matmul_
+from minidl.primitives.precision import PRECISIONS, round_off, to_bfloat16
+from minidl.primitives.shape import transpose_
+from minidl.program.program import Gemm, Instruction, Program, Step, Value
+
+
+def round_factors(program: Program, precision: str) -> Program:
+    """Round the factors of all float32 matrix products; ``precision`` is one of PRECISIONS."""
+    if precision == "float32":
+        return program
+    transposes: dict[Value, Instruction] = {}
+    steps: list[Step] = []
+
+    def rounded(value: Value, phase: str) -> Value:
+        output = Value(value.shape, value.dtype)
+        if value in transposes:  # so that both uses of a tied weight share what is rounded
+            turned = transposes[value]
+            source = rounded(turned.inputs[0], phase)
+            steps.append(Instruction(transpose_, [source], turned.attributes, output, phase))
+        else:
+            bits = {"bits": PRECISIONS[precision]}
+            steps.append(Instruction(round_off, [value], bits, output, phase))
+        return output
+
+    for step in program.steps:
+        assert isinstance(step, Instruction)
+        if step.primitive is transpose_:
+            transposes[step.output] = step
+        elif step.primitive is matmul_ and all(value.dtype == numpy.float32 for value in step.inputs):
+            factors = [rounded(value, step.phase) for value in step.inputs]
+            step = Instruction(matmul_, factors, step.attributes, step.output, step.phase)
+        steps.append(step)
+    return Program(program.inputs, steps, program.outputs, program.updates)
+
+
+def pack_factors(program: Program) -> Program:
+    """For a GPU, store factors that were rounded to bfloat16 in 16 bits, as tensor cores take them."""
+    readers: dict[Value, list[Step]] = {}
+    for step in program.steps:
+        for value in step.inputs:
+            readers.setdefault(value, []).append(step)
+    kept = set(program.results_needed)
+
+    def is_factor(value: Value) -> bool:
+        return value not in kept and all(
+            isinstance(step, Gemm)
+            or (isinstance(step, Instruction) and step.primitive is transpose_ and is_factor(step.output))
+            for step in readers.get(value, [])
+        )
+
+    def to_be_packed(step: Instruction) -> bool:
+        is_bfloat16 = step.primitive is round_off and step.attributes["bits"] == PRECISIONS["bfloat16"]
+        return is_bfloat16 and is_factor(step.output)
+
+    packed: dict[Value, Value] = {}
+    steps: list[Step] = []
+    for step in program.steps:
+        if isinstance(step, Gemm):
+            terms = [(packed.get(a, a), packed.get(b, b)) for a, b in step.terms]
+            step = Gemm(terms, step.output, step.phase)
+        elif isinstance(step, Instruction) and to_be_packed(step):
+            output = packed[step.output] = Value(step.output.shape, numpy.dtype(numpy.uint16))
+            step = Instruction(to_bfloat16, step.inputs, {}, output, step.phase)
+        elif isinstance(step, Instruction) and step.primitive is transpose_ and step.inputs[0] in packed:
+            output = packed[step.output] = Value(step.output.shape, numpy.dtype(numpy.uint16))
+            inputs = [packed[step.inputs[0]]]
+            step = Instruction(transpose_, inputs, step.attributes, output, step.phase)
+        steps.append(step)
+    return Program(program.inputs, steps, program.outputs, program.updates)

@@ -1,0 +1,235 @@
+"""Matrix products in a lower precision: rounded factors, float32 sums, on the CPU as on a GPU."""
+
+import numpy
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import minidl as dl
+from minidl import devices
+from minidl.primitives.precision import PRECISIONS, as_factor, round_off, to_bfloat16
+from minidl.primitives.shape import transpose_
+from minidl.program import cupy_executor, native
+from minidl.program.passes import pipeline
+from minidl.program.passes.precision import round_factors
+from minidl.program.program import Gemm
+from tests.program.test_compile import autoencoder, make_step
+from tests.program.test_passes import recorded
+
+LOWER = ["tf32", "bfloat16"]
+KERNELS = [
+    "numpy",
+    pytest.param(
+        "c", marks=pytest.mark.skipif(native.compiler() is None, reason="there is no C compiler here")
+    ),
+]
+
+
+def rounded(x, bits):
+    """Round by arithmetic, in float64: what the primitive does with bits."""
+    fraction, exponent = numpy.frexp(x.astype("float64"))
+    steps = 2.0 ** (bits + 1)
+    with numpy.errstate(over="ignore"):
+        return numpy.ldexp(numpy.rint(fraction * steps) / steps, exponent).astype("float32")
+
+
+normal = st.floats(width=32, allow_subnormal=False, allow_infinity=False, allow_nan=False)
+
+
+@pytest.mark.parametrize("bits", [7, 10])
+@given(numbers=st.lists(normal, max_size=40))
+def test_rounding_is_that_of_arithmetic(bits, numbers):
+    x = numpy.array(numbers, "float32")
+    numpy.testing.assert_array_equal(round_off.forward(numpy, x, bits=bits), rounded(x, bits))
+
+
+def test_ties_go_to_the_even_neighbour_and_special_numbers_stay():
+    x = numpy.array([1 + 2**-8, 1 + 3 * 2**-8, 0.0, -0.0, numpy.inf, -numpy.inf, 3.4e38, 1e-45], "float32")
+    result = round_off.forward(numpy, x, bits=7)
+    expected = [1, 1 + 2**-6, 0, 0, numpy.inf, -numpy.inf, numpy.inf, 0]
+    assert result.tolist() == expected
+    assert numpy.signbit(result).tolist() == numpy.signbit(x).tolist()
+    every_nan = numpy.array([0x7F800001, 0x7FFFFFFF, 0xFFFFFFFF, 0xFFC00000], "uint32").view("float32")
+    assert numpy.isnan(round_off.forward(numpy, every_nan, bits=7)).all()
+
+
+@given(numbers=st.lists(normal, max_size=40))
+def test_bfloat16_are_the_upper_half_of_a_rounded_float32(numbers):
+    x = numpy.array(numbers, "float32")
+    packed = to_bfloat16.forward(numpy, x)
+    assert packed.dtype == numpy.uint16
+    unpacked = as_factor(numpy, packed, numpy.float32)
+    numpy.testing.assert_array_equal(unpacked, round_off.forward(numpy, x, bits=7))
+    assert as_factor(numpy, packed, packed.dtype) is packed  # whole numbers that are meant as such
+    assert as_factor(numpy, x, x.dtype) is x
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("precision", LOWER)
+def test_factors_are_rounded_and_sums_are_not(precision, kernels, rng):
+    a, b = rng.normal(size=(40, 300)).astype("float32"), rng.normal(size=(300, 50)).astype("float32")
+    result = dl.compile(lambda a, b: a @ b, precision=precision, kernels=kernels)(dl.tensor(a), dl.tensor(b))
+    bits = PRECISIONS[precision]
+    expected = rounded(a, bits).astype("float64") @ rounded(b, bits)
+    numpy.testing.assert_allclose(result.numpy(), expected, rtol=0, atol=1e-4)
+    assert abs(expected - a.astype("float64") @ b).max() > 1e-3  # what the rounding changes is seen
+
+
+NUMBERS = numpy.random.default_rng(0).integers(0, 2**32, (64, 64), "uint32").view("float32")
+NUMBERS = numpy.where(abs(NUMBERS) < 1e38, NUMBERS, 0)  # infinity times 0 would spoil a product
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("precision", LOWER)
+def test_every_way_rounds_to_the_same_bits(precision, kernels):
+    step = dl.compile(
+        lambda x: x @ dl.tensor(numpy.eye(64, dtype="float32")), precision=precision, kernels=kernels
+    )
+    expected = round_off.forward(numpy, NUMBERS, bits=PRECISIONS[precision])
+    numpy.testing.assert_array_equal(step(dl.tensor(NUMBERS)).numpy(), expected)
+
+
+def test_a_gpu_rounds_to_the_same_bits(gpu):
+    eye = on_gpu(numpy.eye(64, dtype="float32"))
+    step = dl.compile(lambda x: x @ eye, precision="bfloat16")
+    expected = round_off.forward(numpy, NUMBERS, bits=7)
+    numpy.testing.assert_array_equal(step(on_gpu(NUMBERS)).numpy(), expected)
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("precision", LOWER)
+def test_training_is_near_that_in_float32(precision, kernels, rng):
+    batches = rng.random((5, 8, 12)).astype("float32")
+    losses = {}
+    for choice in ("float32", precision):
+        network = autoencoder()
+        optimizer = dl.Adam(network.parameters())
+        step = dl.compile(make_step(network, optimizer), precision=choice, kernels=kernels, verify=True)
+        losses[choice] = numpy.array([step(dl.tensor(x)).item() for x in batches])
+    difference = abs(losses[precision] - losses["float32"]).max()
+    assert 0 < difference < 20 * 2.0 ** -PRECISIONS[precision]
+
+
+def test_other_dtypes_are_left_alone(rng):
+    a = rng.normal(size=(6, 6))
+    step = dl.compile(lambda a: a @ a, precision="bfloat16")
+    numpy.testing.assert_array_equal(step(dl.tensor(a)).numpy(), a @ a)
+
+
+def test_stacks_of_matrices_are_rounded_too(rng):
+    a = rng.normal(size=(3, 4, 5)).astype("float32")
+    step = dl.compile(lambda a: a @ a.transpose(0, 2, 1), precision="bfloat16")
+    expected = rounded(a, 7) @ rounded(a, 7).swapaxes(-1, -2)
+    numpy.testing.assert_allclose(step(dl.tensor(a)).numpy(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_tied_weight_is_rounded_once(rng):
+    weight = dl.Parameter(rng.normal(size=(6, 4)).astype("float32"))
+
+    def function(x):
+        return dl.tanh(x @ weight) @ weight.T
+
+    program = round_factors(recorded(function, rng.normal(size=(5, 6)).astype("float32")), "bfloat16")
+    improved = pipeline.optimize(program)
+    members = [member for step in improved.steps for member in getattr(step, "members", [step])]
+    assert sum(member.name == "round_off" for member in members) == 3  # of x, the weight and tanh
+
+
+# --- on a GPU -------------------------------------------------------------------------------------
+
+
+def on_gpu(x):
+    return dl.tensor(x, device="gpu")
+
+
+@pytest.mark.parametrize("precision", LOWER)
+def test_a_gpu_is_asked_for_it(gpu, rng, precision):
+    a, b = rng.random((2, 512, 512)).astype("float32")
+    exact = a.astype("float64") @ b
+    step = dl.compile(lambda a, b: a @ b, precision=precision)
+    result = step(on_gpu(a), on_gpu(b)).numpy()
+    if precision == "bfloat16":
+        bits = PRECISIONS[precision]
+        expected = rounded(a, bits).astype("float64") @ rounded(b, bits)
+        numpy.testing.assert_allclose(result, expected, rtol=1e-5)
+    if hasattr(cupy_executor.library(), "computed_as"):  # the stand-in
+        assert cupy_executor.library().computed_as == [77 if precision == "tf32" else 68]
+    else:
+        assert 3e-6 < abs(result - exact).max() / exact.max() < 3e-2
+
+
+def test_a_gpu_computes_in_float32_unless_asked(gpu, rng):
+    a, b = rng.random((2, 512, 512)).astype("float32")
+    exact = a.astype("float64") @ b
+    result = dl.compile(lambda a, b: a @ b)(on_gpu(a), on_gpu(b)).numpy()
+    assert abs(result - exact).max() / exact.max() < 3e-6
+
+
+def test_factors_are_packed_in_the_kernels_that_make_them(gpu, rng):
+    batches = rng.random((4, 8, 12)).astype("float32")
+    losses, launches = {}, {}
+    for precision in ("float32", "bfloat16"):
+        network = autoencoder().to("gpu")
+        optimizer = dl.Adam(network.parameters())
+        step = dl.compile(make_step(network, optimizer), precision=precision, verify=True)
+        losses[precision] = [step(on_gpu(x)).item() for x in batches]
+        (program,) = step.programs
+        launches[precision] = len(program.executor.calls)
+        (segment,) = program.executor.segments
+        assert segment.graph is not None
+    factors = [v for s in program.steps if isinstance(s, Gemm) for term in s.terms for v in term]
+    assert {value.dtype.name for value in factors} == {"uint16"}
+    # Only input and weights, and a gradient that one product hands to another, have no kernel to join.
+    assert launches["bfloat16"] == launches["float32"] + 2
+    network = autoencoder()
+    cpu = dl.compile(make_step(network, dl.Adam(network.parameters())), precision="bfloat16")
+    numpy.testing.assert_allclose(losses["bfloat16"], [cpu(dl.tensor(x)).item() for x in batches], rtol=1e-4)
+
+
+def test_what_others_read_is_not_packed(gpu, rng):
+    x = rng.normal(size=(5, 5)).astype("float32")
+
+    def function(x):
+        return x @ x, (x @ x.T).sum(), x * 2
+
+    step = dl.compile(function, precision="bfloat16", verify=True)
+    for _ in range(3):
+        ours = step(on_gpu(x))
+    numpy.testing.assert_array_equal(ours[2].numpy(), x * 2)  # x itself is as it was
+
+
+def test_packed_factors_need_no_cublas(gpu, rng, monkeypatch):
+    monkeypatch.setattr(cupy_executor, "library", lambda: None)
+    a = rng.normal(size=(6, 7)).astype("float32")
+    step = dl.compile(lambda a: a @ a.T + a.sum(), precision="bfloat16", verify=True)
+    for _ in range(3):
+        step(on_gpu(a))
+    assert not step.programs[0].executor.products
+
+
+def test_packed_programs_are_evaluated_alike(rng):
+    a = rng.normal(size=(6, 7)).astype("float32")
+    program = round_factors(recorded(lambda a: a @ a.T, a), "bfloat16")
+    improved = pipeline.optimize(program, on_gpu=True)
+    assert any(step.primitive is transpose_ for step in improved.steps if hasattr(step, "primitive"))
+    assert any(value.dtype == numpy.uint16 for value in improved.values())
+    (plain,), _ = program.evaluate([a])
+    (packed,), _ = improved.evaluate([a])
+    numpy.testing.assert_allclose(packed, plain, rtol=1e-6)
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+
+def test_an_old_gpu_is_refused(strict_gpu, monkeypatch):
+    monkeypatch.setattr(strict_gpu.cuda.Device, "compute_capability", "75")
+    assert devices.compute_capability("gpu:0") == (7, 5)
+    x = on_gpu(numpy.ones((2, 2), "float32"))
+    with pytest.raises(devices.DeviceError, match=r"8\.0 or higher; gpu:0 has 7\.5: use 'float32'"):
+        dl.compile(lambda x: x @ x, precision="bfloat16")(x)
+    assert dl.compile(lambda x: x @ x, precision="tf32")(x).numpy()[0, 0] == 2
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(ValueError, match="unknown precision 'half': use one of float32, tf32, bfloat16"):
+        dl.compile(lambda x: x, precision="half")
