@@ -24,7 +24,8 @@ CHECKED_STEPS = 20
 # Relative, between a peer's loss and the float64 one. Rounding alone gives up to 6e-5 (a ReLU or the sign of
 # a tiny gradient falls the other way); no L2 gives 3e-2, ten times epsilon 3e-3, 0.1% of the rate 1e-3.
 TOLERANCE = 2e-4
-TF32_TOLERANCE = 3e-3  # factors of 10 bits; what is left out altogether would still show
+# Of float32, with factors of products rounded to fewer bits; what is left out altogether would still show.
+TOLERANCES = {"float32": TOLERANCE, "tf32": 3e-3, "bfloat16": 3e-3}
 
 
 def initial_weights(seed: int = 0) -> dict[str, np.ndarray]:

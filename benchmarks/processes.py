@@ -15,12 +15,14 @@ from benchmarks.steps import ROOT, SETTLE_SECONDS, last_line, reason
 IMPORT_REPEATS = 9
 
 
-def run(arguments: list[str]) -> tuple[float, str]:
+def run(arguments: list[str], platform: str = "cpu") -> tuple[float, str]:
     """Run Python in the repository root. Returns seconds and what it printed; RuntimeError if it fails.
+
+    ``platform`` is where JAX computes.
 
     Byte code is cached whatever the surroundings say: no peer is to be compiled again at every import.
     """
-    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": platform}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     time.sleep(SETTLE_SECONDS)
     start = time.perf_counter()
@@ -78,7 +80,8 @@ def train(name: str, images: Path, epochs: int) -> tuple[float, dict]:
     """One whole job; its weights are thrown away."""
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "weights"
-        seconds, output = run(["-m", "benchmarks.whole_job", name, str(images), str(epochs), str(weights)])
+        command = ["-m", "benchmarks.whole_job", name, str(images), str(epochs), str(weights)]
+        seconds, output = run(command, "cuda" if peers.PEERS[name].device == "gpu" else "cpu")
         if not list(Path(folder).iterdir()):
             raise RuntimeError("saved no weights")
     return seconds, json.loads(output.splitlines()[-1])

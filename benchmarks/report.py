@@ -13,6 +13,7 @@ REFERENCES = (
     "minidl_eager",
     "gpu_minidl",
     "gpu_minidl_tf32",
+    "gpu_minidl_bfloat16",
     "gpu_minidl_eager",
 )
 COLOURS = {
@@ -22,6 +23,7 @@ COLOURS = {
     "minidl_eager": "#fdba74",
     "gpu_minidl": "#9a3412",
     "gpu_minidl_tf32": "#ea580c",
+    "gpu_minidl_bfloat16": "#7c2d12",
     "gpu_minidl_eager": "#fdba74",
 }
 OTHERS = "#94a3b8"
@@ -83,16 +85,27 @@ def whole_job_headlines(jobs: dict) -> list[str]:
 
 
 def against_the_fastest(what: str, samples: dict[str, list[float]]) -> list[str]:
-    """minidl against the fastest that is not minidl, and against the fastest framework if that is another."""
-    medians = {name: statistics.median(values) for name, values in samples.items()}
-    opponents = [fastest(medians, REFERENCES), fastest(medians, (*REFERENCES, "numpy_static"))]
+    """minidl against the fastest that is not minidl, and against the fastest framework if that is another.
+
+    Only what computes in the same precision is compared.
+    """
     lines = []
     for ours in (name for name in REFERENCES if name in samples):
+        medians = {
+            name: statistics.median(values)
+            for name, values in samples.items()
+            if precision_of(name) == precision_of(ours)
+        }
+        opponents = [fastest(medians, REFERENCES), fastest(medians, (*REFERENCES, "numpy_static"))]
         for opponent in dict.fromkeys(filter(None, opponents)):
             low, median, high = paired_ratio(samples[ours], samples[opponent])
             names = f"{PEERS[ours].title} / {PEERS[opponent].title}"
             lines.append(f"{what}: {names} = {median:.2f} ({low:.2f} to {high:.2f}).")
     return lines
+
+
+def precision_of(name: str) -> str:
+    return PEERS[name].options.get("precision", "float32")
 
 
 def markdown(results: dict) -> str:
@@ -187,6 +200,7 @@ def plot_whole_jobs(results: dict, path: Path) -> None:
         ("Peak memory of the whole job", "MiB", "{:.0f}", memory),
         ("Import", "milliseconds more than bare Python", "{:.0f}", imports),
     ]
+    panels = [panel for panel in panels if panel[-1]]  # on a GPU, imports are not measured
     plot_bars("The whole job of the tied autoencoder", panels, results, path)
 
 

@@ -42,8 +42,6 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, metavar="FILE.npz", help="images; default minidl.data.digits()")
     parser.add_argument("--output", type=Path, default=steps.ROOT / "benchmarks" / "results", metavar="DIR")
     options = parser.parse_args(arguments)
-    if options.whole_job and options.device == "gpu":
-        parser.error("--whole-job is for --device cpu")
     if options.peers is None:
         options.peers = [name for name, peer in PEERS.items() if peer.device == options.device]
     if options.batch_sizes is None:
@@ -114,7 +112,7 @@ def write(results: dict, folder: Path) -> None:
     (folder / f"{device}.md").write_text(report.markdown(results))
     report.plot_steps(results, folder / f"{device}-steps.png")
     if results.get("whole_job"):
-        report.plot_whole_jobs(results, folder / "cpu-whole-job.png")
+        report.plot_whole_jobs(results, folder / f"{device}-whole-job.png")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.problem import TF32_TOLERANCE, TOLERANCE
+from benchmarks.problem import TOLERANCE, TOLERANCES
 
 
 class Job(NamedTuple):
@@ -45,9 +45,13 @@ class Peer(NamedTuple):
     """How far its losses may be off, relatively."""
 
 
-def _tf32(title: str, imports: str, packages: tuple[str, ...], module: str, **options: Any) -> Peer:
-    """A peer on a GPU whose matrix products round their factors to 10 bits."""
-    return Peer(f"{title}, TF32", imports, packages, "gpu", module, {**options, "tf32": True}, TF32_TOLERANCE)
+def _rounding(
+    precision: str, title: str, imports: str, packages: tuple[str, ...], module: str, **options: Any
+) -> Peer:
+    """A peer on a GPU whose matrix products round their factors: ``"tf32"`` or ``"bfloat16"``."""
+    options |= {"precision": precision}
+    title = f"{title}, {'TF32' if precision == 'tf32' else precision}"
+    return Peer(title, imports, packages, "gpu", module, options, TOLERANCES[precision])
 
 
 MINIDL, TORCH, JAX = ("minidl", "cupy-cuda12x", "cupy-cuda13x"), ("torch",), ("jax", "jaxlib", "optax")
@@ -66,17 +70,27 @@ PEERS = {
     "hip_autograd": Peer("HIPS autograd", "autograd, autograd.numpy", ("autograd", "numpy")),
     "mygrad_eager": Peer("MyGrad", "mygrad, mygrad.nnet", ("mygrad", "numpy")),
     "gpu_minidl": Peer("minidl compiled", "minidl", MINIDL, "gpu", "gpu_minidl"),
-    "gpu_minidl_tf32": _tf32("minidl compiled", "minidl", MINIDL, "gpu_minidl"),
+    "gpu_minidl_tf32": _rounding("tf32", "minidl compiled", "minidl", MINIDL, "gpu_minidl"),
+    "gpu_minidl_bfloat16": _rounding("bfloat16", "minidl compiled", "minidl", MINIDL, "gpu_minidl"),
     "gpu_minidl_eager": Peer("minidl eager", "minidl", MINIDL, "gpu", "gpu_minidl", {"compiled": False}),
     "gpu_torch_graph": Peer(
         "PyTorch, CUDA graph by hand", "torch", TORCH, "gpu", "gpu_torch", {"way": "graph"}
     ),
-    "gpu_torch_graph_tf32": _tf32("PyTorch, CUDA graph by hand", "torch", TORCH, "gpu_torch", way="graph"),
+    "gpu_torch_graph_tf32": _rounding(
+        "tf32", "PyTorch, CUDA graph by hand", "torch", TORCH, "gpu_torch", way="graph"
+    ),
+    "gpu_torch_graph_bfloat16": _rounding(
+        "bfloat16", "PyTorch, CUDA graph by hand", "torch", TORCH, "gpu_torch", way="graph"
+    ),
     "gpu_torch_compile": Peer("torch.compile", "torch", TORCH, "gpu", "gpu_torch", {"way": "compile"}),
-    "gpu_torch_compile_tf32": _tf32("torch.compile", "torch", TORCH, "gpu_torch", way="compile"),
+    "gpu_torch_compile_tf32": _rounding("tf32", "torch.compile", "torch", TORCH, "gpu_torch", way="compile"),
+    "gpu_torch_compile_bfloat16": _rounding(
+        "bfloat16", "torch.compile", "torch", TORCH, "gpu_torch", way="compile"
+    ),
     "gpu_torch_fused": Peer("PyTorch eager, fused Adam", "torch", TORCH, "gpu", "gpu_torch"),
     "gpu_jax": Peer("JAX jit + optax", "jax", JAX, "gpu", "gpu_jax"),
-    "gpu_jax_tf32": _tf32("JAX jit + optax", "jax", JAX, "gpu_jax"),
+    "gpu_jax_tf32": _rounding("tf32", "JAX jit + optax", "jax", JAX, "gpu_jax"),
+    "gpu_jax_bfloat16": _rounding("bfloat16", "JAX jit + optax", "jax", JAX, "gpu_jax"),
 }
 
 

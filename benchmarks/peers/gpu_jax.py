@@ -1,6 +1,6 @@
 """JAX on a GPU: the whole step in one `jit`, parameters and state donated, optax's Adam.
 
-By default JAX rounds the factors of float32 products on such GPUs; both precisions are asked for by name.
+By default JAX rounds the factors of float32 products on such GPUs; each precision is asked for by name.
 """
 
 import os
@@ -15,9 +15,11 @@ import numpy as np
 from benchmarks.peers import Job
 from benchmarks.peers.jax_jit import loss_of, training
 
+NAMES = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "BF16_BF16_F32"}
 
-def build(weights: dict[str, np.ndarray], batch_size: int, tf32: bool = False) -> Job:
-    jax.config.update("jax_default_matmul_precision", "tensorfloat32" if tf32 else "float32")
+
+def build(weights: dict[str, np.ndarray], batch_size: int, precision: str = "float32") -> Job:
+    jax.config.update("jax_default_matmul_precision", NAMES[precision])
     train_step, parameters, state = training(weights)
 
     def step(x):

@@ -8,7 +8,9 @@ from benchmarks.peers.minidl_eager import make_network
 from benchmarks.problem import BETA1, BETA2, EPSILON, L2, LEARNING_RATE
 
 
-def build(weights: dict[str, np.ndarray], batch_size: int, compiled: bool = True, tf32: bool = False) -> Job:
+def build(
+    weights: dict[str, np.ndarray], batch_size: int, compiled: bool = True, precision: str = "float32"
+) -> Job:
     import cupy
 
     network = make_network(weights).to("gpu")
@@ -27,7 +29,7 @@ def build(weights: dict[str, np.ndarray], batch_size: int, compiled: bool = True
             return dl.binary_cross_entropy(network(x), x)
 
     if compiled:
-        train_step = dl.compile(train_step, tf32=tf32)
+        train_step = dl.compile(train_step, precision=precision)
     return Job(
         prepare=lambda x: dl.tensor(x, device="gpu"),
         step=train_step,

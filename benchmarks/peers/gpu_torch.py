@@ -11,10 +11,10 @@ def build(
     weights: dict[str, np.ndarray],
     batch_size: int,
     way: str = "eager",
-    tf32: bool = False,
+    precision: str = "float32",
     device: str = "cuda",
 ) -> Job:
-    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     network = TiedAutoencoder(weights).to(device)
     optimizer = make_adam(network, fused=True, capturable=way == "graph")
     loss_function = loss_of
@@ -23,7 +23,8 @@ def build(
 
     def train_step(x):
         optimizer.zero_grad(set_to_none=True)
-        loss = loss_function(network, x)
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
+            loss = loss_function(network, x)
         loss.backward()
         optimizer.step()
         return loss.detach()

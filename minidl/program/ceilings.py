@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy
 
+from minidl.primitives.precision import to_bfloat16
 from minidl.program.blas import matmul_call, one_blas_thread_each
 from minidl.program.program import share
 from minidl.program.team import team_of
@@ -40,10 +41,18 @@ def of_processor(threads: int) -> tuple[float, float]:
         return 2 * n**3 / best(products), 2 * big.nbytes / best(copies)
 
 
-def of_gpu(cupy: Any, multiply: Callable[..., Any], seconds_of: Callable[..., float]) -> tuple[float, float]:
-    """Return what CuPy's current GPU reaches with ``multiply(a, b, out, add)``, timed by ``seconds_of``."""
+def of_gpu(
+    cupy: Any, multiply: Callable[..., Any], seconds_of: Callable[..., float], packed: bool = False
+) -> tuple[float, float]:
+    """Return what CuPy's current GPU reaches with ``multiply(a, b, out, add)``, timed by ``seconds_of``.
+
+    The factors are float32, or bfloat16 if they are to be ``packed``.
+    """
     n = 4096
-    a, b, out = (cupy.ones((n, n), numpy.float32) for _ in range(3))
+    # Random numbers: a GPU that multiplies zeros or ones draws less power, and can run faster.
+    numbers = numpy.random.default_rng(0).standard_normal((n, n), numpy.float32)
+    a = cupy.asarray(to_bfloat16.forward(numpy, numbers) if packed else numbers)
+    b, out = a.copy(), cupy.empty((n, n), numpy.float32)
     big, target = (cupy.ones(64 << 20, numpy.float32) for _ in range(2))  # more than its cache holds
     products = min(seconds_of(lambda: multiply(a, b, out, False)) for _ in range(8))
     copies = min(seconds_of(lambda: cupy.copyto(target, big)) for _ in range(8))

@@ -181,8 +181,10 @@ class CupyExecutor:
     def ceilings(self) -> tuple[float, float]:
         """Return the best rates of matrix products and of copying, per second."""
         multiply = self.products.gemm if self.products is not None else self._matmul
+        gemms = [step for step in self.program.steps if isinstance(step, Gemm)]
+        packed = any(value.dtype == numpy.uint16 for gemm in gemms for value in gemm.inputs)
         with self.device:
-            return ceilings.of_gpu(self.cupy, multiply, self._seconds)
+            return ceilings.of_gpu(self.cupy, multiply, self._seconds, packed)
 
     def note(self) -> str:
         """Return how the program is run, for its listing."""

@@ -26,8 +26,6 @@ def test_each_device_has_its_own_peers_and_batches():
     assert all(name.startswith("gpu_") for name in run.parse_arguments(["--device", "gpu"]).peers)
     assert run.parse_arguments(["--device", "gpu"]).batch_sizes == [128, 1024, 8192]
     assert not any(name.startswith("gpu_") for name in run.parse_arguments([]).peers)
-    with pytest.raises(SystemExit):
-        run.parse_arguments(["--device", "gpu", "--whole-job"])
 
 
 def blobs(rng, count):
@@ -40,12 +38,26 @@ def blobs(rng, count):
 def test_the_losses_agree(gpu, rng):
     batches = problem.step_batches(problem.as_rows(blobs(rng, 128)), 32)
     reference = problem.reference_losses(batches)
-    for name in ("gpu_minidl", "gpu_minidl_tf32", "gpu_minidl_eager"):
+    for name in ("gpu_minidl", "gpu_minidl_tf32", "gpu_minidl_bfloat16", "gpu_minidl_eager"):
         job = peers.load(name)(problem.initial_weights(), 32)
         prepared = [job.prepare(batch) for batch in batches]
         losses = [float(job.step(prepared[i % len(prepared)])) for i in range(problem.CHECKED_STEPS)]
         job.wait()
         assert steps.largest_difference(losses, reference) < peers.PEERS[name].tolerance, name
+
+
+def test_each_precision_is_compared_with_its_own_kind():
+    samples = {
+        "gpu_minidl": [0.2, 0.2],
+        "gpu_minidl_bfloat16": [0.1, 0.1],
+        "gpu_torch_graph": [0.25, 0.25],
+        "gpu_torch_compile": [0.3, 0.3],
+        "gpu_torch_graph_bfloat16": [0.05, 0.05],
+    }
+    assert report.against_the_fastest("Batch", samples) == [
+        "Batch: minidl compiled / PyTorch, CUDA graph by hand = 0.80 (0.80 to 0.80).",
+        "Batch: minidl compiled, bfloat16 / PyTorch, CUDA graph by hand, bfloat16 = 2.00 (2.00 to 2.00).",
+    ]
 
 
 def test_results_are_written_and_name_the_card(tmp_path):
@@ -74,3 +86,18 @@ def test_results_are_written_and_name_the_card(tmp_path):
     assert "| minidl compiled | 0.200 ms (1.00) |" in text
     assert "| JAX jit + optax | not installed |" in text
     assert json.loads((tmp_path / "gpu.json").read_text())["steps"]["128"]["milliseconds"] == samples
+
+
+def test_whole_jobs_are_measured_on_a_gpu_too(tmp_path):
+    job = {"seconds": [3.0, 3.2], "peak_memory_mib": [500.0, 510.0], "validation_loss": [0.09, 0.09]}
+    results = {
+        "device": "gpu",
+        "machine": {"processor": "P", "cores": 2, "card": "NVIDIA X"},
+        "import_milliseconds": {},
+        "epochs": 30,
+        "whole_job": {"gpu_minidl": job, "gpu_torch_fused": job | {"seconds": [9.0, 8.0]}},
+    }
+    report.plot_whole_jobs(results, tmp_path / "jobs.png")
+    assert (tmp_path / "jobs.png").stat().st_size > 10_000
+    (line, *_) = report.whole_job_headlines(results["whole_job"])
+    assert line == "Whole job: minidl compiled / PyTorch eager, fused Adam = 0.37 (0.35 to 0.38)."
