@@ -4,6 +4,7 @@ With the stand-in, kernels run on the CPU; the tests marked `gpu` are the same o
 """
 
 import copy
+import functools
 import gc
 
 import numpy
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import minidl as dl
+from minidl import devices
 from minidl.primitives.primitive import PRIMITIVES, elementwise
 from minidl.program import cupy_executor
 from minidl.program.cupy_executor import CupyExecutor
@@ -424,12 +426,47 @@ def test_a_profile_times_every_step_and_restores_the_state(gpu, rng, monkeypatch
         numpy.testing.assert_array_equal(gpu.asnumpy(state.array), array)
 
 
-def test_the_ceilings_of_a_gpu(gpu, monkeypatch):
-    step = dl.compile(lambda x: x * 2)
-    step(on_gpu(numpy.ones(3, "float32")))
-    executor = executor_of(step)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_ceilings_of_a_gpu(gpu, monkeypatch, precision):
+    x = on_gpu(numpy.ones((3, 3), "float32"))
+    steps = [dl.compile(lambda x: x * 2), dl.compile(lambda x: x @ x, precision=precision)]
     if hasattr(cupy_executor.library(), "handles"):
         # A product of 4096 rows and 256 MB are nothing to a GPU, but something to its stand-in.
-        small = {(4096, 4096): (8, 8), 64 << 20: 8}
-        monkeypatch.setattr(gpu, "ones", lambda shape, dtype: gpu.full(small[shape], 1, dtype), raising=False)
-    assert all(rate > 0 for rate in executor.ceilings())
+        of_gpu = functools.partial(cupy_executor.ceilings.of_gpu, n=8, length=8)
+        monkeypatch.setattr(cupy_executor.ceilings, "of_gpu", of_gpu)
+    for step in steps:
+        step(x)
+        assert all(rate > 0 for rate in executor_of(step).ceilings())
+
+
+def test_two_networks_do_not_disturb_each_other(gpu, rng):
+    batches = rng.random((6, 8, 12)).astype("float32")
+    alone = [trained(autoencoder(seed, rate=0.2).to("gpu"), batches)[1] for seed in (1, 2)]
+    networks = [autoencoder(seed, rate=0.2).to("gpu") for seed in (1, 2)]
+    steps = [dl.compile(make_step(network, dl.Adam(network.parameters()))) for network in networks]
+    together = [[step(on_gpu(x)).item() for step in steps] for x in batches]
+    assert [list(losses) for losses in zip(*together, strict=True)] == alone
+
+
+@pytest.mark.gpu
+def test_memory_does_not_grow_over_ten_thousand_steps(rng):
+    problem = devices.gpu_problem()
+    if problem is not None:
+        pytest.skip(problem)
+    import cupy
+
+    network = autoencoder(rate=0.2).to("gpu")
+    step = dl.compile(make_step(network, dl.Adam(network.parameters())))
+    x = on_gpu(rng.random((8, 12)).astype("float32"))
+    for _ in range(100):
+        step(x)
+
+    def in_use():
+        return cupy.get_default_memory_pool().total_bytes(), cupy.cuda.runtime.memGetInfo()[0]
+
+    pool, free = in_use()
+    for _ in range(10_000):
+        step(x)
+    pool_after, free_after = in_use()
+    assert pool_after == pool
+    assert free - free_after < 16 << 20  # a kilobyte each step would show; other programs may be there, too
