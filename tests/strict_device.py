@@ -208,7 +208,9 @@ def built(code):
         pytest.skip("there is no g++ on this machine to run generated kernels with")
     runners = []
     meeting = {
-        name for name, body in re.findall(r"(step_\d+)\((.*?)^}", code, re.M | re.S) if "combine(" in body
+        name
+        for name, body in re.findall(r"(step_\d+)\((.*?)^}", code, re.M | re.S)
+        if "combine(" in body or "__syncthreads(" in body
     }
     for name, parameters, body in re.findall(r"__global__ void (\w+)\((.*?)\) {(.*?)^}", code, re.M | re.S):
         meets = any(step in meeting for step in re.findall(r"step_\d+", body))

@@ -23,7 +23,6 @@ from minidl import devices
 from minidl.devices import Array
 from minidl.primitives.philox import Philox
 from minidl.primitives.random import Generator
-from minidl.primitives.shape import concatenate_, reshape_
 from minidl.program import ceilings
 from minidl.program.cublas import Cublas, library
 from minidl.program.cuda_kernels import (
@@ -32,9 +31,9 @@ from minidl.program.cuda_kernels import (
     draw_kernel,
     group_kernel,
     is_literal,
-    reduction_kernel,
 )
 from minidl.program.cuda_source import THREADS, Kernel, launch_name, source
+from minidl.program.cuda_steps import MAKERS
 from minidl.program.expressions import Unsupported
 from minidl.program.launches import by_launches, is_generated, places_of_draws
 from minidl.program.memory import plan_memory
@@ -237,14 +236,10 @@ class CupyExecutor:
             raise Unsupported(task.name)
         assert isinstance(task, Instruction)
         out, inputs = arrays[task.output], [arrays[value] for value in task.inputs]
-        if task.primitive is concatenate_:
-            return list(map(copy_kernel, _parts(out, inputs, task.attributes["axis"]), inputs))
-        if task.primitive is reshape_:  # one that is no view
-            return [copy_kernel(out.reshape(inputs[0].shape), inputs[0])]
         if is_random(task):
             state = self._stream(task.attributes["generator"]).state
             return [draw_kernel(task.name, state, self.places[id(task)], out)]
-        return [reduction_kernel(task.name, inputs[0], task.attributes["axis"], out, self._zeros)]
+        return MAKERS[task.primitive](task, inputs, out, self._zeros)
 
     def _stream(self, generator: Generator) -> Philox:
         """Return the stream of a generator on this GPU, ready to be drawn from."""
@@ -285,13 +280,6 @@ class CupyExecutor:
             out = known.get(member.output)
             result = member.primitive.forward(self.cupy, *inputs, out=out, **member.attributes)
             known[member.output] = result
-
-
-def _parts(array: Array, parts: list[Array], axis: int) -> list[Array]:
-    """Return where arrays lie in the one that they are joined to."""
-    ends = list(itertools.accumulate(part.shape[axis] for part in parts))
-    before = (slice(None),) * axis
-    return [array[(*before, slice(start, end))] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def _add_up(

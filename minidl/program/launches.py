@@ -11,13 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from minidl.primitives.random import Generator
-from minidl.primitives.reduction import max_, sum_
-from minidl.primitives.shape import concatenate_, reshape_
+from minidl.program.cuda_steps import MAKERS
 from minidl.program.program import Group, Instruction, Value
 from minidl.program.schedule import Advance, Aliases, Copy, Schedule, Task, Turn, is_random
-
-#: The primitives, beside elementwise ones, for which kernels are generated.
-GENERATED = (sum_, max_, concatenate_, reshape_)
 
 #: How many arrays the steps of one launch have at most: CUDA takes 4 KB of arguments.
 MOST_ARRAYS = 400
@@ -50,7 +46,7 @@ class _Launch:
 def is_generated(task: Task) -> bool:
     """Say whether there may be a generated kernel for a step."""
     return isinstance(task, (Group, Copy, Advance)) or (
-        isinstance(task, Instruction) and (task.primitive in GENERATED or is_random(task))
+        isinstance(task, Instruction) and (task.primitive in MAKERS or is_random(task))
     )
 
 

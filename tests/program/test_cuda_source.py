@@ -18,8 +18,8 @@ from minidl.program.cuda_kernels import (
     copy_kernel,
     draw_kernel,
     group_kernel,
-    reduction_kernel,
 )
+from minidl.program.cuda_reductions import reduction_kernel
 from minidl.program.cuda_source import THREADS, launch_name
 from minidl.program.expressions import Unsupported
 from minidl.program.program import Instruction, Value

@@ -5,6 +5,7 @@ from __future__ import annotations
 from minidl.program.passes.expand import expand_reductions
 from minidl.program.passes.group import group_elementwise
 from minidl.program.passes.matrices import work_on_matrices
+from minidl.program.passes.scatter import order_scatters
 from minidl.program.passes.simplify import (
     accumulate_products,
     broadcast_in_place,
@@ -35,7 +36,7 @@ PASSES = (
 
 
 #: What comes before them for a GPU.
-GPU_PASSES = (expand_reductions,)
+GPU_PASSES = (expand_reductions, order_scatters)
 
 
 def optimize(program: Program, on_gpu: bool = False) -> Program:
