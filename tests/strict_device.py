@@ -252,7 +252,7 @@ class RawModule:
 
 # --- cuBLAS ---------------------------------------------------------------------------------------
 
-_TYPES = {0: ctypes.c_float, 1: ctypes.c_double}
+_TYPES = {0: numpy.dtype("float32"), 1: numpy.dtype("float64"), 2: numpy.dtype("float16")}
 
 
 class Cublas:
@@ -301,29 +301,90 @@ class Cublas:
         kind,
         _,
     ):
+        self._multiply(
+            handle,
+            (op_a, op_b, m, n, k),
+            (alpha, beta, kind),
+            (a, type_a, lda, 0),
+            (b, type_b, ldb, 0),
+            (c, type_c, ldc, 0),
+            1,
+        )
+        return 0
+
+    def cublasGemmStridedBatchedEx(
+        self,
+        handle,
+        op_a,
+        op_b,
+        m,
+        n,
+        k,
+        alpha,
+        a,
+        type_a,
+        lda,
+        stride_a,
+        b,
+        type_b,
+        ldb,
+        stride_b,
+        beta,
+        c,
+        type_c,
+        ldc,
+        stride_c,
+        count,
+        kind,
+        _,
+    ):
+        for stride in (stride_a, stride_b, stride_c):
+            assert type(stride) is ctypes.c_longlong, "ctypes passes 32 bits, if it is not told otherwise"
+        assert count > 0
+        assert stride_c.value >= ldc * (n - 1) + m or count == 1, "results lie on each other"
+        self._multiply(
+            handle,
+            (op_a, op_b, m, n, k),
+            (alpha, beta, kind),
+            (a, type_a, lda, stride_a.value),
+            (b, type_b, ldb, stride_b.value),
+            (c, type_c, ldc, stride_c.value),
+            count,
+        )
+        return 0
+
+    def _multiply(self, handle, sizes, numbers, a, b, c, count):
+        op_a, op_b, m, n, k = sizes
+        alpha, beta, kind = numbers
+        assert min(m, n, k) > 0
+        assert a[1] == b[1], "the factors of a product have one type"
+        assert type(alpha._obj) is type(beta._obj) is (ctypes.c_double if kind == 70 else ctypes.c_float)
         state = self.handles[handle.value]
         assert state["workspace"], "without a workspace cuBLAS allocates, which a capture refuses"
         assert state["stream"] == current_stream().ptr
         left, right = alpha._obj.value, beta._obj.value
         self.computed_as.append(kind)
 
-        def matrix(pointer, rows, columns, leading, code):
+        def matrix(place, rows, columns, number):
             """By columns: the transpose of what lies there by rows."""
+            pointer, code, leading, stride = place
             assert leading >= rows, "illegal leading dimension"
-            count = leading * (columns - 1) + rows
-            flat = numpy.ctypeslib.as_array(ctypes.cast(pointer, ctypes.POINTER(_TYPES[code])), (count,))
-            strides = (flat.itemsize, leading * flat.itemsize)
-            return numpy.lib.stride_tricks.as_strided(flat, (rows, columns), strides)
+            dtype = _TYPES[code]
+            size = (leading * (columns - 1) + rows) * dtype.itemsize
+            flat = (ctypes.c_byte * size).from_address(pointer.value + number * stride * dtype.itemsize)
+            strides = (dtype.itemsize, leading * dtype.itemsize)
+            return numpy.ndarray((rows, columns), dtype, flat, 0, strides)
 
         def work():
-            x = matrix(a, *((k, m) if op_a else (m, k)), lda, type_a)
-            y = matrix(b, *((n, k) if op_b else (k, n)), ldb, type_b)
-            out = matrix(c, m, n, ldc, type_c)
-            product = left * ((x.T if op_a else x) @ (y.T if op_b else y))
-            out[...] = product + (right * out if right else 0)
+            wide = numpy.float64 if kind == 70 else numpy.float32
+            for i in range(count):
+                x = matrix(a, *((k, m) if op_a else (m, k)), i).astype(wide)
+                y = matrix(b, *((n, k) if op_b else (k, n)), i).astype(wide)
+                out = matrix(c, m, n, i)
+                product = left * ((x.T if op_a else x) @ (y.T if op_b else y))
+                out[...] = product + (right * out if right else 0)
 
         _streams[state["stream"]].do(work)
-        return 0
 
 
 # --- the module -----------------------------------------------------------------------------------

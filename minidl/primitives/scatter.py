@@ -29,9 +29,12 @@ def _sort_places(
     xp: Any, *positions: Any, lengths: tuple[int, ...], stretch: int, dtype: Any, out: Any = None
 ) -> Any:
     shape = numpy.broadcast_shapes(*(array.shape for array in positions))
-    target: Any = 0
-    for array, length in zip(positions, lengths, strict=True):
-        position = xp.remainder(array.astype(numpy.int64), length)
+    inside = [
+        xp.remainder(array.astype(numpy.int64), length)
+        for array, length in zip(positions, lengths, strict=True)
+    ]
+    target = inside[0]
+    for position, length in zip(inside[1:], lengths[1:], strict=True):
         target = xp.add(xp.multiply(target, length), position)
     target = xp.broadcast_to(target, shape).reshape(-1)
     count = len(target)

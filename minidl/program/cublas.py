@@ -8,14 +8,17 @@ it takes.
 from __future__ import annotations
 
 import ctypes
+import math
 import weakref
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import numpy
 
 from minidl.devices import Array
 from minidl.program.blas import TRANSPOSED, layout_fits, layout_of
+from minidl.program.products import first_matrix, leading_stride
 
 #: Bytes of memory for intermediate results: what NVIDIA recommends for Hopper, and enough for others.
 WORKSPACE = 32 << 20
@@ -65,6 +68,10 @@ class Cublas:
         self._call("cublasCreate_v2", ctypes.byref(self.handle))
         weakref.finalize(self, library().cublasDestroy_v2, self.handle)
 
+    def computes(self, out: Array) -> bool:
+        """Say whether there are products with a result of this dtype."""
+        return out.dtype.name in _DATA_TYPES
+
     def takes(self, a: Array, b: Array, out: Array) -> bool:
         """Say whether `gemm` can compute ``out = a @ b`` for these arrays."""
         return (
@@ -97,6 +104,45 @@ class Cublas:
             compute,
             _DEFAULT_ALGORITHM,
         )
+
+    def stacked(self, a: Array, b: Array, out: Array) -> Callable[[], None]:
+        """Return a call that computes ``out = a @ b`` for stacks of matrices, on CuPy's current stream.
+
+        ``out`` is contiguous, (..., n, m); ``a`` (..., n, k) and ``b`` (..., k, m) are of its dtype, their
+        matrices have layouts of BLAS, and all matrices of a stack the same distance from each other.
+        """
+        leading = out.shape[:-2]
+        real, compute = self._arithmetic(out)
+        kind, one, zero = _DATA_TYPES[out.dtype.name], real(1), real(0)
+        operations, lengths = zip(*(_layout(first_matrix(stack)) for stack in (b, a)), strict=True)
+        distances = [ctypes.c_longlong(leading_stride(stack, leading) or 0) for stack in (b, a)]
+        arguments = (
+            self.handle,
+            *operations,
+            *(out.shape[-1], out.shape[-2], a.shape[-1]),
+            ctypes.byref(one),
+            *(ctypes.c_void_p(b.data.ptr), kind, lengths[0], distances[0]),
+            *(ctypes.c_void_p(a.data.ptr), kind, lengths[1], distances[1]),
+            ctypes.byref(zero),
+            *(ctypes.c_void_p(out.data.ptr), kind, out.shape[-1]),
+            *(ctypes.c_longlong(out.shape[-2] * out.shape[-1]), math.prod(leading)),
+            compute,
+            _DEFAULT_ALGORITHM,
+        )
+
+        call = partial(self._run_stacked, arguments)
+        call.arrays = (a, b, out)  # type: ignore[attr-defined]  # C holds addresses, this holds the memory
+        return call
+
+    def _run_stacked(self, arguments: tuple) -> None:
+        self._follow(self.cupy.cuda.get_current_stream().ptr)
+        self._call("cublasGemmStridedBatchedEx", *arguments)
+
+    def _arithmetic(self, out: Array) -> tuple[Any, int]:
+        """Return the type of factors like alpha, and how sums are computed, for a result."""
+        if out.dtype == numpy.float64:
+            return ctypes.c_double, _COMPUTE_64F
+        return ctypes.c_float, _COMPUTE_32F_FAST_TF32 if self._may_round(out) else _COMPUTE_32F
 
     def _may_round(self, out: Array) -> bool:
         return self.tf32 and out.dtype == numpy.float32

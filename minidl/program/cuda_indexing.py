@@ -69,13 +69,13 @@ def gather_kernel(x: Array, positions: Sequence[Array], key: tuple, out: Array) 
     first += sum(strides[axis] * part.start for axis, part in selection.slices.items())
     along = [0 if a is None else strides[a] * selection.slices[a].step for a in selection.basic]
     sliced = _in_result(selection, along, [0] * len(selection.spread))
-    terms = [str(first), offset("i", out.shape, sliced)]
+    terms = [term for term in (str(first), offset("i", out.shape, sliced)) if term != "0"]
     for k, axis in enumerate(selection.indexed):
         of = _in_result(selection, [0] * len(along), broadcast_strides(positions[k], selection.spread))
         place = f"wrapped(a{k + 2}[{offset('i', out.shape, of)}], {x.shape[axis]})"
         terms.append(f"{place} * {strides[axis]}")
     index = index_type(out.shape, [sliced])
-    code = f"    {loop(index, out.size)}\n        a0[i] = a1[{' + '.join(terms)}];\n"
+    code = f"    {loop(index, out.size)}\n        a0[i] = a1[{' + '.join(terms) or '0'}];\n"
     return Kernel("gather", code, [out, x, *positions], blocks_for(out.size), _HELPERS)
 
 
@@ -86,7 +86,7 @@ def place_kernel(source: Array, key: tuple, fill: float, out: Array) -> Kernel:
     kind = register_type(out.dtype)
     coordinates = _Coordinates(selection, out.shape, index, element_strides(source))
     element = load(f"a1[{coordinates.across}]", source.dtype)
-    value = f"{coordinates.inside} ? {element} : ({kind}) {number(fill)}"
+    value = f"({coordinates.inside}) ? {element} : ({kind}) {number(fill)}"
     lines = [
         f"{loop(index, out.size)} {{",
         *coordinates.lines,
@@ -130,8 +130,10 @@ class _Coordinates:
                 conditions.append(f"p{axis} == {selection.fixed[axis]}")
             elif axis in selection.slices:
                 part = selection.slices[axis]
-                self.lines.append(f"    {index} q{axis} = (p{axis} - {part.start}) / {part.step};")
-                if part != range(length):
+                if part == range(length):
+                    self.lines.append(f"    {index} q{axis} = p{axis};")
+                else:
+                    self.lines.append(f"    {index} q{axis} = (p{axis} - {part.start}) / {part.step};")
                     conditions.append(f"p{axis} == {part.start} + q{axis} * {part.step}")
                     conditions.append(f"q{axis} >= 0 && q{axis} < {len(part)}")
         lengths, start = selection.basic_lengths, len(selection.spread)
@@ -140,7 +142,7 @@ class _Coordinates:
             if of is not None:
                 across.append(f"q{of} * {basic[i]}")
                 column.append(f"q{of} * {math.prod(lengths[i + 1 :])}")
-        self.inside = f"({' && '.join(conditions) or 'true'})"
+        self.inside = " && ".join(conditions) or "true"
         self.across = " + ".join(across) or "0"
         self.column = " + ".join(column) or "0"
 

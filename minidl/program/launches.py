@@ -3,6 +3,11 @@
 On a large GPU a step of training is bound by the number of launches, not by arithmetic. So steps for which
 kernels are generated wait as long as they can, and those that then do not need each other start together:
 the sums of all bias gradients, or the updates of all parameters, are one launch each.
+
+What can neither be generated nor done by cuBLAS is left to CuPy, and cuts the CUDA graph of a step in two:
+matrix products of whole numbers, or of anything where cuBLAS is not found; primitives of users without a
+CUDA expression; complex numbers; indexing whose result CuPy shapes otherwise than NumPy, or by 2**30
+positions and more. `cuda_steps.MAKERS` has the primitives with kernels, beside elementwise ones and draws.
 """
 
 from __future__ import annotations
