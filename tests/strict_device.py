@@ -301,56 +301,20 @@ class Cublas:
         kind,
         _,
     ):
-        self._multiply(
-            handle,
-            (op_a, op_b, m, n, k),
-            (alpha, beta, kind),
-            (a, type_a, lda, 0),
-            (b, type_b, ldb, 0),
-            (c, type_c, ldc, 0),
-            1,
-        )
+        factors = (a, type_a, lda, 0), (b, type_b, ldb, 0)
+        self._multiply(handle, (op_a, op_b, m, n, k), (alpha, beta, kind), *factors, (c, type_c, ldc, 0), 1)
         return 0
 
-    def cublasGemmStridedBatchedEx(
-        self,
-        handle,
-        op_a,
-        op_b,
-        m,
-        n,
-        k,
-        alpha,
-        a,
-        type_a,
-        lda,
-        stride_a,
-        b,
-        type_b,
-        ldb,
-        stride_b,
-        beta,
-        c,
-        type_c,
-        ldc,
-        stride_c,
-        count,
-        kind,
-        _,
-    ):
+    def cublasGemmStridedBatchedEx(self, handle, op_a, op_b, m, n, k, alpha, *others):
+        a, type_a, lda, stride_a, b, type_b, ldb, stride_b, *others = others
+        beta, c, type_c, ldc, stride_c, count, kind, _ = others
         for stride in (stride_a, stride_b, stride_c):
             assert type(stride) is ctypes.c_longlong, "ctypes passes 32 bits, if it is not told otherwise"
         assert count > 0
         assert stride_c.value >= ldc * (n - 1) + m or count == 1, "results lie on each other"
-        self._multiply(
-            handle,
-            (op_a, op_b, m, n, k),
-            (alpha, beta, kind),
-            (a, type_a, lda, stride_a.value),
-            (b, type_b, ldb, stride_b.value),
-            (c, type_c, ldc, stride_c.value),
-            count,
-        )
+        factors = (a, type_a, lda, stride_a.value), (b, type_b, ldb, stride_b.value)
+        out = c, type_c, ldc, stride_c.value
+        self._multiply(handle, (op_a, op_b, m, n, k), (alpha, beta, kind), *factors, out, count)
         return 0
 
     def _multiply(self, handle, sizes, numbers, a, b, c, count):

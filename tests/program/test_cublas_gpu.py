@@ -9,6 +9,7 @@ import pytest
 
 from minidl.program import cublas, cupy_executor
 from minidl.program.cublas import Cublas, CublasError
+from minidl.program.products import stack_fits
 
 
 @pytest.fixture
@@ -77,6 +78,38 @@ def test_products_are_captured_and_replayed(gpu, products, rng):
     graph.launch()
     assert (gpu.asnumpy(out) == 0).all()  # the same memory is read anew
     products.gemm(a, b, out, add=False)  # and calls outside the graph go on
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 1e-2), ("float32", 1e-5), ("float64", 1e-13)])
+def test_stacks_are_captured_and_replayed(gpu, products, rng, dtype, tolerance):
+    a, b = rng.normal(size=(2, 3, 5, 4)).astype(dtype), rng.normal(size=(2, 3, 4, 6)).astype(dtype)
+    by_columns = gpu.asarray(b.swapaxes(-1, -2).copy()).transpose((0, 1, 3, 2))
+    cases = [
+        (gpu.asarray(a), gpu.asarray(b), a @ b),
+        (gpu.asarray(a), by_columns, a @ b),
+        (gpu.asarray(a)[:, :, 1:, :3], gpu.asarray(b)[:, :, :3], a[:, :, 1:, :3] @ b[:, :, :3]),
+        (gpu.asarray(a[0, 0]), gpu.asarray(b), a[0, 0] @ b),  # one for all
+        (gpu.asarray(a)[:, 1:2], gpu.asarray(b[0, 0]), a[:, 1:2] @ b[0, 0]),
+    ]
+    calls = []
+    for x, y, expected in cases:
+        assert all(stack_fits(stack, expected.shape[:-2]) for stack in (x, y))
+        out = gpu.asarray(numpy.full(expected.shape, numpy.nan, dtype))
+        calls.append((products.stacked(x, y, out), out, expected))
+        calls[-1][0]()  # loads the kernels
+        numpy.testing.assert_allclose(gpu.asnumpy(out), expected, rtol=tolerance, atol=tolerance)
+        out.fill(7)
+    stream = gpu.cuda.Stream(non_blocking=True)
+    gpu.cuda.get_current_stream().synchronize()
+    with stream:
+        stream.begin_capture()
+        for call, _, _ in calls:
+            call()
+        graph = stream.end_capture()
+    assert all((gpu.asnumpy(out) == 7).all() for _, out, _ in calls)
+    graph.launch()
+    for _, out, expected in calls:
+        numpy.testing.assert_allclose(gpu.asnumpy(out), expected, rtol=tolerance, atol=tolerance)
 
 
 def test_a_failure_names_the_call(gpu, products, monkeypatch):
