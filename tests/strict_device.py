@@ -209,7 +209,9 @@ def built(code):
         pytest.skip("there is no g++ on this machine to run generated kernels with")
     runners = []
     meeting = {
-        name for name, body in re.findall(r"(step_\d+)\((.*?)^}", code, re.M | re.S) if "combine(" in body
+        name
+        for name, body in re.findall(r"(step_\d+)\((.*?)^}", code, re.M | re.S)
+        if "combine(" in body or "__syncthreads(" in body
     }
     for name, parameters, body in re.findall(r"__global__ void (\w+)\((.*?)\) {(.*?)^}", code, re.M | re.S):
         meets = any(step in meeting for step in re.findall(r"step_\d+", body))
@@ -251,7 +253,7 @@ class RawModule:
 
 # --- cuBLAS ---------------------------------------------------------------------------------------
 
-_TYPES = {0: ctypes.c_float, 1: ctypes.c_double, 14: ctypes.c_uint16}
+_TYPES = {0: "float32", 1: "float64", 2: "float16", 14: "uint16"}  # the last is bfloat16
 
 
 class Cublas:
@@ -300,30 +302,55 @@ class Cublas:
         kind,
         _,
     ):
+        factors = (a, type_a, lda, 0), (b, type_b, ldb, 0)
+        self._multiply(handle, (op_a, op_b, m, n, k), (alpha, beta, kind), *factors, (c, type_c, ldc, 0), 1)
+        return 0
+
+    def cublasGemmStridedBatchedEx(self, handle, op_a, op_b, m, n, k, alpha, *others):
+        a, type_a, lda, stride_a, b, type_b, ldb, stride_b, *others = others
+        beta, c, type_c, ldc, stride_c, count, kind, _ = others
+        for stride in (stride_a, stride_b, stride_c):
+            assert type(stride) is ctypes.c_longlong, "ctypes passes 32 bits, if it is not told otherwise"
+        assert count > 0
+        assert stride_c.value >= ldc * (n - 1) + m or count == 1, "results lie on each other"
+        factors = (a, type_a, lda, stride_a.value), (b, type_b, ldb, stride_b.value)
+        out = c, type_c, ldc, stride_c.value
+        self._multiply(handle, (op_a, op_b, m, n, k), (alpha, beta, kind), *factors, out, count)
+        return 0
+
+    def _multiply(self, handle, sizes, numbers, a, b, c, count):
+        op_a, op_b, m, n, k = sizes
+        alpha, beta, kind = numbers
+        assert min(m, n, k) > 0
+        assert a[1] == b[1], "the factors of a product have one type"
+        assert type(alpha._obj) is type(beta._obj) is (ctypes.c_double if kind == 70 else ctypes.c_float)
         state = self.handles[handle.value]
         assert state["workspace"], "without a workspace cuBLAS allocates, which a capture refuses"
         assert state["stream"] == current_stream().ptr
         left, right = alpha._obj.value, beta._obj.value
         self.computed_as.append(kind)
 
-        def matrix(pointer, rows, columns, leading, code):
+        def matrix(place, rows, columns, number):
             """By columns: the transpose of what lies there by rows."""
+            pointer, code, leading, stride = place
             assert leading >= rows, "illegal leading dimension"
-            count = leading * (columns - 1) + rows
-            flat = numpy.ctypeslib.as_array(ctypes.cast(pointer, ctypes.POINTER(_TYPES[code])), (count,))
-            strides = (flat.itemsize, leading * flat.itemsize)
-            stored = numpy.lib.stride_tricks.as_strided(flat, (rows, columns), strides)
+            dtype = numpy.dtype(_TYPES[code])
+            size = (leading * (columns - 1) + rows) * dtype.itemsize
+            flat = (ctypes.c_byte * size).from_address(pointer.value + number * stride * dtype.itemsize)
+            strides = (dtype.itemsize, leading * dtype.itemsize)
+            stored = numpy.ndarray((rows, columns), dtype, flat, 0, strides)
             return (stored.astype("uint32") << 16).view("float32") if code == 14 else stored
 
         def work():
-            x = matrix(a, *((k, m) if op_a else (m, k)), lda, type_a)
-            y = matrix(b, *((n, k) if op_b else (k, n)), ldb, type_b)
-            out = matrix(c, m, n, ldc, type_c)
-            product = left * ((x.T if op_a else x) @ (y.T if op_b else y))
-            out[...] = product + (right * out if right else 0)
+            wide = numpy.float64 if kind == 70 else numpy.float32
+            for i in range(count):
+                x = matrix(a, *((k, m) if op_a else (m, k)), i).astype(wide)
+                y = matrix(b, *((n, k) if op_b else (k, n)), i).astype(wide)
+                out = matrix(c, m, n, i)
+                product = left * ((x.T if op_a else x) @ (y.T if op_b else y))
+                out[...] = product + (right * out if right else 0)
 
         _streams[state["stream"]].do(work)
-        return 0
 
 
 # --- the module -----------------------------------------------------------------------------------

@@ -57,7 +57,11 @@ to_bfloat16 = elementwise(
 )
 
 
+def is_packed(x: Any, dtype: Any) -> bool:
+    """Say whether a factor of a product of a dtype holds bfloat16 numbers as `to_bfloat16` gives them."""
+    return x.dtype == numpy.uint16 and dtype == numpy.float32
+
+
 def as_factor(xp: Any, x: Any, dtype: Any) -> Any:
     """Return a factor of a product of a dtype: what `to_bfloat16` packed as float32, the rest as it is."""
-    packed = x.dtype == numpy.uint16 and dtype == numpy.float32
-    return xp.left_shift(x.astype(numpy.uint32), 16).view(numpy.float32) if packed else x
+    return xp.left_shift(x.astype(numpy.uint32), 16).view(numpy.float32) if is_packed(x, dtype) else x

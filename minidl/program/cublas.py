@@ -8,14 +8,17 @@ it takes.
 from __future__ import annotations
 
 import ctypes
+import math
 import weakref
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import numpy
 
 from minidl.devices import Array
-from minidl.program.blas import TRANSPOSED, layout_fits, layout_of
+from minidl.program.blas import TRANSPOSED, layout_of
+from minidl.program.products import first_matrix, leading_stride
 
 #: Bytes of memory for intermediate results: what NVIDIA recommends for Hopper, and enough for others.
 WORKSPACE = 32 << 20
@@ -65,27 +68,18 @@ class Cublas:
         self._call("cublasCreate_v2", ctypes.byref(self.handle))
         weakref.finalize(self, library().cublasDestroy_v2, self.handle)
 
-    def takes(self, a: Array, b: Array, out: Array) -> bool:
-        """Say whether `gemm` can compute ``out = a @ b`` for these arrays.
-
-        All have one dtype, float16, float32 or float64; or the factors are bfloat16, as uint16, and the
-        product is float32.
-        """
-        packed = a.dtype == numpy.uint16 and out.dtype == numpy.float32
-        return (
-            a.dtype == b.dtype
-            and (packed or (a.dtype == out.dtype and out.dtype.kind == "f"))
-            and a.dtype.name in _DATA_TYPES
-            and out.flags.c_contiguous
-            and all(map(layout_fits, (a, b, out)))
-        )
+    def computes(self, out: Array) -> bool:
+        """Say whether there are products with a result of this dtype."""
+        return out.dtype.kind == "f" and out.dtype.name in _DATA_TYPES
 
     def gemm(self, a: Array, b: Array, out: Array, add: bool) -> None:
-        """Compute ``out = a @ b``, or with ``add`` ``out += a @ b``, on CuPy's current stream."""
+        """Compute ``out = a @ b``, or with ``add`` ``out += a @ b``, on CuPy's current stream.
+
+        All are matrices in a layout of BLAS, ``out`` stored by rows, and of one dtype; or the factors are
+        bfloat16, as uint16, and the product is float32.
+        """
         self._follow(self.cupy.cuda.get_current_stream().ptr)
-        double = out.dtype == numpy.float64
-        number = ctypes.c_double if double else ctypes.c_float
-        compute = _COMPUTE_64F if double else _COMPUTE_32F_FAST_TF32 if self._may_round(a) else _COMPUTE_32F
+        real, compute = self._arithmetic(a)
         kind, kind_of_product = _DATA_TYPES[a.dtype.name], _DATA_TYPES[out.dtype.name]
         # cuBLAS thinks in columns. What is stored by rows is, by columns, the transpose, and the
         # transpose of a product is the product of the transposes, swapped.
@@ -95,17 +89,54 @@ class Cublas:
             self.handle,
             *operations,
             *(out.shape[1], out.shape[0], a.shape[1]),
-            ctypes.byref(number(1)),
+            ctypes.byref(real(1)),
             *(ctypes.c_void_p(b.data.ptr), kind, leading[0]),
             *(ctypes.c_void_p(a.data.ptr), kind, leading[1]),
-            ctypes.byref(number(1 if add else 0)),
+            ctypes.byref(real(1 if add else 0)),
             *(ctypes.c_void_p(out.data.ptr), kind_of_product, out.shape[1]),
             compute,
             _DEFAULT_ALGORITHM,
         )
 
-    def _may_round(self, factor: Array) -> bool:
-        return self.tf32 and factor.dtype == numpy.float32
+    def stacked(self, a: Array, b: Array, out: Array) -> Callable[[], None]:
+        """Return a call that computes ``out = a @ b`` for stacks of matrices, on CuPy's current stream.
+
+        ``out`` is contiguous, (..., n, m); ``a`` (..., n, k) and ``b`` (..., k, m) are of its dtype, their
+        matrices have layouts of BLAS, and all matrices of a stack the same distance from each other.
+        """
+        leading = out.shape[:-2]
+        real, compute = self._arithmetic(a)
+        kind, one, zero = _DATA_TYPES[out.dtype.name], real(1), real(0)
+        operations, lengths = zip(*(_layout(first_matrix(stack)) for stack in (b, a)), strict=True)
+        distances = [ctypes.c_longlong(leading_stride(stack, leading) or 0) for stack in (b, a)]
+        arguments = (
+            self.handle,
+            *operations,
+            *(out.shape[-1], out.shape[-2], a.shape[-1]),
+            ctypes.byref(one),
+            *(ctypes.c_void_p(b.data.ptr), kind, lengths[0], distances[0]),
+            *(ctypes.c_void_p(a.data.ptr), kind, lengths[1], distances[1]),
+            ctypes.byref(zero),
+            *(ctypes.c_void_p(out.data.ptr), kind, out.shape[-1]),
+            *(ctypes.c_longlong(out.shape[-2] * out.shape[-1]), math.prod(leading)),
+            compute,
+            _DEFAULT_ALGORITHM,
+        )
+
+        call = partial(self._run_stacked, arguments)
+        call.arrays = (a, b, out)  # type: ignore[attr-defined]  # C holds addresses, this holds the memory
+        return call
+
+    def _run_stacked(self, arguments: tuple) -> None:
+        self._follow(self.cupy.cuda.get_current_stream().ptr)
+        self._call("cublasGemmStridedBatchedEx", *arguments)
+
+    def _arithmetic(self, factor: Array) -> tuple[Any, int]:
+        """Return the type of numbers like alpha, and how products are computed, for factors of a dtype."""
+        if factor.dtype == numpy.float64:
+            return ctypes.c_double, _COMPUTE_64F
+        rounds = self.tf32 and factor.dtype == numpy.float32
+        return ctypes.c_float, _COMPUTE_32F_FAST_TF32 if rounds else _COMPUTE_32F
 
     def _follow(self, stream: int) -> None:
         """Work on a stream; setting it resets the workspace."""

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 import numpy
 
 from minidl.devices import Array
-from minidl.primitives import philox
 from minidl.program.expressions import Unsupported
 
 #: Threads of a block, in every kernel.
 THREADS = 256
+
+#: Blocks that keep a large GPU busy; more than these only take turns.
+MOST_BLOCKS = 2048
 
 _TYPES = {
     "bool": "bool",
@@ -34,8 +36,9 @@ _TYPES = {
     "float64": "double",
 }
 
-#: What a step is told beside its arrays: which block of threads this is, of how many, and which thread in it.
-_PLACE = "int block, int blocks, int thread"
+#: What a step is told beside its arrays: which block of threads this is, of how many, which thread in it, and
+#: the memory that the threads of a block share: 16 bytes for each.
+_PLACE = "int block, int blocks, int thread, void *shared"
 
 HEADER = """\
 /* As in NumPy, NaN in either operand comes out. The types of the operands may differ: max(x, 0). */
@@ -86,13 +89,15 @@ __device__ inline float round_off(float x, int bits) {
 class Kernel:
     """What one step asks of the GPU: C++ for one thread, and the arrays it works on.
 
-    The code sees the arrays as ``a0``, ``a1``, ..., and ``block``, ``blocks`` and ``thread``.
+    The code sees the arrays as ``a0``, ``a1``, ..., and ``block``, ``blocks``, ``thread`` and ``shared``.
+    ``helpers`` are functions of C++ that it calls, beside those that all may call.
     """
 
     name: str
     code: str
     arrays: list[Array]
     blocks: int
+    helpers: str = ""
 
     def __post_init__(self) -> None:
         self.types = [storage_type(array.dtype) for array in self.arrays]
@@ -116,17 +121,20 @@ def source(launches: Sequence[Sequence[Kernel]]) -> str:
             own = f"{kernel.parameters()}, {_PLACE}"
             name = functions.setdefault(f"({own}) {{\n{kernel.code}}}\n", f"step_{len(functions)}")
             arrays = "".join(f"a{first_array + i}, " for i in range(len(kernel.arrays)))
-            place = f"blockIdx.x - {first_block}, {kernel.blocks}, threadIdx.x"
+            place = f"blockIdx.x - {first_block}, {kernel.blocks}, threadIdx.x, shared"
             first_block += kernel.blocks
             branches.append(f"if (blockIdx.x < {first_block}) {name}({arrays}{place});")
             parameters.append(kernel.parameters(first_array))
             first_array += len(kernel.arrays)
         signature = f"{launch_name(number_of_launch)}({', '.join(parameters)})"
-        body = "\n    else ".join(branches)
+        # What each step would declare for itself adds up, and a launch with many sums would have too much.
+        meets = any("shared" in kernel.code for kernel in kernels)
+        shared = f"__shared__ double shared[{2 * THREADS}]" if meets else "void *shared = 0"
+        body = f"{shared};\n    " + "\n    else ".join(branches)
         entries.append(f'extern "C" __global__ void {signature} {{\n    {body}\n}}\n')
     steps = [f"static __device__ void {name}{text}" for text, name in functions.items()]
-    needed = [philox.SOURCE] if any("philox(" in step for step in steps) else []
-    text = "\n".join([HEADER, *needed, *steps, *entries])
+    helpers = dict.fromkeys(kernel.helpers for kernels in launches for kernel in kernels)
+    text = "\n".join([HEADER, *filter(None, helpers), *steps, *entries])
     return ("#include <cuda_fp16.h>\n" if "__half" in text else "") + text
 
 
@@ -198,6 +206,22 @@ def offset(index: str, shape: Sequence[int], strides: Sequence[int]) -> str:
             place = place if place == index or stride == 1 else f"({place})"
             terms.append(place if stride == 1 else f"{place} * {stride}")
     return " + ".join(terms) or "0"
+
+
+def loop(index: str, size: int) -> str:
+    """Return the loop in which the threads of all blocks go over the elements."""
+    step = f"({index}) {THREADS}"
+    return f"for ({index} i = block * {step} + thread; i < {size}; i += blocks * {step})"
+
+
+def blocks_for(size: int) -> int:
+    """Return how many blocks go over so many elements."""
+    return min(MOST_BLOCKS, -(-size // THREADS))
+
+
+def element_strides(array: Array) -> list[int]:
+    """Return the strides of an array in elements."""
+    return [stride // array.dtype.itemsize for stride in array.strides]
 
 
 def index_type(shape: Sequence[int], strides: Sequence[Sequence[int]]) -> str:

@@ -1,8 +1,8 @@
 """The CuPy executor: a program as few launches on buffers that never move, replayed as CUDA graphs.
 
-Elementwise groups, sums, maxima, random draws and copies become generated kernels; matrix products are calls
-of cuBLAS; everything else is left to CuPy. The first run makes the launches one by one. From the second run
-on, those that follow each other are replayed as one CUDA graph; only what CuPy computes stays in between.
+Matrix products are calls of cuBLAS; nearly everything else becomes generated kernels, and what does not (see
+launches.py) is left to CuPy. The first run makes the launches one by one. From the second run on, those that
+follow each other are replayed as one CUDA graph; only what CuPy computes stays in between.
 
 A run works on CuPy's current stream, in order with all other work there. A program holds its buffers,
 workspaces and graphs for itself, so that programs do not disturb each other.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -21,24 +21,26 @@ import numpy
 
 from minidl import devices
 from minidl.devices import Array
+from minidl.primitives.linear_algebra import matmul_
 from minidl.primitives.philox import Philox
-from minidl.primitives.precision import as_factor
+from minidl.primitives.precision import as_factor, is_packed
 from minidl.primitives.random import Generator
-from minidl.primitives.shape import concatenate_, reshape_
 from minidl.program import ceilings
 from minidl.program.cublas import Cublas, library
 from minidl.program.cuda_kernels import (
     advance_kernel,
     copy_kernel,
     draw_kernel,
+    fill_kernel,
     group_kernel,
     is_literal,
-    reduction_kernel,
 )
 from minidl.program.cuda_source import THREADS, Kernel, launch_name, source
+from minidl.program.cuda_steps import MAKERS
 from minidl.program.expressions import Unsupported
 from minidl.program.launches import by_launches, is_generated, places_of_draws
 from minidl.program.memory import plan_memory
+from minidl.program.products import Factors, as_matrices
 from minidl.program.program import Gemm, Group, Instruction, Program, Value
 from minidl.program.schedule import Advance, Aliases, Copy, Schedule, Task, is_random, schedule
 
@@ -122,7 +124,7 @@ class CupyExecutor:
             self.schedule: Schedule = by_launches(schedule(program, 1, aliases), aliases)
             self.places, self.generators = places_of_draws(program.steps)
             self.memory = plan_memory(program, self.schedule, aliases, set(), self.cupy)
-            multiplies = any(isinstance(step, Gemm) for step in program.steps)
+            multiplies = any(isinstance(step, Gemm) or step.name == "matmul" for step in program.steps)
             self.products = Cublas(self.cupy, tf32) if multiplies and library() is not None else None
             self.calls = list(self._calls())
             self._compile()
@@ -182,7 +184,7 @@ class CupyExecutor:
         """Return the best rates of matrix products and of copying, per second."""
         multiply = self.products.gemm if self.products is not None else self._matmul
         gemms = [step for step in self.program.steps if isinstance(step, Gemm)]
-        packed = any(value.dtype == numpy.uint16 for gemm in gemms for value in gemm.inputs)
+        packed = any(is_packed(value, gemm.output.dtype) for gemm in gemms for value in gemm.inputs)
         with self.device:
             return ceilings.of_gpu(self.cupy, multiply, self._seconds, packed)
 
@@ -207,7 +209,7 @@ class CupyExecutor:
                 try:
                     kernels = self._kernels(turn.task)
                 except Unsupported:
-                    yield self._library_call(turn.task)
+                    yield from self._library_calls(turn.task)
                     continue
                 launch.tasks.append(turn.task)
                 launch.kernels += [kernel for kernel in kernels if kernel.blocks]
@@ -240,39 +242,76 @@ class CupyExecutor:
             raise Unsupported(task.name)
         assert isinstance(task, Instruction)
         out, inputs = arrays[task.output], [arrays[value] for value in task.inputs]
-        if task.primitive is concatenate_:
-            return list(map(copy_kernel, _parts(out, inputs, task.attributes["axis"]), inputs))
-        if task.primitive is reshape_:  # one that is no view
-            return [copy_kernel(out.reshape(inputs[0].shape), inputs[0])]
         if is_random(task):
             state = self._stream(task.attributes["generator"]).state
             return [draw_kernel(task.name, state, self.places[id(task)], out)]
-        return [reduction_kernel(task.name, inputs[0], task.attributes["axis"], out, self._zeros)]
+        return MAKERS[task.primitive](task, inputs, out, self._zeros)
 
     def _stream(self, generator: Generator) -> Philox:
         """Return the stream of a generator on this GPU, ready to be drawn from."""
         return generator.of(self.cupy, self.first)
+
+    def _empty(self, shape: Sequence[int], dtype: numpy.dtype) -> Array:
+        """Return memory for a copy, which the executor keeps."""
+        self.scratch.append(self.cupy.empty(shape, dtype))
+        return self.scratch[-1]
 
     def _zeros(self, count: int, dtype: numpy.dtype) -> Array:
         """Return memory for a kernel, which the executor keeps."""
         self.scratch.append(self.cupy.zeros(count, dtype))
         return self.scratch[-1]
 
-    def _library_call(self, task: Task) -> Call:
-        """Return the call of cuBLAS or CuPy for a step."""
+    def _library_calls(self, task: Task) -> Iterator[Call]:
+        """Yield the calls of cuBLAS or CuPy for a step, and before them what makes copies for cuBLAS."""
         arrays = self.memory.arrays
+        factors = Factors(self._empty)
         if isinstance(task, Gemm):
             out = arrays[task.output]
-            factors = [(arrays[a], arrays[b]) for a, b in task.terms]
-            if self.products is not None and all(self.products.takes(a, b, out) for a, b in factors):
-                return Call([task], partial(_add_up, self.products.gemm, factors, out), captured=True)
-            return Call([task], partial(_add_up, self._matmul, factors, out))
+            terms = [(arrays[a], arrays[b]) for a, b in task.terms if a.size and b.size]
+            if not terms:
+                yield Call([task], captured=True, kernels=[fill_kernel(out, 0)])
+            elif self.products is not None and self.products.computes(out):
+                dtypes = [a.dtype if is_packed(a, out.dtype) else out.dtype for a, _ in terms]
+                terms = [
+                    (factors.matrix(a, dtype), factors.matrix(b, dtype))
+                    for (a, b), dtype in zip(terms, dtypes, strict=True)
+                ]
+                yield from self._copies(task, factors)
+                yield Call([task], partial(_add_up, self.products.gemm, terms, out), captured=True)
+            else:
+                yield Call([task], partial(_add_up, self._matmul, terms, out))
+            return
         if isinstance(task, Group):
-            return Call([task], partial(self._run_members, task))
+            yield Call([task], partial(self._run_members, task))
+            return
         assert isinstance(task, Instruction)
-        inputs = [arrays[value] for value in task.inputs]
+        out, inputs = arrays[task.output], [arrays[value] for value in task.inputs]
+        if task.primitive is matmul_ and self.products is not None and self.products.computes(out):
+            run = self._stacked(inputs, out, factors)
+            yield from self._copies(task, factors)
+            if run is not None:
+                yield Call([task], run, captured=True)
+            return
         forward = partial(task.primitive.forward, self.cupy, *inputs, **task.attributes)
-        return Call([task], partial(forward, out=arrays[task.output]))
+        yield Call([task], partial(forward, out=arrays[task.output]))
+
+    def _stacked(self, inputs: list[Array], out: Array, factors: Factors) -> Callable[[], Any] | None:
+        """Return the call of cuBLAS for a product of stacks of matrices, if one is needed."""
+        assert self.products is not None
+        a, b = inputs
+        if not a.size or not b.size:
+            factors.copies.append(fill_kernel(out, 0))
+            return None
+        matrices = as_matrices(a, b, out)
+        if matrices is not None:
+            left, right = (factors.matrix(matrix, out.dtype) for matrix in matrices[:2])
+            return partial(self.products.gemm, left, right, matrices[2], False)
+        a, b = (factors.stack(stack, out.dtype, out.shape[:-2]) for stack in (a, b))
+        return self.products.stacked(a, b, out)
+
+    def _copies(self, task: Task, factors: Factors) -> Iterator[Call]:
+        if factors.copies:
+            yield Call([task], captured=True, kernels=factors.copies)
 
     def _matmul(self, a: Array, b: Array, out: Array, add: bool) -> None:
         a, b = as_factor(self.cupy, a, out.dtype), as_factor(self.cupy, b, out.dtype)
@@ -289,13 +328,6 @@ class CupyExecutor:
             out = known.get(member.output)
             result = member.primitive.forward(self.cupy, *inputs, out=out, **member.attributes)
             known[member.output] = result
-
-
-def _parts(array: Array, parts: list[Array], axis: int) -> list[Array]:
-    """Return where arrays lie in the one that they are joined to."""
-    ends = list(itertools.accumulate(part.shape[axis] for part in parts))
-    before = (slice(None),) * axis
-    return [array[(*before, slice(start, end))] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def _add_up(

@@ -3,6 +3,11 @@
 On a large GPU a step of training is bound by the number of launches, not by arithmetic. So steps for which
 kernels are generated wait as long as they can, and those that then do not need each other start together:
 the sums of all bias gradients, or the updates of all parameters, are one launch each.
+
+What can neither be generated nor done by cuBLAS is left to CuPy, and cuts the CUDA graph of a step in two:
+matrix products of whole numbers, or of anything where cuBLAS is not found; primitives of users without a
+CUDA expression; complex numbers; indexing whose result CuPy shapes otherwise than NumPy, or by 2**30
+positions and more. `cuda_steps.MAKERS` has the primitives with kernels, beside elementwise ones and draws.
 """
 
 from __future__ import annotations
@@ -11,13 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from minidl.primitives.random import Generator
-from minidl.primitives.reduction import max_, sum_
-from minidl.primitives.shape import concatenate_, reshape_
+from minidl.program.cuda_steps import MAKERS
 from minidl.program.program import Group, Instruction, Value
 from minidl.program.schedule import Advance, Aliases, Copy, Schedule, Task, Turn, is_random
-
-#: The primitives, beside elementwise ones, for which kernels are generated.
-GENERATED = (sum_, max_, concatenate_, reshape_)
 
 #: How many arrays the steps of one launch have at most: CUDA takes 4 KB of arguments.
 MOST_ARRAYS = 400
@@ -50,7 +51,7 @@ class _Launch:
 def is_generated(task: Task) -> bool:
     """Say whether there may be a generated kernel for a step."""
     return isinstance(task, (Group, Copy, Advance)) or (
-        isinstance(task, Instruction) and (task.primitive in GENERATED or is_random(task))
+        isinstance(task, Instruction) and (task.primitive in MAKERS or is_random(task))
     )
 
 

@@ -144,6 +144,10 @@ NOT_COMPARED = {
     "assign": "has no result",
     "random_uniform": "draws other numbers than PyTorch",
     "random_normal": "draws other numbers than PyTorch",
+    "sort_places": "a step of scatter_add on a GPU",
+    "merge_places": "a step of scatter_add on a GPU",
+    "sum_runs": "a step of scatter_add on a GPU",
+    "scatter_sorted": "a step of scatter_add on a GPU",
 }
 
 

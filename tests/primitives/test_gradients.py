@@ -14,6 +14,7 @@ import minidl as dl
 from minidl.checks import check_gradients
 from minidl.primitives.indexing import SLOT
 from minidl.primitives.primitive import PRIMITIVES
+from minidl.primitives.scatter import RUN, sort_places_
 
 BUILT_IN = dict(PRIMITIVES)  # without those that other tests declare
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)
@@ -128,6 +129,26 @@ def scattering(draw, primitive):
     return [g, where], attributes | {"shape": x.shape}
 
 
+@st.composite
+def sorting(draw, primitive):
+    where = draw(hnp.arrays(numpy.int64, draw(SHAPES), elements=st.integers(-3, 2)))
+    stretch = draw(st.integers(1, 9))
+    return [where], {"lengths": (3,), "stretch": stretch, "dtype": numpy.dtype("int32")}
+
+
+@st.composite
+def merging(draw, primitive):
+    (where,), attributes = draw(sorting(primitive))
+    return [sort_places_.forward(numpy, where, **attributes)], {"stretch": attributes["stretch"]}
+
+
+@st.composite
+def scattering_in_order(draw, primitive):
+    where = draw(hnp.arrays(numpy.int64, st.integers(0, 3 * RUN), elements=st.integers(-3, 2)))
+    places = sort_places_.forward(numpy, where, lengths=(3,), stretch=1000, dtype=numpy.dtype("int64"))
+    return [draw(values((len(where), 2))), places, where], {"key": (SLOT,), "shape": (3, 2)}
+
+
 CASES = {
     "where": with_condition,
     "clip": lambda p: one_input(p, low=-1.0, high=0.7),
@@ -149,6 +170,10 @@ CASES = {
     "slice": slicing,
     "gather": gathering,
     "scatter_add": scattering,
+    "sort_places": sorting,
+    "merge_places": merging,
+    "sum_runs": scattering_in_order,
+    "scatter_sorted": scattering_in_order,
     "random_uniform": lambda p: one_input(p, generator=dl.Generator(0)),
     "random_normal": lambda p: one_input(p, generator=dl.Generator(0)),
 }

@@ -9,6 +9,7 @@ import pytest
 
 from minidl.program import cublas, cupy_executor
 from minidl.program.cublas import Cublas, CublasError
+from minidl.program.products import stack_fits
 
 
 @pytest.fixture
@@ -37,22 +38,15 @@ def test_every_layout(gpu, products, rng, shape, dtype, tolerance):
     for x in layouts(gpu, a):
         for y in layouts(gpu, b):
             out = gpu.asarray(numpy.full((n, m), numpy.nan, dtype))
-            assert products.takes(x, y, out)
             products.gemm(x, y, out, add=False)  # what was there, even NaN, does not matter
             numpy.testing.assert_allclose(gpu.asnumpy(out), expected, rtol=0, atol=tolerance * scale)
             products.gemm(x, y, out, add=True)
             numpy.testing.assert_allclose(gpu.asnumpy(out), 2 * expected, rtol=0, atol=2 * tolerance * scale)
 
 
-def test_what_it_cannot_compute_is_refused(gpu, products):
-    square = gpu.asarray(numpy.ones((4, 4), "float32"))
-    assert products.takes(square, square, square)
-    assert not products.takes(square[:, ::2], square[:2], square)
-    assert not products.takes(square[::-1], square, square)
-    assert not products.takes(square, square, square.transpose()[:, :2])
-    assert not products.takes(square.astype("int64"), square.astype("int64"), square.astype("int64"))
-    assert not products.takes(square.astype("float64"), square, square)
-    assert not products.takes(square[:0], square, square[:0])
+def test_which_products_there_are(gpu, products):
+    for dtype, there in (("float16", True), ("float64", True), ("int64", False), ("uint16", False)):
+        assert products.computes(gpu.asarray(numpy.ones((2, 2), dtype))) == there
 
 
 def test_products_are_captured_and_replayed(gpu, products, rng):
@@ -77,6 +71,38 @@ def test_products_are_captured_and_replayed(gpu, products, rng):
     graph.launch()
     assert (gpu.asnumpy(out) == 0).all()  # the same memory is read anew
     products.gemm(a, b, out, add=False)  # and calls outside the graph go on
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 1e-2), ("float32", 1e-5), ("float64", 1e-13)])
+def test_stacks_are_captured_and_replayed(gpu, products, rng, dtype, tolerance):
+    a, b = rng.normal(size=(2, 3, 5, 4)).astype(dtype), rng.normal(size=(2, 3, 4, 6)).astype(dtype)
+    by_columns = gpu.asarray(b.swapaxes(-1, -2).copy()).transpose((0, 1, 3, 2))
+    cases = [
+        (gpu.asarray(a), gpu.asarray(b), a @ b),
+        (gpu.asarray(a), by_columns, a @ b),
+        (gpu.asarray(a)[:, :, 1:, :3], gpu.asarray(b)[:, :, :3], a[:, :, 1:, :3] @ b[:, :, :3]),
+        (gpu.asarray(a[0, 0]), gpu.asarray(b), a[0, 0] @ b),  # one for all
+        (gpu.asarray(a)[:, 1:2], gpu.asarray(b[0, 0]), a[:, 1:2] @ b[0, 0]),
+    ]
+    calls = []
+    for x, y, expected in cases:
+        assert all(stack_fits(stack, expected.shape[:-2]) for stack in (x, y))
+        out = gpu.asarray(numpy.full(expected.shape, numpy.nan, dtype))
+        calls.append((products.stacked(x, y, out), out, expected))
+        calls[-1][0]()  # loads the kernels
+        numpy.testing.assert_allclose(gpu.asnumpy(out), expected, rtol=tolerance, atol=tolerance)
+        out.fill(7)
+    stream = gpu.cuda.Stream(non_blocking=True)
+    gpu.cuda.get_current_stream().synchronize()
+    with stream:
+        stream.begin_capture()
+        for call, _, _ in calls:
+            call()
+        graph = stream.end_capture()
+    assert all((gpu.asnumpy(out) == 7).all() for _, out, _ in calls)
+    graph.launch()
+    for _, out, expected in calls:
+        numpy.testing.assert_allclose(gpu.asnumpy(out), expected, rtol=tolerance, atol=tolerance)
 
 
 def test_a_failure_names_the_call(gpu, products, monkeypatch):

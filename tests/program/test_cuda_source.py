@@ -18,8 +18,8 @@ from minidl.program.cuda_kernels import (
     copy_kernel,
     draw_kernel,
     group_kernel,
-    reduction_kernel,
 )
+from minidl.program.cuda_reductions import reduction_kernel
 from minidl.program.cuda_source import THREADS, launch_name
 from minidl.program.expressions import Unsupported
 from minidl.program.program import Instruction, Value
@@ -297,11 +297,20 @@ def test_what_has_no_expression_is_unsupported():
 AS_CUPY = {"ftz": True, "device_as_default_execution_space": True}
 
 
-def test_the_cuda_compiler_takes_every_kernel(strict_gpu, rng):
-    """Programs of each kind are compiled for a real GPU, which needs none."""
+def compile_for_gpus(*codes):
+    """Compile CUDA source for real GPUs, which needs none; skip the test where there is no compiler."""
     core = pytest.importorskip(
         "cuda.core", reason="needs NVIDIA's compiler: pip install cuda-core nvidia-cuda-nvrtc-cu12"
     )
+    for arch in ("sm_80", "sm_90"):
+        options = core.ProgramOptions(arch=arch, std="c++17", **AS_CUPY)
+        for code in codes:
+            code = code.replace("#include <cuda_fp16.h>", HALVES)
+            assert core.Program(code, "c++", options).compile("cubin").code
+
+
+def test_the_cuda_compiler_takes_every_kernel(strict_gpu, rng):
+    pytest.importorskip("cuda.core")
     kernels = []
     for name, primitive in ELEMENTWISE.items():
         for dtype in ("float16", "float32", "float64"):
@@ -319,11 +328,7 @@ def test_the_cuda_compiler_takes_every_kernel(strict_gpu, rng):
     for name, dtype in itertools.product(("random_uniform", "random_normal"), ("float32", "float64")):
         kernels.append(draw_kernel(name, state, 7, strict_gpu.zeros(9, dtype)))
     text = cuda_source.source([kernels[i : i + 20] for i in range(0, len(kernels), 20)])
-    text = text.replace("#include <cuda_fp16.h>", HALVES)
-    for arch in ("sm_80", "sm_90"):
-        options = core.ProgramOptions(arch=arch, std="c++17", **AS_CUPY)
-        for code in (text, philox.source()):
-            assert core.Program(code, "c++", options).compile("cubin").code
+    compile_for_gpus(text, philox.source())
 
 
 #: What this code uses of cuda_fp16.h, for the compiler alone comes without CUDA's headers.

@@ -175,6 +175,12 @@ def test_old_state_that_is_returned_is_copied():
     assert program.outputs[0] not in program.states
 
 
+def test_empty_arrays_of_many_axes_stay_empty():
+    step = dl.compile(lambda x: (x * 2 + x.sum(), x.sum()))
+    results = step(numpy.zeros((2, 0, 3)))
+    assert [result.shape for result in results] == [(2, 0, 3), ()]
+
+
 @given(st.integers(0, 5))
 def test_the_pipeline_leaves_a_program_that_is_done_alone(extra):
     program = pipeline.optimize(recorded(lambda x: dl.exp(x) + extra, numpy.ones(3)))

@@ -207,6 +207,21 @@ def test_packed_factors_need_no_cublas(gpu, rng, monkeypatch):
     assert not step.programs[0].executor.products
 
 
+def test_a_factor_that_is_constant_or_also_in_a_stack(gpu, rng):
+    constant = numpy.eye(5, dtype="float32") / 3
+    weight = dl.Parameter(dl.tensor(rng.normal(size=(5, 5)).astype("float32"), device="gpu"))
+
+    def function(x):
+        return x[0] @ dl.tensor(constant, device="gpu"), x[0] @ weight, x @ weight
+
+    step = dl.compile(function, precision="bfloat16", verify=True)
+    x = rng.normal(size=(2, 3, 5)).astype("float32")
+    for _ in range(3):
+        ours = step(on_gpu(x))
+    expected = rounded(x, 7)[0] @ rounded(constant, 7)
+    numpy.testing.assert_allclose(ours[0].numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_packed_programs_are_evaluated_alike(rng):
     a = rng.normal(size=(6, 7)).astype("float32")
     program = round_factors(recorded(lambda a: a @ a.T, a), "bfloat16")

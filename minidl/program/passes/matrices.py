@@ -43,7 +43,7 @@ def work_on_matrices(program: Program) -> Program:
             same[output] = shaped(operands[0], output.shape, step.phase)
             continue
         if shape is not None:
-            operands = [shaped(value, shape if value.size > 1 else (1, 1), step.phase) for value in operands]
+            operands = [shaped(value, shape if value.size != 1 else (1, 1), step.phase) for value in operands]
             if step.primitive is sum_:
                 attributes = {**attributes, "axis": (0, 1)}
             else:

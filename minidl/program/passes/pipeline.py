@@ -6,6 +6,7 @@ from minidl.program.passes.expand import expand_reductions
 from minidl.program.passes.group import group_elementwise
 from minidl.program.passes.matrices import work_on_matrices
 from minidl.program.passes.precision import pack_factors
+from minidl.program.passes.scatter import order_scatters
 from minidl.program.passes.simplify import (
     accumulate_products,
     broadcast_in_place,
@@ -35,7 +36,7 @@ PASSES = (
 )
 
 #: The same for a GPU.
-GPU_PASSES = (expand_reductions, *PASSES[:-1], pack_factors, PASSES[-1])
+GPU_PASSES = (expand_reductions, order_scatters, *PASSES[:-1], pack_factors, PASSES[-1])
 
 
 def optimize(program: Program, on_gpu: bool = False) -> Program:

@@ -13,6 +13,7 @@ import numpy
 from minidl.primitives.linear_algebra import matmul_
 from minidl.primitives.precision import PRECISIONS, round_off, to_bfloat16
 from minidl.primitives.shape import transpose_
+from minidl.program.passes.simplify import drop_dead
 from minidl.program.program import Gemm, Instruction, Program, Step, Value
 
 
@@ -46,36 +47,25 @@ def round_factors(program: Program, precision: str) -> Program:
 
 
 def pack_factors(program: Program) -> Program:
-    """For a GPU, store factors that were rounded to bfloat16 in 16 bits, as tensor cores take them."""
-    readers: dict[Value, list[Step]] = {}
-    for step in program.steps:
-        for value in step.inputs:
-            readers.setdefault(value, []).append(step)
-    kept = set(program.results_needed)
+    """For a GPU, store factors that were rounded to bfloat16 in 16 bits, as tensor cores take them.
 
-    def is_factor(value: Value) -> bool:
-        return value not in kept and all(
-            isinstance(step, Gemm)
-            or (isinstance(step, Instruction) and step.primitive is transpose_ and is_factor(step.output))
-            for step in readers.get(value, [])
-        )
-
-    def to_be_packed(step: Instruction) -> bool:
-        is_bfloat16 = step.primitive is round_off and step.attributes["bits"] == PRECISIONS["bfloat16"]
-        return is_bfloat16 and is_factor(step.output)
-
+    Those of stacks of matrices stay float32.
+    """
     packed: dict[Value, Value] = {}
     steps: list[Step] = []
     for step in program.steps:
         if isinstance(step, Gemm):
-            terms = [(packed.get(a, a), packed.get(b, b)) for a, b in step.terms]
+            terms = [(packed[a], packed[b]) if a in packed and b in packed else (a, b) for a, b in step.terms]
             step = Gemm(terms, step.output, step.phase)
-        elif isinstance(step, Instruction) and to_be_packed(step):
-            output = packed[step.output] = Value(step.output.shape, numpy.dtype(numpy.uint16))
-            step = Instruction(to_bfloat16, step.inputs, {}, output, step.phase)
-        elif isinstance(step, Instruction) and step.primitive is transpose_ and step.inputs[0] in packed:
-            output = packed[step.output] = Value(step.output.shape, numpy.dtype(numpy.uint16))
-            inputs = [packed[step.inputs[0]]]
-            step = Instruction(transpose_, inputs, step.attributes, output, step.phase)
         steps.append(step)
-    return Program(program.inputs, steps, program.outputs, program.updates)
+        if isinstance(step, Instruction):
+            output = Value(step.output.shape, numpy.dtype(numpy.uint16))
+            if step.primitive is round_off and step.attributes["bits"] == PRECISIONS["bfloat16"]:
+                steps.append(Instruction(to_bfloat16, step.inputs, {}, output, step.phase))
+            elif step.primitive is transpose_ and step.inputs[0] in packed:
+                source = packed[step.inputs[0]]
+                steps.append(Instruction(transpose_, [source], step.attributes, output, step.phase))
+            else:
+                continue
+            packed[step.output] = output
+    return drop_dead(Program(program.inputs, steps, program.outputs, program.updates))
