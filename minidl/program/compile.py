@@ -134,7 +134,7 @@ class Compiled:
         # Imported here, because who does not compile anything need not wait for it.
         from minidl.program.recorder import Recorder
 
-        inputs = [Tensor(_array(leaf).copy(), _requires_grad(leaf)) for leaf in leaves]
+        inputs = [Tensor(devices.copy(_array(leaf)), _requires_grad(leaf)) for leaf in leaves]
         recorder = Recorder(inputs)
         input_of = {id(leaf): x for leaf, x in zip(leaves, inputs, strict=True)}
         arguments, keywords = _rebuild((arguments, keywords), lambda leaf: input_of[id(leaf)])
@@ -181,7 +181,8 @@ class Compiled:
             from minidl.program.cupy_executor import CupyExecutor
 
             try:
-                return CupyExecutor(optimize(program, on_gpu=True), self.tf32)
+                with devices.gpu(*places):  # passes may compute with constants
+                    return CupyExecutor(optimize(program, on_gpu=True), self.tf32)
             except Exception as error:  # CUDA's compiler, the driver and cuBLAS each have their own
                 warnings.warn(
                     "no kernels could be made for a compiled function, so CuPy computes it operation by "
@@ -202,15 +203,15 @@ class Compiled:
                     "optimizer.zero_grad() between calls of a compiled function"
                 )
         for value, leaf in zip(program.inputs, leaves, strict=True):
-            array = _array(leaf)
-            devices.array_module(value.array).copyto(value.array, array.reshape(value.shape))
+            with devices.current(value.array):
+                devices.array_module(value.array).copyto(value.array, _array(leaf).reshape(value.shape))
         expected = recording.original.evaluate([_array(leaf) for leaf in leaves]) if self.verify else None
         if self.poison:
             executor.poison()
         executor.run()
         for x in recording.updated:
             touch(x)
-        results = [Tensor(executor.array(value).copy()) for value in program.outputs]
+        results = [Tensor(devices.copy(executor.array(value))) for value in program.outputs]
         if expected is not None:
             _compare(recording, results, expected)
         for (x, _), g in zip(

@@ -23,18 +23,19 @@ from tests.program.test_cuda_source import AS_CUPY
 SHARED = settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def to_gpu(states):
-    return [dl.Parameter(state.to("gpu")) for state in states]
+def to_gpu(states, device="gpu"):
+    return [dl.Parameter(state.to(device)) for state in states]
 
 
-def on_gpu(x):
-    return dl.tensor(x, device="gpu")
+def on_gpu(x, device="gpu"):
+    return dl.tensor(x, device=device)
 
 
 def trained(network, batches, **options):
-    """Return a compiled step on the GPU and the losses of its first calls."""
+    """Return a compiled step on the network's GPU and the losses of its first calls."""
     step = dl.compile(make_step(network, dl.Adam(network.parameters())), **options)
-    return step, [step(on_gpu(x)).item() for x in batches]
+    device = network.parameters()[0].device
+    return step, [step(on_gpu(x, device)).item() for x in batches]
 
 
 def executor_of(step):
@@ -46,33 +47,37 @@ def executor_of(step):
 @given(data=st.data())
 @SHARED
 def test_random_functions_give_the_numbers_of_the_cpu(gpu, order, monkeypatch, data):
+    device = "gpu"
     if order == "backwards":
         monkeypatch.setenv("BLOCKS_BACKWARDS", "1")  # the stand-in's; steps of one launch must not wait
+        device = (
+            f"gpu:{gpu.cuda.runtime.getDeviceCount() - 1}"  # not the current one, where there are several
+        )
     function, make_states, shape = data.draw(functions(large=order == "backwards"))
-    ours, theirs = to_gpu(make_states()), make_states()
+    ours, theirs = to_gpu(make_states(), device), make_states()
     step = dl.compile(lambda x: function(x, ours), poison=True)
     rng = numpy.random.default_rng(1)
     for _ in range(3):
         x = rng.uniform(-1, 1, shape)
-        results, expected = step(on_gpu(x)), function(dl.tensor(x), theirs)
+        results, expected = step(on_gpu(x, device)), function(dl.tensor(x), theirs)
         for a, b in zip([*results, *ours], [*expected, *theirs], strict=True):
             numpy.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-9, atol=1e-12)
     assert isinstance(executor_of(step), CupyExecutor)
 
 
-def test_training_gives_the_numbers_of_the_cpu(gpu, rng):
+def test_training_gives_the_numbers_of_the_cpu(gpu, gpu_name, rng):
     batches = rng.random((5, 8, 12)).astype("float32")
     networks = [autoencoder(), autoencoder()]
     plain = make_step(networks[0], dl.Adam(networks[0].parameters()))
     expected = [plain(dl.tensor(x)).item() for x in batches]
-    _, losses = trained(networks[1].to("gpu"), batches, poison=True, verify=True)
+    _, losses = trained(networks[1].to(gpu_name), batches, poison=True, verify=True)
     numpy.testing.assert_allclose(losses, expected, rtol=1e-5)
     for ours, theirs in zip(networks[1].parameters(), networks[0].parameters(), strict=True):
         numpy.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-4, atol=1e-5)
 
 
-def test_a_step_becomes_one_graph_of_few_launches(gpu, rng):
-    step, _ = trained(autoencoder().to("gpu"), rng.random((3, 8, 12)).astype("float32"))
+def test_a_step_becomes_one_graph_of_few_launches(gpu, gpu_name, rng):
+    step, _ = trained(autoencoder().to(gpu_name), rng.random((3, 8, 12)).astype("float32"))
     executor = executor_of(step)
     (segment,) = executor.segments
     assert segment.graph is not None
@@ -96,7 +101,7 @@ def test_replays_are_the_same_to_the_last_bit(gpu, rng):
     assert results[0] == results[1]
 
 
-def test_what_cupy_computes_stays_between_graphs(gpu, rng):
+def test_what_cupy_computes_stays_between_graphs(gpu, gpu_name, rng):
     weight = dl.Parameter(rng.random((6, 5)))
 
     def function(x, positions):
@@ -106,10 +111,10 @@ def test_what_cupy_computes_stays_between_graphs(gpu, rng):
 
     x, positions = rng.random((4, 6)), [numpy.array(p) for p in ([0, 1], [3, 3], [2, 0])]
     expected = [function(dl.tensor(x), dl.tensor(p)) for p in positions]
-    weight = dl.Parameter(weight.to("gpu"))
+    weight = dl.Parameter(weight.to(gpu_name))
     step = dl.compile(function)
     for p, (total, best) in zip(positions, expected, strict=True):
-        ours = step(on_gpu(x), on_gpu(p))
+        ours = step(on_gpu(x, gpu_name), on_gpu(p, gpu_name))
         numpy.testing.assert_allclose(ours[0].numpy(), total.numpy(), rtol=1e-12)
         assert ours[1].tolist() == best.tolist()
     segments = executor_of(step).segments
@@ -155,7 +160,7 @@ def test_random_numbers_are_drawn_anew_and_follow_the_seed(gpu):
     assert len({array.tobytes() for array in draws[0]}) == 4
 
 
-def test_draws_are_part_of_the_graph_and_their_stream_goes_on(gpu):
+def test_draws_are_part_of_the_graph_and_their_stream_goes_on(gpu, gpu_name):
     generator = dl.Generator(5)
 
     def function(x):
@@ -163,7 +168,7 @@ def test_draws_are_part_of_the_graph_and_their_stream_goes_on(gpu):
         b = dl.primitives.random.random_normal(dl.exp(x), generator=generator)
         return a, b, a + b
 
-    x = on_gpu(numpy.zeros((3, 5), "float32"))
+    x = on_gpu(numpy.zeros((3, 5), "float32"), gpu_name)
     step = dl.compile(function)
     compiled = [[y.numpy() for y in step(x)] for _ in range(3)]
     more = function(x)[1].numpy()
@@ -211,13 +216,13 @@ def test_a_generator_that_is_given_a_state_goes_on_from_it(gpu):
     assert expected[0] != expected[1]
 
 
-def test_without_cublas_products_are_cupys(gpu, rng, monkeypatch):
+def test_without_cublas_products_are_cupys(gpu, gpu_name, rng, monkeypatch):
     monkeypatch.setattr(cupy_executor, "library", lambda: None)
     batches = rng.random((3, 8, 12)).astype("float32")
     network = autoencoder()
     plain = make_step(network, dl.Adam(network.parameters()))
     expected = [plain(dl.tensor(x)).item() for x in batches]
-    step, losses = trained(autoencoder().to("gpu"), batches)
+    step, losses = trained(autoencoder().to(gpu_name), batches)
     numpy.testing.assert_allclose(losses, expected, rtol=1e-5)
     assert len(executor_of(step).segments) > 10
 
