@@ -234,13 +234,18 @@ def test_a_program_on_two_gpus_is_computed_the_plain_way():
     counts = [dl.tensor(numpy.zeros(1), device=device) for device in ("gpu:0", SECOND)]
 
     @dl.compile
-    def step(x):
+    def step(x, images):
         for count in counts:
             count.assign(count + 1)
-        return x * 2 + dl.ones(2, device=SECOND)
+        x.requires_grad = True
+        y = x * 2 + dl.tanh(dl.zeros(2, dtype="float64", device=SECOND)) + 1  # constants are folded
+        return y, dl.grad(dl.relu(y).reshape(2, 1).sum(), x), dl.relu(images * 2).sum()
 
     for i in range(3):
-        assert step(on_second(numpy.full(2, float(i)))).tolist() == [2 * i + 1] * 2
+        y, gradient, total = step(on_second(numpy.full(2, float(i))), on_second(numpy.ones((2, 3, 4))))
+        assert total.item() == 48
+        assert y.tolist() == [2 * i + 1] * 2
+        assert gradient.tolist() == [2, 2]
     assert [count.item() for count in counts] == [3, 3]
 
 
@@ -284,6 +289,7 @@ def test_arrays_there_are_data(rng):
     """Data that lie on one GPU, for a network on the other and on the same."""
     x, y = rng.normal(size=(2, 12, 3)).astype("float32")
     weights = []
+    x = x.astype("float64")  # to be converted where it is
     for place, device in (
         (SECOND, SECOND),
         ("gpu:0", SECOND),
