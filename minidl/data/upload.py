@@ -3,9 +3,10 @@
 The copies come from pinned memory of the host and have a stream of their own, beside that of the consumer.
 Why no mini-batch is read before it has arrived, and no memory is written while others use it:
 
-- The memory that a mini-batch is copied to is taken on the consumer's stream. CuPy hands out memory there
-  that earlier work on the same stream may still use. An event recorded afterwards is behind all that work,
-  and the copy waits for it. The step that follows is behind the event, so it and the copy go on side by side.
+- The memory that a mini-batch is copied to is taken on the consumer's stream (not on that of the copies,
+  which would get back what the consumer's stream may still read). CuPy hands out memory there that earlier
+  work on the same stream may still use. An event recorded afterwards is behind all that work, and the copy
+  waits for it. The step that follows is behind the event, so it and the copy go on side by side.
 - The consumer's stream waits for the copy before the mini-batch is handed over. So whatever the consumer does
   with it, however long it keeps it, and whoever gets the memory after it, comes behind the copy; so do a
   validation and other uploads in between, which add to the same streams.

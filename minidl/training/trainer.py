@@ -268,7 +268,7 @@ class Trainer:
                 pending.append((len(targets[0]), loss, observed))
                 if outputs:
                     kept.append((*(x.data for x in outputs), *targets))
-                if self.device == "cpu" or time.monotonic() - fetched > FLUSH_SECONDS:
+                if time.monotonic() - fetched > FLUSH_SECONDS:
                     totals.add_all(pending)
                     fetched = time.monotonic()
         totals.add_all(pending)
