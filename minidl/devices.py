@@ -4,12 +4,16 @@ This file is the one switch between CPU and GPU. Everything else takes its array
 arrays, so the same code runs wherever the data are. A device is named by a string: ``"cpu"``,
 ``"gpu"`` (the first GPU), ``"gpu:1"``, or ``"auto"`` (a GPU if there is one, else the CPU).
 CuPy is imported only when a GPU is asked for.
+
+CuPy works on its current GPU, whatever GPU its arrays are on: who computes with arrays does so in
+``with current(array):``.
 """
 
 from __future__ import annotations
 
 import re
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from types import ModuleType
 from typing import Any
@@ -17,6 +21,8 @@ from typing import Any
 import numpy
 
 Array = Any  # numpy.ndarray or cupy.ndarray
+
+_STAY: AbstractContextManager[Any] = nullcontext()
 
 _HOW_TO_INSTALL = "install it with `pip install minidl[gpu]` (CUDA 12) or `pip install minidl[gpu13]`"
 
@@ -58,6 +64,37 @@ def device_of(array: Array) -> str:
     return f"gpu:{array.device.id}"
 
 
+def current(array: Array) -> AbstractContextManager[Any]:
+    """Return a context in which CuPy computes on the GPU of an array; for other arrays it does nothing."""
+    if isinstance(array, numpy.ndarray):
+        return _STAY
+    cupy = sys.modules.get("cupy")
+    if cupy is None or not isinstance(array, cupy.ndarray):
+        return _STAY
+    device = array.device
+    return _STAY if device.id == cupy.cuda.runtime.getDevice() else device
+
+
+def copy(array: Array) -> Array:
+    """Return a copy of the array on its own device, with elements in C order."""
+    if isinstance(array, numpy.ndarray):
+        return array.copy()
+    with current(array):
+        return array.copy()
+
+
+def write(target: Array, values: Array) -> None:
+    """Write values of one array, broadcast, into another one on the same device."""
+    with current(target):
+        array_module(target).copyto(target, values)
+
+
+def cast(array: Array, dtype: Any) -> Array:
+    """Return a copy of the array in another dtype, on its own device."""
+    with current(array):
+        return array.astype(dtype)
+
+
 def to_device(array: Array, device: str) -> Array:
     """Return the array on the device: itself if it is there already, else a copy.
 
@@ -68,14 +105,44 @@ def to_device(array: Array, device: str) -> Array:
         return array
     if device == "cpu":
         return to_numpy(array)
-    cupy = _cupy()
-    with cupy.cuda.Device(int(device.partition(":")[2])):
-        return cupy.asarray(array)
+    if not isinstance(array, numpy.ndarray):
+        return _between_gpus(array, gpu(device))
+    with gpu(device):
+        return _cupy().asarray(array)
+
+
+def _between_gpus(array: Array, target: Any) -> Array:
+    """Return a copy of an array on another GPU, without waiting for it.
+
+    What the two GPUs do is in no order but that of the events: the copy must not begin before the array
+    is computed, and the memory of the array must not be used again before the copy is done.
+    """
+    cuda = _cupy().cuda
+    with array.device:
+        there = cuda.get_current_stream()
+        if not array.flags.c_contiguous:
+            array = array.copy()
+        computed = cuda.Event(disable_timing=True)
+        computed.record(there)
+    with target:
+        here = cuda.get_current_stream()
+        here.wait_event(computed)
+        copied = _cupy().asarray(array)
+        arrived = cuda.Event(disable_timing=True)
+        arrived.record(here)
+    with array.device:
+        there.wait_event(arrived)
+    return copied
+
+
+def gpu(device: str) -> Any:
+    """Return CuPy's object for a GPU of this name, ``"gpu:N"``; in a ``with`` block, CuPy works on it."""
+    return _cupy().cuda.Device(int(device.partition(":")[2]))
 
 
 def has_room(device: str, nbytes: int) -> bool:
     """Say whether so many bytes take at most half of what is free on a GPU."""
-    free, _ = _cupy().cuda.Device(int(device.partition(":")[2])).mem_info
+    free, _ = gpu(device).mem_info
     return 2 * nbytes <= free
 
 
@@ -89,7 +156,8 @@ def to_numpy(array: Array) -> numpy.ndarray:
     """Return the array as a NumPy array: itself if it is one, else a copy on the host."""
     if isinstance(array, numpy.ndarray):
         return array
-    return array_module(array).asnumpy(array)
+    with current(array):  # CuPy would wait for the stream of the current GPU
+        return array_module(array).asnumpy(array)
 
 
 def resolve(device: str) -> str:

@@ -121,15 +121,17 @@ class Tensor:
         """Return the only element as a Python number."""
         if self.size != 1:
             raise ValueError(f"item() needs a Tensor of one element, got shape {self.shape}")
-        return self._values("item()").item()
+        return devices.to_numpy(self._values("item()")).item()
 
     def tolist(self) -> Any:
         """Return the values as nested lists of Python numbers."""
-        return self._values("tolist()").tolist()
+        return devices.to_numpy(self._values("tolist()")).tolist()
 
     def nonzero(self) -> tuple[Tensor, ...]:
         """Return the positions of elements that are not zero: one int64 Tensor for each axis."""
-        return tuple(Tensor(positions) for positions in self._values("nonzero()").nonzero())
+        array = self._values("nonzero()")
+        with devices.current(array):
+            return tuple(Tensor(positions) for positions in array.nonzero())
 
     def __array__(self, dtype: DTypeLike = None, copy: bool | None = None) -> Any:
         if self.device != "cpu":
@@ -150,7 +152,7 @@ class Tensor:
     def __bool__(self) -> bool:
         if self.size != 1:
             raise ValueError(f"the truth value of a Tensor of shape {self.shape} is ambiguous")
-        return bool(self._values("the truth value").item())
+        return bool(devices.to_numpy(self._values("the truth value")).item())
 
     # --- gradients and state ----------------------------------------------------------------------
 
@@ -188,7 +190,11 @@ class Tensor:
         xp = devices.common_module([self.data, value.data], "assign")
         if mode.recorder is not None:
             mode.recorder.before_assign(self)
-        indexing.assign_.forward(xp, self.data, value.data)
+        if xp is numpy:
+            indexing.assign_.forward(xp, self.data, value.data)
+        else:
+            with devices.current(self.data):
+                indexing.assign_.forward(xp, self.data, value.data)
         touch(self)
         if mode.recorder is not None:
             mode.recorder.record(indexing.assign_, (self, value), {}, self)
@@ -206,16 +212,18 @@ class Tensor:
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         twin = type(self).__new__(type(self))
         memo[id(self)] = twin
-        Tensor.__init__(twin, self.data.copy(), self.requires_grad and self.primitive is None)
+        Tensor.__init__(twin, devices.copy(self.data), self.requires_grad and self.primitive is None)
         return twin
 
     def zeros_like(self) -> Tensor:
         """Return zeros of this shape, dtype and device."""
-        return Tensor(devices.array_module(self.data).zeros(self.shape, self.dtype))
+        with devices.current(self.data):
+            return Tensor(devices.array_module(self.data).zeros(self.shape, self.dtype))
 
     def ones_like(self) -> Tensor:
         """Return ones of this shape, dtype and device."""
-        return Tensor(devices.array_module(self.data).ones(self.shape, self.dtype))
+        with devices.current(self.data):
+            return Tensor(devices.array_module(self.data).ones(self.shape, self.dtype))
 
     # --- operators --------------------------------------------------------------------------------
 
@@ -372,7 +380,7 @@ class Parameter(Tensor):
         source = tensor(value)
         if source.dtype.kind != "f":
             source = source.astype(numpy.float32)
-        super().__init__(source.data.copy(), requires_grad=True)
+        super().__init__(devices.copy(source.data), requires_grad=True)
         self.learning_rate_factor = learning_rate_factor
         self.l2_factor = (1.0 if self.ndim >= 2 else 0.0) if l2_factor is None else l2_factor
 
@@ -404,7 +412,11 @@ def apply(primitive: Primitive, inputs: tuple[Tensor, ...], attributes: dict[str
             xp = devices.common_module(arrays, primitive.name)
             break
     try:
-        data = primitive.forward(xp, *arrays, **attributes)
+        if xp is numpy:
+            data = primitive.forward(xp, *arrays, **attributes)
+        else:
+            with devices.current(arrays[0]):
+                data = primitive.forward(xp, *arrays, **attributes)
     except ValueError as error:
         shapes = " and ".join(str(x.shape) for x in inputs)
         raise ValueError(f"{primitive.name} cannot take inputs of shape {shapes}: {error}") from error
@@ -499,13 +511,13 @@ def tensor(
     if isinstance(data, Tensor):
         data = data._values("tensor()")
     if hasattr(data, "dtype") and not isinstance(data, numpy.generic):
-        array = data.copy()
+        array = devices.copy(data)
     else:
         array = numpy.array(data)
         if dtype is None and array.dtype == numpy.float64:
             dtype = numpy.float32
     if dtype is not None:
-        array = array.astype(dtype)
+        array = devices.cast(array, dtype)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"a Tensor holds numbers, got {type(data).__name__} of dtype {array.dtype}")
     if device is not None:

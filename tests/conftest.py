@@ -19,6 +19,7 @@ def nothing_leaks():
     assert mode.tape, "the test left the tape switched off"
     assert mode.recorder is None, "the test left a recorder in place"
     assert mode.observer is None, "the test left an observer of Layers in place"
+    assert strict_device.state.device == 0, "the test left another GPU than the first the current one"
 
 
 @pytest.fixture
@@ -32,6 +33,7 @@ def strict_gpu(monkeypatch):
     from minidl.program import cublas, cupy_executor
 
     devices._cached_scalar.cache_clear()
+    strict_device.begin_anew()
     monkeypatch.setitem(__import__("sys").modules, "cupy", strict_device.module)
     library = strict_device.Cublas()
     for user in (cublas, cupy_executor):
@@ -50,3 +52,11 @@ def gpu(request):
     if problem is not None:
         pytest.skip(problem)
     yield __import__("cupy")
+
+
+@pytest.fixture(params=["gpu:0", "gpu:1"])
+def gpu_name(gpu, request):
+    """The name of a GPU: of the current one, and of another one where there are two."""
+    if int(request.param[-1]) >= gpu.cuda.runtime.getDeviceCount():
+        pytest.skip("there is no second GPU on this machine")
+    return request.param

@@ -7,6 +7,14 @@ implicit conversion of a device array to one.
 Generated kernels are compiled by g++ and run on the CPU. Streams, graphs and cuBLAS behave as far as minidl
 uses them: what is launched on a stream that is being captured is written down and not done, and what CuPy
 or CUDA refuses then is refused.
+
+There are two GPUs. Arrays are made on the current one, and operations refuse arrays of the other.
+
+Work on the current stream is done at once. Copies on another stream are done as late as CUDA may do them:
+when somebody waits for an event behind them. Memory that was given back is handed out again to the stream
+that it was made on, full of NaN. Every use of such memory must be behind all earlier uses on other streams,
+by events or by waiting; if it is not, the stand-in raises `Race`, whether or not it would have gone well.
+`synchronisations` lists what made the host wait.
 """
 
 import ctypes
@@ -15,17 +23,31 @@ import re
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
 import types
+import weakref
 from pathlib import Path
+from typing import ClassVar
 
 import numpy
 import pytest
+
+DEVICES = 2
+
+
+class _State(threading.local):
+    """What each thread has of its own: the current GPU, and the current streams of all GPUs."""
+
+    def __init__(self):
+        self.device = 0
+        self.streams = [[stream] for stream in _default_streams]
 
 
 def _inside(value):
     """Return what NumPy computes with; refuse NumPy arrays, which live on the host."""
     if isinstance(value, ndarray):
+        value.use()
         return value.host
     if isinstance(value, numpy.ndarray):
         raise TypeError("Unsupported type <class 'numpy.ndarray'>: it is not on the device")
@@ -44,7 +66,10 @@ def _outside(value):
 
 def _on_device(function):
     def call(*arguments, **options):
-        refuse_while_capturing(getattr(function, "__name__", "a function"))
+        name = getattr(function, "__name__", "a function")
+        refuse_while_capturing(name)
+        if name == "nonzero":
+            current_stream().synchronize("nonzero()")
         result = function(*_inside(arguments), **_inside(options))
         out = options.get("out")
         return out if out is not None else _outside(result)
@@ -53,34 +78,55 @@ def _on_device(function):
 
 
 class _Device:
-    id = 0
     compute_capability = "90"
     mem_info = (1 << 30, 2 << 30)  # free and in all
 
-    def __init__(self, number=0):
-        assert number == 0
+    def __init__(self, number):
+        assert 0 <= number < DEVICES
+        self.id = number
+        self.outer = []
 
     def __enter__(self):
+        self.outer.append(state.device)
+        state.device = self.id
         return self
 
     def __exit__(self, *exception):
-        pass
+        state.device = self.outer.pop()
 
 
 class ndarray:
     __array_ufunc__ = None
     __array_priority__ = 100
     __hash__ = None
-    device = _Device()
 
     def __init__(self, host):
         assert type(host) is numpy.ndarray
         self.host = host
+        self.number = state.device
+
+    device = property(lambda self: _Device(self.number))
+
+    def use(self):
+        """Note that the current stream works with this array."""
+        if self.number != state.device:
+            raise ValueError(
+                f"The device where the array resides ({self.number}) is different from the current device "
+                f"({state.device}). Peer access is unavailable between these devices."
+            )
+        memory = _memory_of(self.host)
+        if memory is not None:
+            stream = current_stream()
+            if stream.captured is None:
+                memory.use(stream)
+            else:
+                stream.captured.append(lambda: memory.use(current_stream()))
 
     def __array__(self, *arguments, **options):
         raise TypeError("Implicit conversion to a NumPy array is not allowed.")
 
     def __setitem__(self, key, value):
+        self.use()
         self.host[_inside(key)] = _inside(value)
 
     def __len__(self):
@@ -95,15 +141,44 @@ class ndarray:
     nbytes = property(lambda self: self.host.nbytes)
     flags = property(lambda self: self.host.flags)
     data = property(lambda self: types.SimpleNamespace(ptr=self.host.ctypes.data))
-    tolist = property(lambda self: self.host.tolist)
-    fill = property(lambda self: self.host.fill)
+
+    def fill(self, value):
+        self.use()
+        self.host.fill(value)
+
+    def read(self, what):
+        """Return the values on the host, which waits for them."""
+        refuse_while_capturing(what)
+        self.use()
+        current_stream().synchronize(what)
+        return self.host
 
     def item(self):
-        refuse_while_capturing("item()")
-        return self.host.item()
+        return self.read("item()").item()
+
+    def tolist(self):
+        return self.read("tolist()").tolist()
 
     def __bool__(self):
-        return bool(self.host)
+        return bool(self.read("bool()"))
+
+    def set(self, values, stream):
+        """Copy pinned memory of the host here, on a stream and when that gets to it."""
+        assert values.dtype == self.dtype
+        assert values.shape == self.shape
+        assert self.flags.c_contiguous
+        assert values.flags.c_contiguous
+        assert stream.device_id == self.number
+        source, address, size = weakref.ref(_pinned_of(values)), values.ctypes.data, self.nbytes
+        memory, target = _memory_of(self.host), self.host.ctypes.data
+        memory.use(stream)
+
+        def copy(memory=memory):  # who gives memory back does not stop a copy to it
+            assert source() is not None, "the pinned memory of a copy was given back before the copy"
+            ctypes.memmove(target, address, size)
+
+        stream.waiting.append(copy)
+        stream.enqueued += 1
 
     def __iter__(self):
         raise TypeError("iterating over a device array copies each element")
@@ -119,6 +194,7 @@ for _name in (
     "sum",
     "min",
     "max",
+    "all",
     "__getitem__",
 ):
     setattr(ndarray, _name, _on_device(getattr(numpy.ndarray, _name)))
@@ -127,23 +203,64 @@ for _name in (
 # --- streams and graphs ---------------------------------------------------------------------------
 
 
-_streams, _current = [], []
+class Race(AssertionError):
+    """Two streams work with the same memory, and nothing says which comes first."""
+
+
+def later(one, other):
+    """Return the later of two moments: how far each stream has come at least."""
+    return {stream: max(one.get(stream, 0), other.get(stream, 0)) for stream in one | other}
+
+
+class Host:
+    """What the host has waited for."""
+
+    moment: ClassVar[dict] = {}
 
 
 class Stream:
-    """A stream; work is done at once, or written down while the stream is being captured."""
+    """A stream; work is done at once, or written down while the stream is being captured.
 
-    def __init__(self, non_blocking=False):
-        self.ptr = len(_streams)
+    `moment` is what its next work comes behind, as a number for each stream. Only copies wait, in `waiting`.
+    """
+
+    count = 0
+
+    def __init__(self, non_blocking=False, device=None):
+        self.device_id = state.device if device is None else device
+        self.ptr = 0 if device is not None else Stream.count + 1
+        Stream.count += self.ptr > 0
         self.captured = None
-        _streams.append(self)
+        self.waiting, self.enqueued = [], 0
+        self.moment = {}
 
     def __enter__(self):
-        _current.append(self)
+        if self.device_id != state.device:
+            raise RuntimeError(
+                "The device that the stream is created on does not match with the current device"
+            )
+        state.streams[self.device_id].append(self)
         return self
 
     def __exit__(self, *exception):
-        _current.pop()
+        state.streams[self.device_id].pop()
+
+    def tick(self):
+        """Begin the next work, behind all that the host has waited for; return its number."""
+        self.moment = later(self.moment, Host.moment)
+        self.moment[self] = self.moment.get(self, 0) + 1
+        return self.moment[self]
+
+    def run_until(self, position):
+        """Do the waiting work up to a position."""
+        while self.waiting and self.enqueued - len(self.waiting) < position:
+            self.waiting.pop(0)()
+
+    def wait_event(self, event):
+        refuse_while_capturing("waiting for an event")
+        assert self.device_id == state.device, "the default streams of all GPUs have the same handle"
+        event.stream.run_until(event.position)
+        self.moment = later(self.moment, event.moment)
 
     def begin_capture(self):
         if self.ptr == 0:
@@ -154,8 +271,12 @@ class Stream:
         graph, self.captured = Graph(self.captured), None
         return graph
 
-    def synchronize(self):
+    def synchronize(self, what="synchronize()"):
         refuse_while_capturing("synchronize()")
+        assert self.device_id == state.device
+        synchronisations.append(what)
+        self.run_until(self.enqueued)
+        Host.moment = later(Host.moment, self.moment)
 
     def do(self, work):
         """Do the work, or write it down."""
@@ -163,12 +284,25 @@ class Stream:
 
 
 class Event:
-    def record(self):
+    def __init__(self, disable_timing=False):
+        self.device_id = state.device
+
+    def record(self, stream=None):
         refuse_while_capturing("an event")
+        self.stream = current_stream() if stream is None else stream
+        assert self.stream.device_id == self.device_id == state.device
+        self.position, self.moment = self.stream.enqueued, dict(self.stream.moment)
         self.seconds = time.perf_counter()
+
+    @property
+    def done(self):
+        return self.stream.enqueued - len(self.stream.waiting) >= self.position
 
     def synchronize(self):
         refuse_while_capturing("synchronize()")
+        synchronisations.append("synchronize()")
+        self.stream.run_until(self.position)
+        Host.moment = later(Host.moment, self.moment)
 
 
 def get_elapsed_time(start, end):
@@ -178,14 +312,16 @@ def get_elapsed_time(start, end):
 class Graph:
     def __init__(self, work):
         self.work = work
+        self.device_id = state.device
 
     def launch(self):
+        assert self.device_id == state.device
         for work in self.work:
             work()
 
 
-def current_stream():
-    return _current[-1] if _current else _streams[0]
+def current_stream(device_id=None):
+    return state.streams[state.device if device_id is None else device_id][-1]
 
 
 def refuse_while_capturing(what):
@@ -193,7 +329,82 @@ def refuse_while_capturing(what):
         raise RuntimeError(f"{what} is not permitted when stream is capturing")
 
 
-Stream()  # the default stream
+def begin_anew():
+    """Forget memory and streams of earlier tests."""
+    Lease.free, Host.moment = {}, {}
+    synchronisations.clear()
+
+
+#: What made the host wait, in order.
+synchronisations: list[str] = []
+
+_default_streams = [Stream(device=number) for number in range(DEVICES)]
+state = _State()
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+class Memory:
+    """Memory of a GPU, and when which stream worked with it last."""
+
+    def __init__(self, nbytes):
+        self.bytes = numpy.empty(nbytes, numpy.uint8)
+        self.used: dict[Stream, int] = {}
+
+    def use(self, stream):
+        for other, moment in self.used.items():
+            if other is not stream and later(stream.moment, Host.moment).get(other, 0) < moment:
+                raise Race(
+                    f"stream {stream.ptr} does not wait for what stream {other.ptr} does with this memory"
+                )
+        self.used[stream] = stream.tick()
+
+
+class Lease:
+    """What an array holds on to while it uses memory; then the memory is free for others."""
+
+    free: ClassVar[dict] = {}
+
+    def __init__(self, nbytes, stream):
+        self.home = self.free.setdefault((stream, nbytes), [])
+        self.memory = self.home.pop() if self.home else Memory(nbytes)
+        self.memory.bytes[...] = 255
+        self.__array_interface__ = self.memory.bytes.__array_interface__
+
+    def __del__(self):
+        self.home.append(self.memory)
+
+
+def leased(shape, dtype):
+    """Return an array on the current GPU whose memory goes back when it is dropped."""
+    dtype = numpy.dtype(dtype)
+    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    lease = Lease(int(numpy.prod(shape)) * dtype.itemsize, current_stream())
+    return ndarray(numpy.asarray(lease).view(dtype).reshape(shape))
+
+
+def _memory_of(host):
+    """Return the memory that an array lies in, or None if that was not leased."""
+    while isinstance(host, numpy.ndarray):
+        host = host.base
+    return host.memory if isinstance(host, Lease) else None
+
+
+class Pinned(bytearray):
+    """Pinned memory of the host."""
+
+
+def alloc_pinned_memory(nbytes):
+    return Pinned(b"\xff" * nbytes)
+
+
+def _pinned_of(host):
+    while isinstance(host, numpy.ndarray):
+        host = host.base
+    host = host.obj if isinstance(host, memoryview) else host
+    assert isinstance(host, Pinned), "a copy from pageable memory makes the host wait"
+    return host
 
 
 # --- kernels --------------------------------------------------------------------------------------
@@ -232,6 +443,7 @@ def built(code):
 def _argument(value):
     """Return an address, or a whole number in place of one."""
     if isinstance(value, ndarray):
+        value.use()
         return value.host.ctypes.data
     assert type(value) is numpy.int64, f"CuPy does not take {type(value).__name__} for such a parameter"
     return int(value)
@@ -265,15 +477,15 @@ class Cublas:
 
     def cublasCreate_v2(self, handle):
         handle._obj.value = self.created = self.created + 1
-        self.handles[handle._obj.value] = {"stream": 0, "workspace": False}
+        self.handles[handle._obj.value] = {"stream": 0, "workspace": False, "device": state.device}
         return 0
 
     def cublasDestroy_v2(self, handle):
-        del self.handles[handle.value]
+        assert self.handles.pop(handle.value)["device"] == state.device
         return 0
 
     def cublasSetStream_v2(self, handle, stream):
-        self.handles[handle.value] = {"stream": stream.value or 0, "workspace": False}
+        self.handles[handle.value] |= {"stream": stream.value or 0, "workspace": False}
         return 0
 
     def cublasSetWorkspace_v2(self, handle, pointer, size):
@@ -324,9 +536,10 @@ class Cublas:
         assert min(m, n, k) > 0
         assert a[1] == b[1], "the factors of a product have one type"
         assert type(alpha._obj) is type(beta._obj) is (ctypes.c_double if kind == 70 else ctypes.c_float)
-        state = self.handles[handle.value]
-        assert state["workspace"], "without a workspace cuBLAS allocates, which a capture refuses"
-        assert state["stream"] == current_stream().ptr
+        own = self.handles[handle.value]
+        assert own["workspace"], "without a workspace cuBLAS allocates, which a capture refuses"
+        assert own["device"] == state.device
+        assert own["stream"] == current_stream().ptr
         left, right = alpha._obj.value, beta._obj.value
         self.computed_as.append(kind)
 
@@ -350,7 +563,7 @@ class Cublas:
                 product = left * ((x.T if op_a else x) @ (y.T if op_b else y))
                 out[...] = product + (right * out if right else 0)
 
-        _streams[state["stream"]].do(work)
+        current_stream().do(work)
 
 
 # --- the module -----------------------------------------------------------------------------------
@@ -366,7 +579,8 @@ class _Module(types.ModuleType):
         Event=Event,
         get_elapsed_time=get_elapsed_time,
         get_current_stream=current_stream,
-        runtime=types.SimpleNamespace(getDeviceCount=lambda: 1),
+        alloc_pinned_memory=alloc_pinned_memory,
+        runtime=types.SimpleNamespace(getDeviceCount=lambda: DEVICES, getDevice=lambda: state.device),
     )
     RawModule = RawModule
 
@@ -377,12 +591,29 @@ class _Module(types.ModuleType):
         at = staticmethod(_on_device(numpy.add.at))
 
     @staticmethod
+    def empty(shape, dtype=float):
+        refuse_while_capturing("empty()")
+        return leased(shape, dtype)
+
+    @staticmethod
     def asarray(value):
-        return value if isinstance(value, ndarray) else ndarray(numpy.array(value))
+        """As CuPy's: arrays of another GPU are copied to this one, on the current stream here."""
+        refuse_while_capturing("asarray()")
+        if isinstance(value, ndarray):
+            if value.number == state.device:
+                return value
+            memory, value = _memory_of(value.host), value.host
+            if memory is not None:
+                memory.use(current_stream())
+        value = numpy.asarray(value)
+        array = leased(value.shape, value.dtype)
+        array.use()
+        array.host[...] = value
+        return array
 
     @staticmethod
     def asnumpy(array):
-        return array.host.copy()
+        return array.read("asnumpy()").copy()
 
     def __getattr__(self, name):
         if name.startswith("__"):

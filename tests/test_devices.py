@@ -38,7 +38,7 @@ def test_there_and_back(strict_gpu):
     assert x.to("cpu").device == "cpu"
     numpy.testing.assert_array_equal(x.numpy(), [1, 2])
     assert repr(x) == "tensor([1., 2.], device=gpu:0)"
-    with pytest.raises(devices.DeviceError, match=r"'gpu:3' does not exist: this machine has 1 GPU"):
+    with pytest.raises(devices.DeviceError, match=r"'gpu:3' does not exist: this machine has 2 GPU"):
         x.to("gpu:3")
 
 
@@ -47,6 +47,12 @@ def test_mixing_devices_names_both(strict_gpu):
         dl.tensor([1.0], device="gpu") + dl.ones(1)
     with pytest.raises(devices.DeviceError, match="assign got Tensors on cpu and gpu:0"):
         dl.ones(1).assign(dl.tensor([1.0], device="gpu"))
+    with pytest.raises(devices.DeviceError, match="multiply got Tensors on gpu:1 and gpu:0"):
+        dl.tensor([1.0], device="gpu:1") * dl.tensor([1.0], device="gpu:0")
+    with pytest.raises(devices.DeviceError, match="assign got Tensors on gpu:0 and gpu:1"):
+        dl.tensor([1.0], device="gpu:0").assign(dl.tensor([1.0], device="gpu:1"))
+    with pytest.raises(devices.DeviceError, match=r"Dense\(2, 3\) is on gpu:1; got an input on gpu:0"):
+        dl.Dense(2, 3).to("gpu:1")(dl.ones((1, 2), device="gpu:0"))
 
 
 def test_nothing_moves_implicitly(gpu):
@@ -64,7 +70,7 @@ def test_the_stand_in_refuses_what_cupy_refuses(strict_gpu):
         numpy.ones(2) + x
 
 
-def test_every_operation_runs_on_device_arrays(gpu, rng):
+def test_every_operation_runs_on_device_arrays(gpu, gpu_name, rng):
     """The expressions and their gradients agree with the CPU's, on arrays that refuse NumPy."""
     values = rng.uniform(0.5, 1.5, (2, 4))
 
@@ -76,22 +82,22 @@ def test_every_operation_runs_on_device_arrays(gpu, rng):
         return (z[[0, 0, 1]].T.reshape(-1) * 0.1).sum() + x[x > 1].mean() + dl.sin(x).sum() * dl.cos(x).mean()
 
     results = {}
-    for device in ("cpu", "gpu"):
+    for device in ("cpu", gpu_name):
         x = dl.tensor(values, device=device, requires_grad=True)
         y = expression(x)
         first = dl.grad(y, x, create_graph=True)
         (first * first).sum().backward()
-        assert x.grad.device == devices.resolve(device)
+        assert x.grad.device == y.device == device
         results[device] = [y.numpy(), first.numpy(), x.grad.numpy()]
-    for ours, theirs in zip(results["gpu"], results["cpu"], strict=True):
+    for ours, theirs in zip(results[gpu_name], results["cpu"], strict=True):
         numpy.testing.assert_allclose(ours, theirs, rtol=1e-10)
 
 
-def test_random_numbers_follow_the_seed_on_the_device(gpu):
+def test_random_numbers_follow_the_seed_on_the_device(gpu, gpu_name):
     draws = []
     for _ in range(2):
         layer = dl.Dropout(0.5, seed=3)
-        x = dl.tensor(numpy.ones((4, 4)), device="gpu")
+        x = dl.tensor(numpy.ones((4, 4)), device=gpu_name)
         draws.append([layer(x).numpy(), layer(x).numpy()])
     numpy.testing.assert_array_equal(draws[0], draws[1])
     assert (draws[0][0] != draws[0][1]).any()

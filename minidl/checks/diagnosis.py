@@ -111,7 +111,7 @@ class LocalRule:
 
     def __init__(self, step: Step, index: int, counts: dict[int, str], rng: numpy.random.Generator):
         self.step, self.index, self.rng = step, index, rng
-        self.inputs = [Tensor(array.copy()) for array in step.arrays]
+        self.inputs = [Tensor(devices.copy(array)) for array in step.arrays]
         self.x = self.inputs[index]
         lengths = {n: f"the length of axis {axis} of that input" for axis, n in enumerate(self.x.shape)}
         self.counts = lengths | counts
@@ -119,9 +119,10 @@ class LocalRule:
         self.g = Tensor(devices.to_device(rng.uniform(0.5, 1.5, self.out.shape), self.out.device))
 
     def _forward(self) -> devices.Array:
-        arrays = [x.data.copy() for x in self.inputs]  # a forward that overwrites them does no harm
+        arrays = [devices.copy(x.data) for x in self.inputs]  # a forward that overwrites them does no harm
         xp = devices.array_module(arrays[0])
-        return xp.asarray(self.step.primitive.forward(xp, *arrays, **self.step.attributes))
+        with devices.current(arrays[0]):
+            return xp.asarray(self.step.primitive.forward(xp, *arrays, **self.step.attributes))
 
     def problem(self) -> str | None:
         """Return what is wrong, or None."""
@@ -174,7 +175,11 @@ class LocalRule:
 
     def _differences(self, g: Tensor) -> Differences:
         xp = devices.array_module(g.data)
-        evaluate = lambda: float(xp.sum(xp.multiply(g.data, self._forward())).item())
+
+        def evaluate() -> float:
+            with devices.current(g.data):
+                return float(xp.sum(xp.multiply(g.data, self._forward())).item())
+
         return Differences(evaluate, _TOLERANCE, None, self.rng)
 
     def _confusion(self, rule: Any, comparison: Comparison) -> str | None:
@@ -223,7 +228,7 @@ class LocalRule:
             return False
         for place in numpy.ndindex(self.x.shape):
             g = numpy.zeros(self.out.shape)
-            g[place] = self.g.data[place].item()
+            g[place] = devices.to_numpy(self.g.data)[place]
             differences = self._differences(Tensor(devices.to_device(g, self.out.device)))
             element = Element(self.x, place)
             state, _ = differences.measure(element, float(comparison.given[place]))

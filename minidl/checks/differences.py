@@ -46,26 +46,29 @@ class Element:
 
     def __init__(self, x: Tensor, index: tuple[int, ...]):
         self.x, self.index = x, index
-        self.value = x.data[index].item()
+        with devices.current(x.data):
+            self.value = x.data[index].item()
         self.scale = max(1.0, abs(self.value))
 
     def move(self, step: float) -> None:
         """Set the element to its first value plus a step."""
-        self.x.data[self.index] = self.value + step
+        with devices.current(self.x.data):
+            self.x.data[self.index] = self.value + step
 
 
 class Direction:
     """All elements of a Tensor, to be moved together along a direction."""
 
     def __init__(self, x: Tensor, direction: numpy.ndarray):
-        self.x, self.start = x, x.data.copy()
+        self.x, self.start = x, devices.copy(x.data)
         self.direction = devices.to_device(direction, x.device)
         self.scale = 1.0
 
     def move(self, step: float) -> None:
         """Set the Tensor to its first value plus a step along the direction."""
         xp = devices.array_module(self.start)
-        xp.add(self.start, xp.multiply(self.direction, step), out=self.x.data)
+        with devices.current(self.start):
+            xp.add(self.start, xp.multiply(self.direction, step), out=self.x.data)
 
 
 @dataclass
@@ -128,7 +131,7 @@ class Differences:
             result.states[~numpy.isfinite(given)] = WRONG
             result.count = given.size
             return result
-        original = x.data.copy()
+        original = devices.copy(x.data)
         try:
             with numpy.errstate(all="ignore"):  # a step may leave the domain
                 if x.size <= (LARGE if self.sample is None else self.sample):
@@ -136,7 +139,7 @@ class Differences:
                 else:
                     self._directions(result, x)
         finally:
-            devices.array_module(original).copyto(x.data, original)
+            devices.write(x.data, original)
         return result
 
     def _elements(self, result: Comparison, x: Tensor, indices: Any) -> None:

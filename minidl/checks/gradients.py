@@ -162,7 +162,7 @@ class _Check:
 
     def gradients(self, watched: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return what backward gives for each watched Tensor."""
-        kept = [x.data.copy() for x in self.subject.inputs]
+        kept = [devices.copy(x.data) for x in self.subject.inputs]
         eager = not self.calls_backward
         outputs = self.subject.call(eager=True) if eager else self.subject.call()
         if eager and any(x.grad is not None for x in watched.values()):
@@ -202,7 +202,7 @@ class _Check:
             if not numpy.array_equal(
                 devices.to_numpy(x.data), devices.to_numpy(before), equal_nan=x.dtype.kind == "f"
             ):
-                devices.array_module(before).copyto(x.data, before)
+                devices.write(x.data, before)
                 raise GradientError(
                     f"the function overwrites its input {i}: compute a new array (x * 2, not x.data *= 2)"
                 )

@@ -94,14 +94,14 @@ class Snapshot:
         self._undo.append(undo)
         is_lower = self.float64 and data.dtype.kind == "f" and data.dtype != numpy.float64
         self.was_converted |= is_lower
-        x.data, x.grad = data.astype(numpy.float64) if is_lower else data.copy(), None
-        self._starts[id(x)] = x.data.copy()
+        x.data, x.grad = devices.cast(data, numpy.float64) if is_lower else devices.copy(data), None
+        self._starts[id(x)] = devices.copy(x.data)
 
     def rewind(self, changed: Iterable[int]) -> None:
         """Give Tensors, by id, and all Generators the state in which they were added; drop gradients."""
         for key in changed:
             x = self.tensors[key]
-            devices.array_module(x.data).copyto(x.data, self._starts[key])
+            devices.write(x.data, self._starts[key])
         for x in self.tensors.values():
             x.grad = None
         for generator, start in self._generators.values():
@@ -241,7 +241,7 @@ def _float64_leaf(x: Any) -> Tensor:
     source = tensor(x)
     if source.dtype.kind != "f":
         return source
-    return Tensor(source.data.astype(numpy.float64), requires_grad=True)
+    return Tensor(devices.cast(source.data, numpy.float64), requires_grad=True)
 
 
 def _eager_and_replayed(function: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:

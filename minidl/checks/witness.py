@@ -102,7 +102,7 @@ class Trace(Witness):
 
     def keep(self, x: Tensor) -> devices.Array:
         """Return the values that a Tensor had when it was first seen."""
-        return self._values.setdefault(id(x), (x, x.data.copy()))[1]
+        return self._values.setdefault(id(x), (x, devices.copy(x.data)))[1]
 
     def record(
         self, primitive: Primitive, inputs: tuple[Tensor, ...], attributes: dict[str, Any], out: Tensor
@@ -114,20 +114,21 @@ class Trace(Witness):
         line = users_line()
         if primitive.kind == "assign":
             self._values.clear()  # views of the target have changed too, and rightly
-            arrays = [x.data.copy() for x in inputs]
+            arrays = [devices.copy(x.data) for x in inputs]
             self.steps.append(Step(primitive, inputs, attributes, out, arrays, line, mode.tape))
             return
         arrays = [self.keep(x) for x in inputs]
         for x, before in zip(inputs, arrays, strict=True):
             if not _same(x.data, before):
-                copies = [array.copy() for array in arrays]
-                primitive.forward(devices.array_module(copies[0]), *copies, **attributes)
+                copies = [devices.copy(array) for array in arrays]
+                with devices.current(copies[0]):
+                    primitive.forward(devices.array_module(copies[0]), *copies, **attributes)
                 guilty = any(not _same(a, b) for a, b in zip(copies, arrays, strict=True))
                 culprit = (
                     f"the forward of '{primitive.name}'" if guilty else f"something before '{primitive.name}'"
                 )
                 self.overwritten.append((x, f"{culprit} overwrites its input of shape {x.shape} ({line})"))
-                self._values[id(x)] = (x, x.data.copy())
+                self._values[id(x)] = (x, devices.copy(x.data))
         self.keep(out)
         self.steps.append(Step(primitive, inputs, attributes, out, arrays, line, mode.tape))
 

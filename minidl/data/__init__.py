@@ -1,4 +1,4 @@
-"""Images to train on, and what stands between a file and a mini-batch. NumPy arrays only, no Tensors."""
+"""Images to train on, and what stands between a file and a mini-batch. Arrays only, no Tensors."""
 
 from minidl.data.batches import batches
 from minidl.data.digits import digits
@@ -8,6 +8,7 @@ from minidl.data.labelled_images import LabelledImages
 from minidl.data.mat import read_mat
 from minidl.data.partition import partition
 from minidl.data.prefetch import prefetch
+from minidl.data.upload import upload_ahead
 
 __all__ = [
     "LabelledImages",
@@ -19,4 +20,5 @@ __all__ = [
     "read_idx",
     "read_idx_folder",
     "read_mat",
+    "upload_ahead",
 ]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import operator
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import numpy
+
+from minidl import devices
 
 
 class Batches:
@@ -35,10 +36,10 @@ class Batches:
             order = self.random.permutation(self.observations)
             orders = [_beside(array, order) for array in self.arrays]
             for start in starts:
-                yield self._cut([order[start : start + self.batch_size] for order in orders])
+                yield self._cut([_at(order, slice(start, start + self.batch_size)) for order in orders])
 
     def _cut(self, indices: list[Any]) -> Any:
-        cut = tuple(array[index] for array, index in zip(self.arrays, indices, strict=True))
+        cut = tuple(_at(array, index) for array, index in zip(self.arrays, indices, strict=True))
         return cut if len(cut) > 1 else cut[0]
 
 
@@ -94,6 +95,11 @@ def batches(
 
 
 def _beside(array: Any, order: numpy.ndarray) -> Any:
-    """Return the order as an array that can index this one: on the GPU for CuPy's, which take no other."""
-    cupy = sys.modules.get("cupy")
-    return cupy.asarray(order) if cupy is not None and isinstance(array, cupy.ndarray) else order
+    """Return the order as an array that can index this one: on its GPU for CuPy's, which take no other."""
+    return devices.to_device(order, devices.device_of(array)) if devices.is_array(array) else order
+
+
+def _at(array: Any, index: Any) -> Any:
+    """Return what stands at an index, on the device of the array."""
+    with devices.current(array):
+        return array[index]

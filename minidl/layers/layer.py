@@ -154,7 +154,7 @@ class Layer:
             raise TypeError(f"Parameters are floating-point numbers; {numpy.dtype(dtype)} is not")
         for _, x in self.named_tensors():
             if x.dtype.kind == "f":
-                x.data = x.data.astype(dtype)
+                x.data = devices.cast(x.data, dtype)
                 x.grad = None
         return self
 

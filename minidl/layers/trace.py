@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy
 
+from minidl import devices
 from minidl.autodiff import mode, no_grad
 from minidl.layers.layer import Layer, observing
 from minidl.layers.normalize import Normalize
@@ -181,7 +182,7 @@ class _Formula:
         step = self.makers.get(value)
         if step is None:
             if value.kind == "constant":
-                return f"{value.array.item():.4g}" if value.size == 1 else "constant"
+                return f"{devices.to_numpy(value.array).item():.4g}" if value.size == 1 else "constant"
             return self.letters.setdefault(value, "xyz"[min(len(self.letters), 2)])
         # A result that is read twice would be written twice, as if it were computed twice.
         self.repeats |= value in self.written

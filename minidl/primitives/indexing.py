@@ -96,7 +96,8 @@ def index(x: Any, key: Any) -> Any:
                 raise TypeError(
                     f"an index is made of integers, slices, None, ... or bool masks, got {part!r}"
                 )
-            found = array.nonzero() if array.dtype.kind == "b" else (array,)
+            with devices.current(array):
+                found = array.nonzero() if array.dtype.kind == "b" else (array,)
             prepared.extend([SLOT] * len(found))
             positions.extend(found)
     return index_by_key(x, tuple(prepared), tuple(positions))

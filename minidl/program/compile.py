@@ -141,7 +141,7 @@ class Compiled:
         from minidl.program.passes.precision import round_factors
         from minidl.program.recorder import Recorder
 
-        inputs = [Tensor(_array(leaf).copy(), _requires_grad(leaf)) for leaf in leaves]
+        inputs = [Tensor(devices.copy(_array(leaf)), _requires_grad(leaf)) for leaf in leaves]
         recorder = Recorder(inputs)
         input_of = {id(leaf): x for leaf, x in zip(leaves, inputs, strict=True)}
         arguments, keywords = _rebuild((arguments, keywords), lambda leaf: input_of[id(leaf)])
@@ -191,13 +191,14 @@ class Compiled:
         if len(places) == 1:
             from minidl.program.cupy_executor import CupyExecutor
 
-            tf32 = self.precision == "tf32"
+            (place,), tf32 = places, self.precision == "tf32"
             if tf32:
                 program = recorded  # the tensor cores round by themselves
             if self.precision == "bfloat16":
-                _check_tensor_cores(places.pop())
+                _check_tensor_cores(place)
             try:
-                return CupyExecutor(optimize(program, on_gpu=True), tf32)
+                with devices.gpu(place):  # passes may compute with constants
+                    return CupyExecutor(optimize(program, on_gpu=True), tf32)
             except Exception as error:  # CUDA's compiler, the driver and cuBLAS each have their own
                 warnings.warn(
                     "no kernels could be made for a compiled function, so CuPy computes it operation by "
@@ -218,15 +219,15 @@ class Compiled:
                     "optimizer.zero_grad() between calls of a compiled function"
                 )
         for value, leaf in zip(program.inputs, leaves, strict=True):
-            array = _array(leaf)
-            devices.array_module(value.array).copyto(value.array, array.reshape(value.shape))
+            with devices.current(value.array):
+                devices.array_module(value.array).copyto(value.array, _array(leaf).reshape(value.shape))
         expected = recording.original.evaluate([_array(leaf) for leaf in leaves]) if self.verify else None
         if self.poison:
             executor.poison()
         executor.run()
         for x in recording.updated:
             touch(x)
-        results = [Tensor(executor.array(value).copy()) for value in program.outputs]
+        results = [Tensor(devices.copy(executor.array(value))) for value in program.outputs]
         if expected is not None:
             _compare(recording, results, expected, exact=self.precision == "float32")
         for (x, _), g in zip(

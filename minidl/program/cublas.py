@@ -66,7 +66,7 @@ class Cublas:
         self.workspace = cupy.empty(WORKSPACE, numpy.uint8)
         self.handle = ctypes.c_void_p()
         self._call("cublasCreate_v2", ctypes.byref(self.handle))
-        weakref.finalize(self, library().cublasDestroy_v2, self.handle)
+        weakref.finalize(self, _on, self.workspace.device, library().cublasDestroy_v2, self.handle)
 
     def computes(self, out: Array) -> bool:
         """Say whether there are products with a result of this dtype."""
@@ -150,6 +150,12 @@ class Cublas:
         status = getattr(library(), name)(*arguments)
         if status:
             raise CublasError(f"{name} failed with status {status}")
+
+
+def _on(device: Any, function: Any, handle: ctypes.c_void_p) -> None:
+    """Call a function of cuBLAS while the GPU that a handle was created on is the current one."""
+    with device:
+        function(handle)
 
 
 def _layout(matrix: Array) -> tuple[int, int]:

@@ -150,8 +150,9 @@ class CupyExecutor:
 
     def poison(self) -> None:
         """Fill every buffer with NaN (all bits set), so that a step reading what it did not write shows."""
-        for buffer in self.memory.buffers:
-            buffer.fill(255)
+        with self.device:
+            for buffer in self.memory.buffers:
+                buffer.fill(255)
 
     def timed(self, record: Callable[[Task, float], None]) -> Callable[[], float]:
         """Return a run() that reports how long each step took, in seconds, and returns how long all took.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from minidl import devices
 from minidl.program.program import Gemm, Group, Instruction, PartialSum, Program, Step, Value
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def names_of(program: Program) -> dict[Value, str]:
     for value in program.values():
         letter = {"input": "x", "state": "s", "constant": "c", "result": "r"}[value.kind]
         if value.kind == "constant" and value.size == 1:
-            names[value] = f"{value.array.item():.4g}"
+            names[value] = f"{devices.to_numpy(value.array).item():.4g}"
             continue
         names[value] = f"{letter}{counts[letter]}"
         counts[letter] += 1

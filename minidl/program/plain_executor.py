@@ -22,7 +22,7 @@ class PlainExecutor:
         outputs, updates = self.program.evaluate([value.array for value in self.program.inputs])
         self.results = dict(zip(self.program.outputs, outputs, strict=True))
         for state, array in updates.items():
-            devices.array_module(state.array).copyto(state.array, array)
+            devices.write(state.array, array)
 
     def array(self, value: Value) -> Array:
         """Return the array of an output after run()."""

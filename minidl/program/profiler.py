@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass
 
+from minidl import devices
 from minidl.program.plain_executor import PlainExecutor
 from minidl.program.program import Program
 from minidl.program.schedule import Task
@@ -36,7 +37,7 @@ def measure(program: Program, repeats: int = 20) -> Profile:
         raise ValueError("only compiled programs can be profiled, and this one is computed the plain way")
     if repeats < 1:
         raise ValueError(f"profile: repeats must be at least 1, got {repeats}")
-    saved = [(state.array, state.array.copy()) for state in program.updates]
+    saved = [(state.array, devices.copy(state.array)) for state in program.updates]
     times: dict[int, list[float]] = {}
     current: dict[int, float] = {}
 
@@ -52,10 +53,10 @@ def measure(program: Program, repeats: int = 20) -> Profile:
             for key, seconds in current.items():
                 times.setdefault(key, []).append(seconds)
             for array, copy in saved:
-                array[...] = copy
+                devices.write(array, copy)
     finally:
         for array, copy in saved:
-            array[...] = copy
+            devices.write(array, copy)
     # The first run warms up the caches and is left out.
     medians = {key: statistics.median(values[1:]) for key, values in times.items()}
     gemm, copy_rate = executor.ceilings()

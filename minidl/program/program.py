@@ -231,7 +231,9 @@ class Program:
         arrays = dict(zip(self.inputs, inputs, strict=True))
         arrays |= {value: value.array for value in self.values() if value.kind in ("state", "constant")}
         for step in self.steps:
-            arrays |= step.evaluate(devices.array_module(arrays[step.inputs[0]]), arrays)
+            first = arrays[step.inputs[0]]
+            with devices.current(first):
+                arrays |= step.evaluate(devices.array_module(first), arrays)
         return [arrays[value] for value in self.outputs], {
             state: arrays[value] for state, value in self.updates.items()
         }

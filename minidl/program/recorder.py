@@ -138,7 +138,7 @@ class Recorder:
     def before_assign(self, x: Tensor) -> None:
         """Note the value of a Tensor that is about to be assigned another."""
         if x.number <= self.started and id(x) not in self.before:
-            self.before[id(x)] = (x, x.data.copy())
+            self.before[id(x)] = (x, devices.copy(x.data))
 
     def before_draw(self, generator: Generator) -> None:
         """Note the state of a Generator that is about to be drawn from."""
@@ -151,7 +151,7 @@ class Recorder:
             if isinstance(changed, Generator):
                 changed.load_state_dict(before)
             else:
-                devices.array_module(before).copyto(changed.data, before)
+                devices.write(changed.data, before)
                 touch(changed)
 
     def refuse_reading(self, x: Tensor, reader: str) -> NoReturn:

@@ -95,4 +95,5 @@ def first_layer_not_finite(network: Layer, inputs: tuple[Any, ...]) -> str:
 
 
 def _is_finite(array: Any) -> bool:
-    return array.dtype.kind != "f" or bool(devices.array_module(array).isfinite(array).all())
+    with devices.current(array):
+        return array.dtype.kind != "f" or bool(devices.array_module(array).isfinite(array).all())

@@ -202,7 +202,7 @@ class Fit:
             self._full_batch()
             return
         while self.epoch <= self.options.epochs and not self.request:
-            for inputs, targets in self.source.epoch(self.epoch, self.position):
+            for inputs, targets in self.trainer.uploaded(self.source.epoch(self.epoch, self.position)):
                 self._train(inputs, targets)
                 if self.request:
                     return
@@ -211,7 +211,6 @@ class Fit:
     def _train(self, inputs: tuple[Any, ...], targets: tuple[Any, ...]) -> None:
         if not len(targets) or not len(targets[0]):
             raise ValueError(f"the mini-batch of step {self.step + 1} is empty")
-        inputs, targets = self.trainer.prepared(inputs, targets)
         loss, observed, rate = self.trainer.train_step(inputs, targets)
         self._after_step(len(targets[0]), loss, observed, rate)
         if self.step - self.snapshot.values["step"] >= SNAPSHOT_STEPS:
@@ -301,7 +300,7 @@ class Fit:
         value = figures[self.options.objective] * (-1 if getattr(metric, "larger_is_better", False) else 1)
         if value < self.best_value:
             self.best_value, self.unimproved = value, 0
-            self.best = {name: x.data.copy() for name, x in self.network.named_tensors()}
+            self.best = {name: devices.copy(x.data) for name, x in self.network.named_tensors()}
             self._history.best_step = self.step
         else:
             self.unimproved += 1

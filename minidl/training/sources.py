@@ -148,15 +148,26 @@ def as_arrays(x: Any) -> Arrays:
     return arrays
 
 
-def prepared(batch: Batch, dtype: numpy.dtype, device: str) -> Batch:
-    """Return a mini-batch on a device, and floating-point arrays in the dtype that the network computes in.
+def converted(batch: Batch, dtype: numpy.dtype) -> Batch:
+    """Return a mini-batch with floating-point arrays in the dtype that the network computes in."""
+    return _each(batch, lambda x: _as(dtype, x))
 
-    An array that is there twice stays one array.
-    """
-    done: dict[int, Any] = {}
+
+def prepared(batch: Batch, dtype: numpy.dtype, device: str) -> Batch:
+    """Return a mini-batch converted() and on a device."""
+    return _each(batch, lambda x: devices.to_device(_as(dtype, x), device))
+
+
+def _as(dtype: numpy.dtype, array: Any) -> Any:
+    fits = array.dtype.kind != "f" or array.dtype == dtype
+    return array if fits else devices.cast(array, dtype)
+
+
+def _each(batch: Batch, change: Callable[[Any], Any]) -> Batch:
+    """Return a mini-batch with each array changed; one that is there twice stays one array."""
+    changed: dict[int, Any] = {}
     for array in itertools.chain(*batch):
-        if id(array) not in done:
-            fits = array.dtype.kind != "f" or array.dtype == dtype
-            done[id(array)] = devices.to_device(array if fits else array.astype(dtype), device)
-    inputs, targets = (tuple(done[id(array)] for array in arrays) for arrays in batch)
+        if id(array) not in changed:
+            changed[id(array)] = change(array)
+    inputs, targets = (tuple(changed[id(array)] for array in arrays) for arrays in batch)
     return inputs, targets

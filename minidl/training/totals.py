@@ -40,6 +40,12 @@ class Totals:
             figures[name] = self._figure(name, mean)
         return figures
 
+    def add_all(self, pending: list[tuple[int, Tensor, list[Tensor]]]) -> None:
+        """Count mini-batches in, each given as add() takes it, and empty their list."""
+        for observations, loss, observed in pending:
+            self.add(observations, loss, observed)
+        pending.clear()
+
     def figures(self) -> dict[str, float]:
         """Return the figures of all mini-batches so far."""
         return {name: self._figure(name, total / self.observations) for name, total in self.sums.items()}

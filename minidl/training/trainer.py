@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import inf
 from os import PathLike
 from typing import Any
@@ -11,12 +12,13 @@ import numpy
 
 from minidl import devices
 from minidl.autodiff import no_grad
+from minidl.data import upload_ahead
 from minidl.layers import Layer
 from minidl.metrics import Metric
 from minidl.optimizers import LBFGS, SGD, Adam, Optimizer, RMSProp
 from minidl.program.compile import compile as compile_function
 from minidl.tensor import Tensor
-from minidl.training.fit import Fit, Options
+from minidl.training.fit import FLUSH_SECONDS, Fit, Options
 from minidl.training.history import History
 from minidl.training.progress import watched
 from minidl.training.sources import (
@@ -26,6 +28,7 @@ from minidl.training.sources import (
     IterableSource,
     Source,
     as_arrays,
+    converted,
     is_array,
     prepared,
 )
@@ -53,7 +56,7 @@ class Trainer:
     metrics : functions like the loss. A `Metric` is averaged over mini-batches as it should be;
         another function is applied to each mini-batch while training, and to all predictions at
         once for validation.
-    device : ``"auto"`` is a GPU if there is one
+    device : ``"auto"`` is a GPU if there is one, ``"gpu:1"`` the second one
     compile : whether steps are compiled; a dict gives options of minidl.compile, for example
         ``{"kernels": "c"}``
     seed : decides the order of the observations; with None, each Trainer draws another
@@ -201,7 +204,8 @@ class Trainer:
         x, y : inputs and targets, arrays with one observation per entry of the first axis, or tuples of
             them for several inputs and targets; memory-mapped arrays are read ahead. Or ``x`` alone: an
             iterable of mini-batches (inputs, targets), or a function that returns an iterator over
-            them, for data larger than memory.
+            them, for data larger than memory. To a GPU, arrays in memory are moved once if they take at
+            most half of what is free there; other data mini-batch by mini-batch, while it computes.
         epochs : how often to go through the data; for LBFGS its max_iterations count instead
         batch_size : observations in a mini-batch; LBFGS takes all at once
         shuffle : ``"every-epoch"``, ``"once"`` or ``"never"``
@@ -255,17 +259,24 @@ class Trainer:
         averaged = {name: metric for name, metric in self.metrics.items() if isinstance(metric, Metric)}
         totals = Totals(averaged)
         kept: list[tuple[Any, ...]] = []
+        pending: list[tuple[int, Tensor, list[Tensor]]] = []
+        fetched = time.monotonic()
         with self.network.evaluating():
-            for inputs, targets in watched(source.epoch(1), source.steps, "evaluating", verbose):
-                inputs, targets = self.prepared(inputs, targets)
+            batches = self.uploaded(source.epoch(1))
+            for inputs, targets in watched(batches, source.steps, "evaluating", verbose):
                 loss, observed, outputs = self.evaluation_step(inputs, targets)
-                totals.add(len(targets[0]), loss, observed)
+                pending.append((len(targets[0]), loss, observed))
                 if outputs:
                     kept.append((*(x.data for x in outputs), *targets))
+                if time.monotonic() - fetched > FLUSH_SECONDS:
+                    totals.add_all(pending)
+                    fetched = time.monotonic()
+        totals.add_all(pending)
         figures = totals.figures()
         if kept:
             xp = devices.array_module(kept[0][0])
-            everything = [Tensor(xp.concatenate(parts)) for parts in zip(*kept, strict=True)]
+            with devices.current(kept[0][0]):
+                everything = [Tensor(xp.concatenate(parts)) for parts in zip(*kept, strict=True)]
             with no_grad():
                 whole = {n: m(*everything).item() for n, m in self.metrics.items() if n not in averaged}
             figures = {name: (figures | whole)[name] for name in ("loss", *self.metrics)}
@@ -291,8 +302,8 @@ class Trainer:
             source = IterableSource(x, with_targets=False)
         parts: list[list[numpy.ndarray]] = []
         with self.network.evaluating():
-            for inputs, _ in watched(source.epoch(1), source.steps, "predicting", verbose):
-                inputs, _ = self.prepared(inputs)
+            batches = self.uploaded(source.epoch(1))
+            for inputs, _ in watched(batches, source.steps, "predicting", verbose):
                 outputs = self.prediction_step(inputs)
                 parts.append([devices.to_numpy(y.data) for y in outputs])
         joined = tuple(numpy.concatenate(column) for column in zip(*parts, strict=True))
@@ -329,6 +340,12 @@ class Trainer:
             raise ValueError(f"validation_data must be a pair (inputs, targets), got {len(data)} entries")
         plain = Options(batch_size=options.batch_size, shuffle="never", drop_last=False)
         return self._source(*data, plain, "validation")
+
+    def uploaded(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Yield mini-batches as the network takes them, uploaded while it computes with those before."""
+        if self.device == "cpu":
+            return (self.prepared(*batch) for batch in batches)
+        return upload_ahead((converted(batch, self.dtype) for batch in batches), self.device)
 
     def prepared(self, inputs: Arrays, targets: Arrays = ()) -> Batch:
         """Return a mini-batch as the network takes it."""

@@ -475,7 +475,7 @@ def test_moving_keeps_sharing_and_moves_gradients_and_state(strict_gpu):
 
 def test_an_unknown_device_is_refused_and_nothing_moves(strict_gpu):
     dense = dl.Dense(2, 2)
-    for device in ("tpu", "gpu:1"):
+    for device in ("tpu", "gpu:2"):
         with pytest.raises(dl.devices.DeviceError, match=device):
             dense.to(device)
     assert dense.weight.device == "cpu"

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import minidl as dl
 from minidl import devices
+from minidl.devices import to_numpy
 from minidl.primitives.primitive import PRIMITIVES, elementwise
 from minidl.program import cupy_executor
 from minidl.program.cupy_executor import CupyExecutor
@@ -25,18 +26,19 @@ from tests.program.test_cuda_source import AS_CUPY
 SHARED = settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def to_gpu(states):
-    return [dl.Parameter(state.to("gpu")) for state in states]
+def to_gpu(states, device="gpu"):
+    return [dl.Parameter(state.to(device)) for state in states]
 
 
-def on_gpu(x):
-    return dl.tensor(x, device="gpu")
+def on_gpu(x, device="gpu"):
+    return dl.tensor(x, device=device)
 
 
 def trained(network, batches, **options):
-    """Return a compiled step on the GPU and the losses of its first calls."""
+    """Return a compiled step on the network's GPU and the losses of its first calls."""
     step = dl.compile(make_step(network, dl.Adam(network.parameters())), **options)
-    return step, [step(on_gpu(x)).item() for x in batches]
+    device = network.parameters()[0].device
+    return step, [step(on_gpu(x, device)).item() for x in batches]
 
 
 def executor_of(step):
@@ -48,33 +50,37 @@ def executor_of(step):
 @given(data=st.data())
 @SHARED
 def test_random_functions_give_the_numbers_of_the_cpu(gpu, order, monkeypatch, data):
+    device = "gpu"
     if order == "backwards":
         monkeypatch.setenv("BLOCKS_BACKWARDS", "1")  # the stand-in's; steps of one launch must not wait
+        device = (
+            f"gpu:{gpu.cuda.runtime.getDeviceCount() - 1}"  # not the current one, where there are several
+        )
     function, make_states, shape = data.draw(functions(large=order == "backwards"))
-    ours, theirs = to_gpu(make_states()), make_states()
+    ours, theirs = to_gpu(make_states(), device), make_states()
     step = dl.compile(lambda x: function(x, ours), poison=True)
     rng = numpy.random.default_rng(1)
     for _ in range(3):
         x = rng.uniform(-1, 1, shape)
-        results, expected = step(on_gpu(x)), function(dl.tensor(x), theirs)
+        results, expected = step(on_gpu(x, device)), function(dl.tensor(x), theirs)
         for a, b in zip([*results, *ours], [*expected, *theirs], strict=True):
             numpy.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-9, atol=1e-12)
     assert isinstance(executor_of(step), CupyExecutor)
 
 
-def test_training_gives_the_numbers_of_the_cpu(gpu, rng):
+def test_training_gives_the_numbers_of_the_cpu(gpu, gpu_name, rng):
     batches = rng.random((5, 8, 12)).astype("float32")
     networks = [autoencoder(), autoencoder()]
     plain = make_step(networks[0], dl.Adam(networks[0].parameters()))
     expected = [plain(dl.tensor(x)).item() for x in batches]
-    _, losses = trained(networks[1].to("gpu"), batches, poison=True, verify=True)
+    _, losses = trained(networks[1].to(gpu_name), batches, poison=True, verify=True)
     numpy.testing.assert_allclose(losses, expected, rtol=1e-5)
     for ours, theirs in zip(networks[1].parameters(), networks[0].parameters(), strict=True):
         numpy.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-4, atol=1e-5)
 
 
-def test_a_step_becomes_one_graph_of_few_launches(gpu, rng):
-    step, _ = trained(autoencoder().to("gpu"), rng.random((3, 8, 12)).astype("float32"))
+def test_a_step_becomes_one_graph_of_few_launches(gpu, gpu_name, rng):
+    step, _ = trained(autoencoder().to(gpu_name), rng.random((3, 8, 12)).astype("float32"))
     executor = executor_of(step)
     (segment,) = executor.segments
     assert segment.graph is not None
@@ -98,7 +104,7 @@ def test_replays_are_the_same_to_the_last_bit(gpu, rng):
     assert results[0] == results[1]
 
 
-def test_what_cupy_computes_stays_between_graphs(gpu, rng):
+def test_what_cupy_computes_stays_between_graphs(gpu, gpu_name, rng):
     weight = dl.Parameter(rng.random((6, 5)))
 
     def function(x, counts):
@@ -109,10 +115,10 @@ def test_what_cupy_computes_stays_between_graphs(gpu, rng):
 
     x, counts = rng.normal(size=(4, 6)), rng.integers(0, 9, (3, 4, 4))
     expected = [function(dl.tensor(x), dl.tensor(c)) for c in counts]
-    weight = dl.Parameter(weight.to("gpu"))
+    weight = dl.Parameter(weight.to(gpu_name))
     step = dl.compile(function)
     for c, (total, best) in zip(counts, expected, strict=True):
-        ours = step(on_gpu(x), on_gpu(c))
+        ours = step(on_gpu(x, gpu_name), on_gpu(c, gpu_name))
         numpy.testing.assert_allclose(ours[0].numpy(), total.numpy(), rtol=1e-12)
         assert ours[1].tolist() == best.tolist()
     segments = executor_of(step).segments
@@ -158,7 +164,7 @@ def test_random_numbers_are_drawn_anew_and_follow_the_seed(gpu):
     assert len({array.tobytes() for array in draws[0]}) == 4
 
 
-def test_draws_are_part_of_the_graph_and_their_stream_goes_on(gpu):
+def test_draws_are_part_of_the_graph_and_their_stream_goes_on(gpu, gpu_name):
     generator = dl.Generator(5)
 
     def function(x):
@@ -166,7 +172,7 @@ def test_draws_are_part_of_the_graph_and_their_stream_goes_on(gpu):
         b = dl.primitives.random.random_normal(dl.exp(x), generator=generator)
         return a, b, a + b
 
-    x = on_gpu(numpy.zeros((3, 5), "float32"))
+    x = on_gpu(numpy.zeros((3, 5), "float32"), gpu_name)
     step = dl.compile(function)
     compiled = [[y.numpy() for y in step(x)] for _ in range(3)]
     more = function(x)[1].numpy()
@@ -214,13 +220,13 @@ def test_a_generator_that_is_given_a_state_goes_on_from_it(gpu):
     assert expected[0] != expected[1]
 
 
-def test_without_cublas_products_are_cupys(gpu, rng, monkeypatch):
+def test_without_cublas_products_are_cupys(gpu, gpu_name, rng, monkeypatch):
     monkeypatch.setattr(cupy_executor, "library", lambda: None)
     batches = rng.random((3, 8, 12)).astype("float32")
     network = autoencoder()
     plain = make_step(network, dl.Adam(network.parameters()))
     expected = [plain(dl.tensor(x)).item() for x in batches]
-    step, losses = trained(autoencoder().to("gpu"), batches)
+    step, losses = trained(autoencoder().to(gpu_name), batches)
     numpy.testing.assert_allclose(losses, expected, rtol=1e-5)
     assert len(executor_of(step).segments) > 10
 
@@ -416,20 +422,20 @@ def test_the_listing_says_how_many_launches_there_are(gpu, rng):
     assert "17 launches and calls, 1 CUDA graph(s)" in str(step.programs[0])
 
 
-def test_a_profile_times_every_step_and_restores_the_state(gpu, rng, monkeypatch):
+def test_a_profile_times_every_step_and_restores_the_state(gpu, gpu_name, rng, monkeypatch):
     monkeypatch.setattr(cupy_executor.ceilings, "of_gpu", lambda *arguments: (1e12, 1e12))
-    step, _ = trained(autoencoder().to("gpu"), rng.random((3, 8, 12)).astype("float32"))
+    step, _ = trained(autoencoder().to(gpu_name), rng.random((3, 8, 12)).astype("float32"))
     (program,) = step.programs
-    before = [gpu.asnumpy(state.array) for state in program.updates]
+    before = [to_numpy(state.array) for state in program.updates]
     text = program.profile(repeats=2)
     assert "ms in matrix products" in text
     for state, array in zip(program.updates, before, strict=True):
-        numpy.testing.assert_array_equal(gpu.asnumpy(state.array), array)
+        numpy.testing.assert_array_equal(to_numpy(state.array), array)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_the_ceilings_of_a_gpu(gpu, monkeypatch, precision):
-    x = on_gpu(numpy.ones((3, 3), "float32"))
+def test_the_ceilings_of_a_gpu(gpu, gpu_name, monkeypatch, precision):
+    x = on_gpu(numpy.ones((3, 3), "float32"), gpu_name)
     steps = [dl.compile(lambda x: x * 2), dl.compile(lambda x: x @ x, precision=precision)]
     if hasattr(cupy_executor.library(), "handles"):
         # A product of 4096 rows and 256 MB are nothing to a GPU, but something to its stand-in.

@@ -7,7 +7,10 @@ import numpy
 import pytest
 
 import minidl as dl
+from minidl.training import fit
+from minidl.training import trainer as training
 from minidl.training.divergence import DivergenceError
+from tests import strict_device
 from tests.training.conftest import assert_same_weights
 
 QUIET = {"verbose": False}
@@ -532,10 +535,11 @@ def test_bad_trainers_are_refused(make_trainer):
             dl.Trainer(*arguments, **options)
 
 
-def test_training_on_device_arrays(gpu, make_trainer, data):
+@pytest.mark.parametrize("compile", [True, False])
+def test_training_on_device_arrays(gpu, gpu_name, make_trainer, data, compile):
     """The same weights come out, with every mini-batch and figure carried over explicitly."""
-    on_cpu, on_gpu = make_trainer(), make_trainer(device="gpu")
-    assert {x.device for x in on_gpu.network.parameters()} == {"gpu:0"}
+    on_cpu, on_gpu = make_trainer(), make_trainer(device=gpu_name, compile=compile)
+    assert {x.device for x in on_gpu.network.parameters()} == {gpu_name}
     for trainer in (on_cpu, on_gpu):
         history = trainer.fit(*data, epochs=2, batch_size=32, validation_data=data, **QUIET)
         assert len(history) == 6
@@ -545,16 +549,103 @@ def test_training_on_device_arrays(gpu, make_trainer, data):
 @pytest.mark.parametrize("free", [1 << 30, 1000])
 def test_data_are_kept_on_the_device_where_there_is_room(strict_gpu, make_trainer, data, monkeypatch, free):
     monkeypatch.setattr(strict_gpu.cuda.Device, "mem_info", (free, 1 << 30))
-    moved = []
-    asarray = strict_gpu.asarray
+    moved, uploaded = [], []
+    asarray, upload = strict_gpu.asarray, strict_gpu.ndarray.set
     monkeypatch.setattr(strict_gpu, "asarray", lambda x: moved.append(x) or asarray(x), raising=False)
+    monkeypatch.setattr(
+        strict_gpu.ndarray, "set", lambda self, x, stream: uploaded.append(x.shape) or upload(self, x, stream)
+    )
     trainer = make_trainer(device="gpu")
     moved.clear()
     trainer.fit(*data, epochs=2, batch_size=32, **QUIET)
-    batches = [x.shape for x in moved if type(x) is numpy.ndarray and x.ndim > 1]
-    whole = [array.shape for array in data]
-    assert batches == whole if free > 1000 else len(batches) > 2 * len(whole)
+    whole = [x.shape for x in moved if type(x) is numpy.ndarray and x.ndim > 1]
+    assert whole == ([array.shape for array in data] if free > 1000 else [])
+    assert uploaded == ([] if free > 1000 else [(32, 4), (32, 2)] * 6)
     assert all(type(array) is numpy.ndarray for array in data)
+
+
+@pytest.mark.parametrize("kind", ["arrays", "float64", "memory maps", "iterable"])
+def test_data_that_stay_on_the_host_are_uploaded_ahead(
+    gpu, gpu_name, make_trainer, data, monkeypatch, tmp_path, kind
+):
+    """Training, validation, evaluation and prediction, in which all the stand-in's copies arrive late."""
+    monkeypatch.setattr(dl.devices, "has_room", lambda device, nbytes: False)
+    x, y = data
+    if kind == "float64":
+        x, y = x.astype(float), y.astype(float)
+    elif kind == "memory maps":
+        for name, array in zip("xy", data, strict=True):
+            numpy.save(tmp_path / f"{name}.npy", array)
+        x, y = (numpy.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in "xy")
+    batches = [(x[i : i + 32], y[i : i + 32]) for i in (0, 32, 64)]
+    results = []
+    for device in ("cpu", gpu_name):
+        trainer = make_trainer(device=device)
+        if kind == "iterable":
+            trainer.fit(batches, epochs=3, validation_data=batches, validation_frequency=2, **QUIET)
+            figures, outputs = trainer.evaluate(batches), trainer.predict([x for x, _ in batches])
+        else:
+            trainer.fit(
+                x, y, epochs=3, batch_size=32, validation_data=(x, y), validation_frequency=2, **QUIET
+            )
+            figures, outputs = trainer.evaluate(x, y, 20), trainer.predict(x, 20)
+        results.append([*trainer.network.state_dict().values(), outputs, *figures.values()])
+    for ours, theirs in zip(*results, strict=True):
+        numpy.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_an_autoencoders_data_are_uploaded_once(strict_gpu, monkeypatch, data):
+    monkeypatch.setattr(dl.devices, "has_room", lambda device, nbytes: False)
+    uploaded = []
+    upload = strict_gpu.ndarray.set
+    monkeypatch.setattr(
+        strict_gpu.ndarray, "set", lambda self, x, stream: uploaded.append(x.shape) or upload(self, x, stream)
+    )
+    x = data[0]
+    for source in ((x, x), ([(x[:48], x[:48])],), ([((part := x[:48].astype(float)), part)],)):
+        uploaded.clear()
+        network = dl.Network([dl.Dense(4, 4, seed=0)])
+        trainer = dl.Trainer(network, dl.mean_squared_error, device="gpu", seed=0)
+        trainer.fit(*source, epochs=1, batch_size=48, **QUIET)
+        assert set(uploaded) == {(48, 4)}
+        assert len(uploaded) == (2 if len(source) == 2 else 1 if part is source[0][0][0] else 2)
+
+
+@pytest.mark.parametrize("free", [1 << 30, 1000])
+@pytest.mark.parametrize("compile", [True, False])
+def test_the_host_does_not_wait_within_an_epoch(strict_gpu, make_trainer, data, monkeypatch, free, compile):
+    monkeypatch.setattr(strict_gpu.cuda.Device, "mem_info", (free, 1 << 30))
+    for module in (fit, training):
+        monkeypatch.setattr(module, "FLUSH_SECONDS", math.inf)
+    waits = []
+    trainer = make_trainer(rate=0.2, device="gpu", compile=compile)
+    note = lambda running: waits.append((running.epoch, list(strict_device.synchronisations)))
+    trainer.fit(*data, epochs=3, batch_size=12, callbacks=[note], **QUIET)
+    for epoch in (1, 2, 3):
+        within = [seen for number, seen in waits if number == epoch][2:8]  # behind recording and capture
+        assert len(within) == 6
+        assert all(seen == within[0] for seen in within)
+    trainer.evaluate(*data, batch_size=4)  # recording looks at constants
+    before = len(strict_device.synchronisations)
+    trainer.evaluate(*data, batch_size=4)  # 24 mini-batches
+    figures = 2  # the loss and a metric, for each mini-batch, when all are computed
+    at_the_end = strict_device.synchronisations[before:]
+    assert at_the_end == ["synchronize()"] + ["asnumpy()"] * (24 * figures)
+
+
+def test_figures_are_fetched_every_so_often(strict_gpu, make_trainer, data, monkeypatch):
+    seen = []
+    trainer = make_trainer(device="gpu")
+
+    def note(running):
+        if running.state == "step":
+            seen.append(len(running._history.steps.get("loss", [])))
+
+    monkeypatch.setattr(fit, "FLUSH_SECONDS", -1.0)
+    trainer.fit(*data, epochs=1, batch_size=24, callbacks=[note], **QUIET)
+    monkeypatch.setattr(fit, "FLUSH_SECONDS", math.inf)
+    trainer.fit(*data, epochs=1, batch_size=24, callbacks=[note], **QUIET)
+    assert seen == [1, 2, 3, 4, 0, 0, 0, 0]
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")

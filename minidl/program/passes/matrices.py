@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+from minidl import devices
 from minidl.primitives.reduction import sum_
 from minidl.primitives.shape import reshape_
 from minidl.program.passes.simplify import instructions
@@ -63,7 +64,8 @@ def _matrix_input(value: Value) -> Value:
     if len(value.shape) <= 2:
         return value
     shape = (value.shape[0], math.prod(value.shape[1:]))
-    return Value(shape, value.dtype, "input", value.array.reshape(shape))
+    with devices.current(value.array):
+        return Value(shape, value.dtype, "input", value.array.reshape(shape))
 
 
 def _matrix_shape(step: Instruction) -> Shape | None:

@@ -50,8 +50,9 @@ def fold_constants(program: Program) -> Program:
         if step.primitive.kind == "random" or any(value.kind != "constant" for value in step.inputs):
             return step
         arrays = {value: value.array for value in step.inputs}
-        xp = devices.array_module(step.inputs[0].array)
-        array = step.evaluate(xp, arrays)[step.output]
+        first = step.inputs[0].array
+        with devices.current(first):
+            array = step.evaluate(devices.array_module(first), arrays)[step.output]
         return Value(step.output.shape, step.output.dtype, "constant", array)
 
     return rewritten(program, rewrite)
@@ -76,7 +77,8 @@ def broadcast_in_place(program: Program) -> Program:
 def _narrow_constant(value: Value) -> Value:
     """Return a constant that was broadcast from one number as that number."""
     if value.kind == "constant" and value.size > 1 and not any(value.array.strides):
-        one = value.array[(0,) * len(value.shape)].reshape((1,) * len(value.shape))
+        with devices.current(value.array):
+            one = value.array[(0,) * len(value.shape)].reshape((1,) * len(value.shape))
         return Value(one.shape, value.dtype, "constant", one)
     return value
 
