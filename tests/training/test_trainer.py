@@ -532,9 +532,10 @@ def test_bad_trainers_are_refused(make_trainer):
             dl.Trainer(*arguments, **options)
 
 
-def test_training_on_device_arrays(gpu, make_trainer, data):
+@pytest.mark.parametrize("optimizer", ["adam", lambda network: dl.Adam(network.parameters())])
+def test_training_on_device_arrays(gpu, make_trainer, data, optimizer):
     """The same weights come out, with every mini-batch and figure carried over explicitly."""
-    on_cpu, on_gpu = make_trainer(), make_trainer(device="gpu")
+    on_cpu, on_gpu = (make_trainer(optimizer=optimizer, device=device) for device in ("cpu", "gpu"))
     assert {x.device for x in on_gpu.network.parameters()} == {"gpu:0"}
     for trainer in (on_cpu, on_gpu):
         history = trainer.fit(*data, epochs=2, batch_size=32, validation_data=data, **QUIET)
