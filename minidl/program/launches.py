@@ -19,7 +19,8 @@ from minidl.program.schedule import Advance, Aliases, Copy, Schedule, Task, Turn
 #: The primitives, beside elementwise ones, for which kernels are generated.
 GENERATED = (sum_, max_, concatenate_, reshape_)
 
-#: How many arrays the steps of one launch have at most: CUDA takes 4 KB of arguments.
+#: About how many arrays the steps of one launch have at most. Where that is too much for CUDA after all,
+#: because many steps read the same ones, the executor makes it several launches.
 MOST_ARRAYS = 400
 
 
