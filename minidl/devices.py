@@ -148,7 +148,7 @@ def has_room(device: str, nbytes: int) -> bool:
 
 def compute_capability(device: str) -> tuple[int, int]:
     """Return the generation of a GPU, for example (9, 0)."""
-    capability = _cupy().cuda.Device(int(device.partition(":")[2])).compute_capability
+    capability = gpu(device).compute_capability
     return int(capability[:-1]), int(capability[-1])
 
 

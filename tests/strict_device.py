@@ -457,6 +457,7 @@ class RawModule:
         function = getattr(self.library, f"run_{name}")
 
         def launch(grid, block, arguments):
+            assert 8 * len(arguments) <= 4096, "older versions of CUDA have no room for so many arguments"
             addresses = (ctypes.c_void_p * len(arguments))(*map(_argument, arguments))
             current_stream().do(lambda: function(grid[0], block[0], addresses))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy
 
-from minidl import weights
+from minidl import devices, weights
 from minidl.autodiff import mode, no_grad
 from minidl.creation import full
 from minidl.primitives.elementwise import clip, maximum, sqrt
@@ -113,8 +113,8 @@ class Optimizer:
 
     def _step(self) -> None:
         device = self.parameters[0].device
-        if self.step_count.device != device:  # the network was moved
-            self.step_count, self.learning_rate = self.step_count.to(device), self.learning_rate.to(device)
+        for x in (self.step_count, self.learning_rate):
+            _follow(x, device, x.dtype)
         chosen = [
             (parameter, state)
             for parameter, state in zip(self.parameters, self.states, strict=True)
@@ -174,10 +174,18 @@ class Optimizer:
 
     def _following(self, parameter: Parameter, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the state on the device and in the dtype of its Parameter, should that have moved."""
-        for name, x in state.items():
-            if x.device != parameter.device or x.dtype != parameter.dtype:
-                state[name] = x.to(parameter.device).astype(parameter.dtype)
+        for x in state.values():
+            _follow(x, parameter.device, parameter.dtype)
         return state
+
+
+def _follow(x: Tensor, device: str, dtype: numpy.dtype) -> None:
+    """Move and convert state if its network was.
+
+    As in Layer.to(), the Tensor stays the same. So a step that is being recorded may do this too.
+    """
+    if x.device != device or x.dtype != dtype:
+        x.data = devices.cast(devices.to_device(x.data, device), dtype)
 
 
 def _norm(gradients: list[Tensor]) -> Tensor:

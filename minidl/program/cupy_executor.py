@@ -44,6 +44,9 @@ from minidl.program.products import Factors, as_matrices
 from minidl.program.program import Gemm, Group, Instruction, Program, Value
 from minidl.program.schedule import Advance, Aliases, Copy, Schedule, Task, is_random, schedule
 
+#: How many arrays a launch takes: 4096 bytes of arguments are what every version of CUDA has room for.
+MOST_ARGUMENTS = 512
+
 
 @dataclass(eq=False)
 class Call:
@@ -203,17 +206,24 @@ class CupyExecutor:
     def _calls(self) -> Iterator[Call]:
         """Yield the calls of the whole program, the generated kernels not yet compiled."""
         for phase in self.schedule.phases:
-            launch = Call([], captured=True)
+            launch, room = Call([], captured=True), MOST_ARGUMENTS
             for turn in phase:
                 if turn.task.outputs and not any(value.size for value in turn.task.outputs):
                     continue  # there is nothing to compute
                 try:
-                    kernels = self._kernels(turn.task)
+                    kernels = [kernel for kernel in self._kernels(turn.task) if kernel.blocks]
+                    arguments = sum(len(kernel.arrays) for kernel in kernels)
+                    if arguments > MOST_ARGUMENTS:
+                        raise Unsupported(turn.task.name)
                 except Unsupported:
                     yield from self._library_calls(turn.task)
                     continue
+                if arguments > room:
+                    yield launch
+                    launch, room = Call([], captured=True), MOST_ARGUMENTS
+                room -= arguments
                 launch.tasks.append(turn.task)
-                launch.kernels += [kernel for kernel in kernels if kernel.blocks]
+                launch.kernels += kernels
             if launch.kernels:
                 yield launch
 

@@ -20,7 +20,8 @@ from minidl.program.cuda_steps import MAKERS
 from minidl.program.program import Group, Instruction, Value
 from minidl.program.schedule import Advance, Aliases, Copy, Schedule, Task, Turn, is_random
 
-#: How many arrays the steps of one launch have at most: CUDA takes 4 KB of arguments.
+#: About how many arrays the steps of one launch have at most. Where that is too much for CUDA after all,
+#: because many steps read the same ones, the executor makes it several launches.
 MOST_ARRAYS = 400
 
 

@@ -215,6 +215,12 @@ def test_a_layer_that_lives_on_the_stand_in(strict_gpu):
     assert "failed" not in report.values()
 
 
+def test_state_that_training_changes_is_no_difference_to_the_cpu(strict_gpu):
+    report = outcomes(Normalized(4), (4,))
+    assert report["GPU"] == "passed"
+    assert "failed" not in report.values()
+
+
 def test_computing_on_the_host_is_caught_on_the_stand_in(strict_gpu):
     on_host = Broken(
         lambda self, x: dl.tensor(numpy.sin(dl.devices.to_numpy(x.data))) * self.gain, gain=parameter(4)

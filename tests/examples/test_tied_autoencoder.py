@@ -58,7 +58,8 @@ def test_defaults_are_the_originals():
 def test_a_short_run_writes_every_file(short_run):
     result, out = short_run
     assert result.returncode == 0, result.stderr
-    assert "training 1,002,148 parameters on 400 observations, on cpu" in result.stdout
+    device = dl.devices.resolve("auto")
+    assert f"training 1,002,148 parameters on 400 observations, on {device}" in result.stdout
     metrics = json.loads((out / "metrics.json").read_text())
     assert result.stdout.splitlines()[-1] == f"test RMSE {metrics['test_rmse']:.4f}"
     history = json.loads((out / "history.json").read_text())

@@ -340,6 +340,30 @@ def test_an_optimizer_of_parameters_on_a_device_is_there_too(make, gpu):
     assert (p.numpy() < 1).all()
 
 
+@every_optimizer
+def test_a_compiled_step_follows_a_network_that_was_moved_and_converted(make, gpu, rng):
+    x = rng.normal(size=(5, 3))
+    weights = []
+    for compiled in (False, True):
+        layer = dl.Dense(3, 2, seed=0)
+        optimizer = make(layer.parameters(), dl.schedules.Warmup(0.1, steps=3))
+        layer.to("gpu").astype("float64")
+
+        def train_step(x, layer=layer, optimizer=optimizer):
+            loss = (layer(x) * layer(x)).mean()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        step = dl.compile(train_step) if compiled else train_step
+        for _ in range(3):
+            step(dl.tensor(x, device="gpu"))
+        assert {x.device for x in optimizer.named_tensors().values()} == {"gpu:0"}
+        assert optimizer.step_count.item() == 3
+        weights.append(layer.weight.numpy())
+    numpy.testing.assert_allclose(*weights, rtol=1e-12)
+
+
 # --- training -------------------------------------------------------------------------------------
 
 RATES = {"SGD": 0.02, "Nesterov": 0.02, "RMSProp": 0.05, "Adam": 0.05, "AdamW": 0.05}

@@ -19,6 +19,7 @@ from minidl.primitives.primitive import PRIMITIVES, elementwise
 from minidl.program import cupy_executor
 from minidl.program.cupy_executor import CupyExecutor
 from minidl.program.plain_executor import PlainExecutor
+from minidl.program.program import Group
 from tests.program.random_programs import functions
 from tests.program.test_compile import autoencoder, make_step
 from tests.program.test_cuda_source import AS_CUPY
@@ -88,6 +89,23 @@ def test_a_step_becomes_one_graph_of_few_launches(gpu, gpu_name, rng):
     assert [call.name.count("sum") for call in generated].count(5) == 1  # 4 biases and the loss, together
     assert len(generated[-1].kernels) == 7  # all updates, together with the loss
     assert len(generated) == 8  # and 3 activations, the loss, and 2 behind activations
+
+
+def test_no_launch_has_more_arguments_than_cuda_takes(gpu, rng, monkeypatch):
+    """The factor that clips all gradients is read by every update; their norm is one group of many arrays."""
+    monkeypatch.setattr(cupy_executor, "MOST_ARGUMENTS", 5)
+    batches = rng.random((3, 8, 12)).astype("float32")
+    losses = []
+    for device in ("cpu", "gpu"):
+        network = autoencoder().to(device)
+        step = dl.compile(make_step(network, dl.RMSProp(network.parameters(), clip_global_norm=0.1)))
+        losses.append([step(dl.tensor(x, device=device)).item() for x in batches])
+    numpy.testing.assert_allclose(*losses, rtol=1e-5)
+    calls = executor_of(step).calls
+    assert max(sum(len(kernel.arrays) for kernel in call.kernels) for call in calls) <= 5
+    left = [call for call in calls if not call.captured]  # too much for one kernel
+    assert left
+    assert all(isinstance(call.tasks[0], Group) for call in left)
 
 
 def test_a_graph_is_captured_at_the_second_run(gpu, rng):

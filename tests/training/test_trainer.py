@@ -536,9 +536,12 @@ def test_bad_trainers_are_refused(make_trainer):
 
 
 @pytest.mark.parametrize("compile", [True, False])
-def test_training_on_device_arrays(gpu, gpu_name, make_trainer, data, compile):
+@pytest.mark.parametrize("optimizer", ["adam", lambda network: dl.Adam(network.parameters())])
+def test_training_on_device_arrays(gpu, gpu_name, make_trainer, data, compile, optimizer):
     """The same weights come out, with every mini-batch and figure carried over explicitly."""
-    on_cpu, on_gpu = make_trainer(), make_trainer(device=gpu_name, compile=compile)
+    on_cpu, on_gpu = (
+        make_trainer(optimizer=optimizer, device=device, compile=compile) for device in ("cpu", gpu_name)
+    )
     assert {x.device for x in on_gpu.network.parameters()} == {gpu_name}
     for trainer in (on_cpu, on_gpu):
         history = trainer.fit(*data, epochs=2, batch_size=32, validation_data=data, **QUIET)
