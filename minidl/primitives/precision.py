@@ -57,11 +57,20 @@ to_bfloat16 = elementwise(
 )
 
 
-def is_packed(x: Any, dtype: Any) -> bool:
-    """Say whether a factor of a product of a dtype holds bfloat16 numbers as `to_bfloat16` gives them."""
-    return x.dtype == numpy.uint16 and dtype == numpy.float32
+def are_packed(a: Any, b: Any, dtype: Any) -> bool:
+    """Say whether the factors of a product of a dtype hold bfloat16 numbers as `to_bfloat16` gives them.
+
+    Whole numbers of 16 bits never look like that: the product of two of them is not float32.
+    """
+    return bool(a.dtype == b.dtype == numpy.uint16 and dtype == numpy.float32)
 
 
 def as_factor(xp: Any, x: Any, dtype: Any) -> Any:
     """Return a factor of a product of a dtype: what `to_bfloat16` packed as float32, the rest as it is."""
-    return xp.left_shift(x.astype(numpy.uint32), 16).view(numpy.float32) if is_packed(x, dtype) else x
+    packed = x.dtype == numpy.uint16 and dtype == numpy.float32
+    return xp.left_shift(x.astype(numpy.uint32), 16).view(numpy.float32) if packed else x
+
+
+def as_factors(xp: Any, a: Any, b: Any, dtype: Any) -> tuple[Any, Any]:
+    """Return both factors of a product of a dtype, as float32 if they are packed."""
+    return (as_factor(xp, a, dtype), as_factor(xp, b, dtype)) if are_packed(a, b, dtype) else (a, b)

@@ -23,7 +23,7 @@ from minidl import devices
 from minidl.devices import Array
 from minidl.primitives.linear_algebra import matmul_
 from minidl.primitives.philox import Philox
-from minidl.primitives.precision import as_factor, is_packed
+from minidl.primitives.precision import are_packed, as_factors
 from minidl.primitives.random import Generator
 from minidl.program import ceilings
 from minidl.program.cublas import Cublas, library
@@ -188,7 +188,7 @@ class CupyExecutor:
         """Return the best rates of matrix products and of copying, per second."""
         multiply = self.products.gemm if self.products is not None else self._matmul
         gemms = [step for step in self.program.steps if isinstance(step, Gemm)]
-        packed = any(is_packed(value, gemm.output.dtype) for gemm in gemms for value in gemm.inputs)
+        packed = any(are_packed(*term, gemm.output.dtype) for gemm in gemms for term in gemm.terms)
         with self.device:
             return ceilings.of_gpu(self.cupy, multiply, self._seconds, packed)
 
@@ -282,7 +282,7 @@ class CupyExecutor:
             if not terms:
                 yield Call([task], captured=True, kernels=[fill_kernel(out, 0)])
             elif self.products is not None and self.products.computes(out):
-                dtypes = [a.dtype if is_packed(a, out.dtype) else out.dtype for a, _ in terms]
+                dtypes = [a.dtype if are_packed(a, b, out.dtype) else out.dtype for a, b in terms]
                 terms = [
                     (factors.matrix(a, dtype), factors.matrix(b, dtype))
                     for (a, b), dtype in zip(terms, dtypes, strict=True)
@@ -325,7 +325,7 @@ class CupyExecutor:
             yield Call([task], captured=True, kernels=factors.copies)
 
     def _matmul(self, a: Array, b: Array, out: Array, add: bool) -> None:
-        a, b = as_factor(self.cupy, a, out.dtype), as_factor(self.cupy, b, out.dtype)
+        a, b = as_factors(self.cupy, a, b, out.dtype)
         if add:
             self.cupy.add(out, self.cupy.matmul(a, b), out=out)
         else:

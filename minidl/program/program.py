@@ -17,7 +17,7 @@ import numpy
 
 from minidl import devices
 from minidl.devices import Array
-from minidl.primitives.precision import as_factor
+from minidl.primitives.precision import as_factors
 from minidl.primitives.primitive import Primitive
 
 
@@ -143,7 +143,7 @@ class Gemm:
 
     def evaluate(self, xp: Any, arrays: Mapping[Value, Array]) -> dict[Value, Array]:
         """Compute the sum the plain way."""
-        factors = ([as_factor(xp, arrays[value], self.output.dtype) for value in term] for term in self.terms)
+        factors = (as_factors(xp, arrays[a], arrays[b], self.output.dtype) for a, b in self.terms)
         products = (xp.matmul(a, b) for a, b in factors)
         return {self.output: functools.reduce(xp.add, products)}
 

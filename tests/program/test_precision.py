@@ -248,3 +248,13 @@ def test_an_old_gpu_is_refused(strict_gpu, monkeypatch):
 def test_an_unknown_precision_is_refused():
     with pytest.raises(ValueError, match="unknown precision 'half': use one of float32, tf32, bfloat16"):
         dl.compile(lambda x: x, precision="half")
+
+
+def test_whole_numbers_of_16_bits_are_no_bfloat16(gpu, rng):
+    counts, w = rng.integers(0, 999, (4, 3)).astype("uint16"), rng.random((3, 5)).astype("float32")
+    for place in ("cpu", "gpu"):
+        step = dl.compile(lambda x, w: (x @ w, w.T @ x.T), verify=True)
+        for _ in range(3):
+            results = step(dl.tensor(counts, device=place), dl.tensor(w, device=place))
+        for y, expected in zip(results, (counts @ w, w.T @ counts.T), strict=True):
+            numpy.testing.assert_allclose(y.numpy(), expected, rtol=1e-5)
