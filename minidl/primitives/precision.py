@@ -65,12 +65,9 @@ def are_packed(a: Any, b: Any, dtype: Any) -> bool:
     return bool(a.dtype == b.dtype == numpy.uint16 and dtype == numpy.float32)
 
 
-def as_factor(xp: Any, x: Any, dtype: Any) -> Any:
-    """Return a factor of a product of a dtype: what `to_bfloat16` packed as float32, the rest as it is."""
-    packed = x.dtype == numpy.uint16 and dtype == numpy.float32
-    return xp.left_shift(x.astype(numpy.uint32), 16).view(numpy.float32) if packed else x
-
-
 def as_factors(xp: Any, a: Any, b: Any, dtype: Any) -> tuple[Any, Any]:
-    """Return both factors of a product of a dtype, as float32 if they are packed."""
-    return (as_factor(xp, a, dtype), as_factor(xp, b, dtype)) if are_packed(a, b, dtype) else (a, b)
+    """Return the factors of a product of a dtype, as float32 if they are packed."""
+    if not are_packed(a, b, dtype):
+        return a, b
+    wide_a, wide_b = (xp.left_shift(x.astype(numpy.uint32), 16).view(numpy.float32) for x in (a, b))
+    return wide_a, wide_b

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import minidl as dl
 from minidl import devices
-from minidl.primitives.precision import PRECISIONS, as_factor, round_off, to_bfloat16
+from minidl.primitives.precision import PRECISIONS, as_factors, round_off, to_bfloat16
 from minidl.primitives.shape import transpose_
 from minidl.program import cupy_executor, native
 from minidl.program.passes import pipeline
@@ -58,10 +58,14 @@ def test_bfloat16_are_the_upper_half_of_a_rounded_float32(numbers):
     x = numpy.array(numbers, "float32")
     packed = to_bfloat16.forward(numpy, x)
     assert packed.dtype == numpy.uint16
-    unpacked = as_factor(numpy, packed, numpy.float32)
-    numpy.testing.assert_array_equal(unpacked, round_off.forward(numpy, x, bits=7))
-    assert as_factor(numpy, packed, packed.dtype) is packed  # whole numbers that are meant as such
-    assert as_factor(numpy, x, x.dtype) is x
+    for unpacked in as_factors(numpy, packed, packed, numpy.float32):
+        numpy.testing.assert_array_equal(unpacked, round_off.forward(numpy, x, bits=7))
+    whole_numbers = as_factors(numpy, packed, packed, packed.dtype)
+    assert whole_numbers[0] is packed
+    assert whole_numbers[1] is packed
+    mixed = as_factors(numpy, packed, x, numpy.float32)
+    assert mixed[0] is packed
+    assert mixed[1] is x
 
 
 @pytest.mark.parametrize("kernels", KERNELS)
