@@ -11,8 +11,10 @@ CuPy works on its current GPU, whatever GPU its arrays are on: who computes with
 
 from __future__ import annotations
 
+import itertools
 import re
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from types import ModuleType
@@ -158,6 +160,23 @@ def to_numpy(array: Array) -> numpy.ndarray:
         return array
     with current(array):  # CuPy would wait for the stream of the current GPU
         return array_module(array).asnumpy(array)
+
+
+def fetch(arrays: Sequence[Array]) -> list[numpy.ndarray]:
+    """Return arrays as NumPy arrays: many small ones of a GPU in one transfer, as each costs a wait."""
+    together: dict[Any, list[int]] = {}
+    for i, array in enumerate(arrays):
+        together.setdefault((device_of(array), array.dtype), []).append(i)
+    fetched = list(arrays)
+    for (device, _), places in together.items():
+        if device == "cpu":
+            continue
+        with gpu(device):
+            whole = to_numpy(_cupy().concatenate([arrays[i].reshape(-1) for i in places]))
+        ends = itertools.accumulate(arrays[i].size for i in places)
+        for i, end in zip(places, ends, strict=True):
+            fetched[i] = whole[end - arrays[i].size : end].reshape(arrays[i].shape)
+    return fetched
 
 
 def resolve(device: str) -> str:

@@ -6,6 +6,7 @@ import pytest
 
 import minidl as dl
 from minidl import devices
+from tests import strict_device
 
 
 def test_unknown_devices_are_refused():
@@ -91,6 +92,22 @@ def test_every_operation_runs_on_device_arrays(gpu, gpu_name, rng):
         results[device] = [y.numpy(), first.numpy(), x.grad.numpy()]
     for ours, theirs in zip(results[gpu_name], results["cpu"], strict=True):
         numpy.testing.assert_allclose(ours, theirs, rtol=1e-10)
+
+
+def test_many_arrays_are_fetched_together(gpu, gpu_name, rng):
+    shapes, dtypes = [(), (2, 3), (0,), (4,), ()], ["float32", "float64", "int32"]
+    values = [rng.uniform(-9, 9, shape).astype(dtype) for shape in shapes for dtype in dtypes]
+    places = [("cpu", "gpu:0", gpu_name)[i % 3] for i in (0, 1, 2, 1, 2, 0, 2, 2, 2, 1, 1, 1, 0, 1, 2)]
+    arrays = [devices.to_device(x, place) for x, place in zip(values, places, strict=True)]
+    before = len(strict_device.synchronisations)
+    fetched = devices.fetch(arrays)
+    for array, expected in zip(fetched, values, strict=True):
+        assert (type(array), array.dtype, array.shape) == (numpy.ndarray, expected.dtype, expected.shape)
+        numpy.testing.assert_array_equal(array, expected)
+    assert devices.fetch([]) == []
+    if gpu is strict_device.module:
+        kinds = {(place, x.dtype) for place, x in zip(places, values, strict=True) if place != "cpu"}
+        assert strict_device.synchronisations[before:] == ["asnumpy()"] * len(kinds)
 
 
 def test_random_numbers_follow_the_seed_on_the_device(gpu, gpu_name):

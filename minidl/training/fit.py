@@ -26,7 +26,7 @@ from minidl.training.plot import LivePlot
 from minidl.training.progress import Bar, Lines, Quiet, has_bar
 from minidl.training.sources import ArraySource, IterableSource, Source
 from minidl.training.state import checkpoint_of, present_state, resume
-from minidl.training.totals import Totals
+from minidl.training.totals import Totals, fetched
 
 if TYPE_CHECKING:
     from minidl.training.trainer import Trainer
@@ -126,7 +126,7 @@ class Fit:
             else CheckpointFolder(options.checkpoint_folder, options.keep_checkpoints)
         )
         self._history = History(settings=self._settings())
-        self._pending: list[tuple[int, Tensor, list[Tensor], Tensor | None]] = []
+        self._pending: list[tuple[int, list[Tensor]]] = []  # observations, loss, metrics, rate
         self._flushed = self.started
         self.validated = self._checkpointed = -1
         self._best_written: int | None = None
@@ -222,7 +222,7 @@ class Fit:
     ) -> None:
         self.step += 1
         self.position += 1
-        self._pending.append((observations, loss, observed, rate))
+        self._pending.append((observations, [loss, *observed, *([] if rate is None else [rate])]))
         if self.device == "cpu" or time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()
         end_of_epoch = not self.by_lbfgs and self.position == self.source.steps
@@ -239,9 +239,10 @@ class Fit:
         self._flushed = time.monotonic()
         pending, self._pending = self._pending, []
         first = self.step - len(pending) + 1
-        for step, (observations, loss, observed, rate) in enumerate(pending, first):
-            figures = self.epoch_totals.add(observations, loss, observed)
-            append(self._history.steps, figures | ({} if rate is None else {"learning_rate": rate.item()}))
+        for step, (observations, means) in enumerate(fetched(pending), first):
+            rate = {} if self.by_lbfgs else {"learning_rate": means.pop().item()}
+            figures = self.epoch_totals.add(observations, means)
+            append(self._history.steps, figures | rate)
             if not math.isfinite(figures["loss"]):
                 self._diverged(step, figures["loss"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Any
 
 import numpy
@@ -30,20 +31,20 @@ class Totals:
         self.observations = 0
         self.sums: dict[str, Any] = {}
 
-    def add(self, observations: int, loss: Tensor, observed: list[Tensor]) -> dict[str, float]:
-        """Count one mini-batch in; return its own figures."""
+    def add(self, observations: int, means: list[numpy.ndarray]) -> dict[str, float]:
+        """Count one mini-batch in, by its loss and what its metrics observed; return its own figures."""
         self.observations += observations
         figures = {}
-        for name, x in zip(("loss", *self.metrics), (loss, *observed), strict=True):
-            mean = devices.to_numpy(x.data).astype(numpy.float64)
+        for name, mean in zip(("loss", *self.metrics), means, strict=True):
+            mean = mean.astype(numpy.float64)
             self.sums[name] = numpy.asarray(self.sums.get(name, 0.0) + observations * mean)
             figures[name] = self._figure(name, mean)
         return figures
 
-    def add_all(self, pending: list[tuple[int, Tensor, list[Tensor]]]) -> None:
-        """Count mini-batches in, each given as add() takes it, and empty their list."""
-        for observations, loss, observed in pending:
-            self.add(observations, loss, observed)
+    def add_all(self, pending: list[tuple[int, list[Tensor]]]) -> None:
+        """Count mini-batches in, each (observations, means), and empty their list."""
+        for observations, means in fetched(pending):
+            self.add(observations, means)
         pending.clear()
 
     def figures(self) -> dict[str, float]:
@@ -56,3 +57,9 @@ class Totals:
         if isinstance(metric, Metric):
             return float(metric.finish(Tensor(numpy.asarray(mean))).item())
         return float(mean)
+
+
+def fetched(pending: list[tuple[int, list[Tensor]]]) -> list[tuple[int, list[numpy.ndarray]]]:
+    """Return mini-batches (observations, means) with their means on the host, all fetched at once."""
+    arrays = iter(devices.fetch([x.data for _, means in pending for x in means]))
+    return [(observations, list(islice(arrays, len(means)))) for observations, means in pending]

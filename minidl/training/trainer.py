@@ -259,18 +259,18 @@ class Trainer:
         averaged = {name: metric for name, metric in self.metrics.items() if isinstance(metric, Metric)}
         totals = Totals(averaged)
         kept: list[tuple[Any, ...]] = []
-        pending: list[tuple[int, Tensor, list[Tensor]]] = []
-        fetched = time.monotonic()
+        pending: list[tuple[int, list[Tensor]]] = []
+        flushed = time.monotonic()
         with self.network.evaluating():
             batches = self.uploaded(source.epoch(1))
             for inputs, targets in watched(batches, source.steps, "evaluating", verbose):
                 loss, observed, outputs = self.evaluation_step(inputs, targets)
-                pending.append((len(targets[0]), loss, observed))
+                pending.append((len(targets[0]), [loss, *observed]))
                 if outputs:
                     kept.append((*(x.data for x in outputs), *targets))
-                if time.monotonic() - fetched > FLUSH_SECONDS:
+                if time.monotonic() - flushed > FLUSH_SECONDS:
                     totals.add_all(pending)
-                    fetched = time.monotonic()
+                    flushed = time.monotonic()
         totals.add_all(pending)
         figures = totals.figures()
         if kept:
