@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ContextDecorator
 from typing import TYPE_CHECKING, Any
 
+from minidl import devices
+
 if TYPE_CHECKING:
     from minidl.tensor import Tensor
 
@@ -179,17 +181,40 @@ def _contributions(x: Tensor, g: Tensor, on_tape: set[int]) -> Iterator[tuple[Te
     """Yield each input of x that a gradient is wanted for, with what x contributes to it."""
     assert x.primitive is not None
     assert x.inputs is not None
-    for index, source in enumerate(x.inputs):
-        if id(source) not in on_tape:
-            continue
+    inputs = x.inputs
+    for source in inputs:
         if source.assigned > x.number:
-            raise RuntimeError(
+            problem = RuntimeError(
                 f"'{x.primitive.name}' used a Tensor of shape {source.shape} that was assigned a new value "
                 "afterwards, so its gradient cannot be computed: call backward() before assigning"
             )
-        rule = x.primitive.rule(index)
+            if id(source) in on_tape:
+                raise problem
+            # State that no gradient flows to: only a rule that needs the old value is stuck.
+            lost = _tensor(_Lost(source.data, problem))
+            inputs = tuple(lost if other is source else other for other in inputs)
+    for index, source in enumerate(x.inputs):
+        rule = x.primitive.rule(index) if id(source) in on_tape else None
         if rule is not None:
-            yield source, _fit(rule(g, x, *x.inputs, **x.attributes), source)
+            yield source, _fit(rule(g, x, *inputs, **x.attributes), source)
+
+
+def _tensor(array: Any) -> Tensor:
+    from minidl.tensor import Tensor  # which imports this module
+
+    return Tensor(array)
+
+
+class _Lost:
+    """Stands in for an array that was overwritten: it has a shape and a dtype, but no values."""
+
+    def __init__(self, array: devices.Array, problem: RuntimeError):
+        self.shape, self.dtype, self.ndim, self.size = array.shape, array.dtype, array.ndim, array.size
+        self._problem = problem
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:  # whoever asks what kind of array this is wants to compute with it
+        raise self._problem
 
 
 def _fit(gradient: Tensor, source: Tensor) -> Tensor:

@@ -198,6 +198,22 @@ def test_assigning_what_backward_still_needs_is_noticed():
         y.backward()
 
 
+def test_assigning_state_that_a_gradient_needs_is_noticed():
+    """A Tensor without gradient, assigned after its use: no wrong gradient, and no error without need."""
+    p, state = dl.Parameter([2.0, 1.0]), dl.tensor([5.0, 7.0])
+    y = (p * state).sum()
+    state.assign(state * 0)
+    with pytest.raises(RuntimeError, match=r"'multiply' used a Tensor of shape \(2,\) that was assigned"):
+        y.backward()
+    state.assign([1.0, 2.0])
+    y = ((p + state.reshape(2)) * 3 - state).sum()
+    state.assign([0.0, 0.0])
+    y.backward()
+    assert p.grad.tolist() == [3.0, 3.0]
+    y = (p * state + dl.where(state > 1, p, 2 * p)).sum()  # used before and after, by the last value
+    y.backward()
+
+
 def test_no_grad_nests_and_decorates():
     x = leaf([1.0])
 

@@ -7,10 +7,13 @@ fresh entropy.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy
 
+from minidl import devices
 from minidl.autodiff import mode
 from minidl.primitives.philox import Philox
 from minidl.primitives.primitive import Primitive
@@ -57,6 +60,19 @@ class Generator:
         """Go on from a state_dict() of a Generator of the same kind."""
         self._forget_keys()
         self.numpy.bit_generator.state = state
+
+    @contextmanager
+    def rewound(self) -> Iterator[None]:
+        """Come back, at the end of a ``with`` block, to where the stream was at its beginning."""
+        host = dict(self.numpy.bit_generator.state)
+        streams = {i: (x.is_seeded, devices.copy(x.state)) for i, x in self.on_device.items()}
+        try:
+            yield
+        finally:
+            self.load_state_dict(host)
+            for i, (is_seeded, state) in streams.items():
+                self.on_device[i].is_seeded = is_seeded
+                devices.write(self.on_device[i].state, state)
 
     def _forget_keys(self) -> None:
         for stream in self.on_device.values():

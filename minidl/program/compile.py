@@ -7,6 +7,7 @@ import threading
 import types
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +94,13 @@ class _Recording:
         return all(state.tensor.data is state.array for state in self.states) and all(
             getattr(owner, name, None) is value for owner, name, value in self.guards
         )
+
+    def evaluate(self, inputs: list[Any]) -> tuple[list[Any], dict[Value, Any]]:
+        """Compute the recorded operations one by one; what is drawn for it will be drawn again."""
+        with ExitStack() as stack:
+            for generator in self.original.generators:
+                stack.enter_context(generator.rewound())
+            return self.original.evaluate(inputs)
 
 
 class Compiled:
@@ -221,7 +229,7 @@ class Compiled:
         for value, leaf in zip(program.inputs, leaves, strict=True):
             with devices.current(value.array):
                 devices.array_module(value.array).copyto(value.array, _array(leaf).reshape(value.shape))
-        expected = recording.original.evaluate([_array(leaf) for leaf in leaves]) if self.verify else None
+        expected = recording.evaluate([_array(leaf) for leaf in leaves]) if self.verify else None
         if self.poison:
             executor.poison()
         executor.run()
@@ -296,7 +304,8 @@ def _flatten(nest: Any, leaves: list[Any], results: bool = False) -> Any:
         raise RecordingError(
             f"a compiled function takes Tensors, arrays and hashable values, not {type(nest).__name__}"
         ) from None
-    return (type(nest).__name__, nest)
+    # By its bits: 0.0 and -0.0 are equal, and NaN is not equal to itself.
+    return (type(nest).__name__, float(nest).hex() if isinstance(nest, (float, numpy.floating)) else nest)
 
 
 def _rebuild(nest: Any, replace: Callable[[Any], Any], results: bool = False) -> Any:

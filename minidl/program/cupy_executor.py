@@ -41,8 +41,8 @@ from minidl.program.expressions import Unsupported
 from minidl.program.launches import by_launches, is_generated, places_of_draws
 from minidl.program.memory import plan_memory
 from minidl.program.products import Factors, as_matrices
-from minidl.program.program import Gemm, Group, Instruction, Program, Value
-from minidl.program.schedule import Advance, Aliases, Copy, Schedule, Task, is_random, schedule
+from minidl.program.program import Gemm, Group, Instruction, Program, Value, is_random
+from minidl.program.schedule import Advance, Aliases, Copy, Schedule, Task, schedule
 
 #: How many arrays a launch takes: 4096 bytes of arguments are what every version of CUDA has room for.
 MOST_ARGUMENTS = 512

@@ -43,9 +43,11 @@ def expression(
 
 
 def number(value: float) -> str:
-    """Return a number as C; there, infinity and NaN have no literals."""
+    """Return a number of Python or NumPy as C; there, infinity and NaN have no literals."""
+    if isinstance(value, numpy.generic):
+        value = value.item()
     if value != value:
         return "(1e308 * 10 - 1e308 * 10)"
     if value in (float("inf"), -float("inf")):
         return "(1e308 * 10)" if value > 0 else "(-1e308 * 10)"
-    return repr(int(value) if isinstance(value, (bool, numpy.bool_)) else value)
+    return repr(int(value) if isinstance(value, bool) else value)

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 
 from minidl.primitives.random import Generator
 from minidl.program.cuda_steps import MAKERS
-from minidl.program.program import Group, Instruction, Value
-from minidl.program.schedule import Advance, Aliases, Copy, Schedule, Task, Turn, is_random
+from minidl.program.program import Group, Instruction, Value, is_random
+from minidl.program.schedule import Advance, Aliases, Copy, Schedule, Task, Turn
 
 #: About how many arrays the steps of one launch have at most. Where that is too much for CUDA after all,
 #: because many steps read the same ones, the executor makes it several launches.

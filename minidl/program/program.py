@@ -11,7 +11,7 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy
 
@@ -19,6 +19,7 @@ from minidl import devices
 from minidl.devices import Array
 from minidl.primitives.precision import as_factors
 from minidl.primitives.primitive import Primitive
+from minidl.primitives.random import Generator
 
 
 @dataclass(eq=False)
@@ -184,6 +185,11 @@ class PartialSum:
 Step = Instruction | Group | Gemm | PartialSum
 
 
+def is_random(step: Any) -> TypeGuard[Instruction]:
+    """Say whether a step draws random numbers, so that its place among draws matters."""
+    return isinstance(step, Instruction) and step.primitive.kind == "random"
+
+
 def share(length: int, index: int, parts: int) -> slice:
     """Return the block of rows that belongs to one of several threads."""
     return slice(length * index // parts, length * (index + 1) // parts)
@@ -220,6 +226,11 @@ class Program:
     def states(self) -> list[Value]:
         """Every state that the program reads or updates."""
         return [value for value in self.values() if value.kind == "state"]
+
+    @property
+    def generators(self) -> list[Generator]:
+        """The generators that the program draws from."""
+        return list(dict.fromkeys(s.attributes["generator"] for s in self.steps if is_random(s)))
 
     @property
     def results_needed(self) -> list[Value]:

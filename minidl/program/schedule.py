@@ -21,7 +21,17 @@ from minidl.devices import Array
 from minidl.primitives.random import Generator
 from minidl.primitives.reduction import sum_
 from minidl.program.layout import empty, major_axis
-from minidl.program.program import Gemm, Group, Instruction, PartialSum, Program, Step, Value, share
+from minidl.program.program import (
+    Gemm,
+    Group,
+    Instruction,
+    PartialSum,
+    Program,
+    Step,
+    Value,
+    is_random,
+    share,
+)
 
 #: Work below this many elements (or multiply-adds / 16) is not worth being split.
 SMALL = 16_384
@@ -331,7 +341,7 @@ class _Planner:
     def _owner(self, task: Task) -> int | None:
         """Return the thread that can run a step now, EVERYONE for a block each, or None for neither."""
         cut = cut_of(task, self.aliases.array)
-        reads, writes = list(reads_of(task, self.aliases)), list(self._writes(task))
+        reads, writes = list(self._reads(task)), list(self._writes(task))
         if self.threads > 1 and cut and cut.length >= 2 * self.threads and cost(task) >= SMALL:
             for root, aligned in reads:
                 if root in self.written and not (aligned and self.written[root] == EVERYONE):
@@ -349,7 +359,7 @@ class _Planner:
         return None if self.threads > 1 else 0
 
     def _note(self, task: Task, owner: int) -> None:
-        for root, aligned in reads_of(task, self.aliases):
+        for root, aligned in self._reads(task):
             # A read of all rows by everyone forbids everyone to write there: no thread's own mark.
             self.read.setdefault(root, set()).update(
                 range(self.threads) if owner == EVERYONE and not aligned else {owner}
@@ -358,6 +368,10 @@ class _Planner:
             self.written[root] = owner
         if owner != EVERYONE:
             self.load[owner] += cost(task)
+
+    def _reads(self, task: Task) -> Iterable[tuple[Value, bool]]:
+        for root, aligned in reads_of(task, self.aliases):
+            yield self.result.in_place.get(root, root), aligned
 
     def _writes(self, task: Task) -> Iterable[Value]:
         if isinstance(task, Copy):
@@ -379,8 +393,3 @@ def reads_of(task: Task, aliases: Aliases) -> Iterator[tuple[Value, bool]]:
         axis = cut.axis - (len(cut.shape) - len(value.shape)) if cut else -1
         own = cut is not None and axis >= 0 and value.shape[axis] == cut.length
         yield aliases.root[value], own and aliases.same_block(value, axis)
-
-
-def is_random(task: Task) -> bool:
-    """Say whether a step draws random numbers, so that its place among draws matters."""
-    return isinstance(task, Instruction) and task.primitive.kind == "random"

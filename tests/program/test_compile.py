@@ -1,4 +1,5 @@
 import copy
+import math
 import threading
 
 import numpy
@@ -136,6 +137,29 @@ def test_another_shape_dtype_or_mode_records_another_program():
     assert (forward(dl.ones((8, 4))).numpy() == 0).any()
 
 
+@pytest.mark.parametrize("kind", [float, numpy.float32, numpy.float64])
+def test_numbers_among_the_arguments_are_told_apart_by_their_bits(kind):
+    step = dl.compile(lambda x, c: dl.ones(2) * float(c) + x * 0)
+    x = dl.ones(2) * -0.0
+    for value in (0.0, -0.0, 1.0, math.nan, math.nan, -0.0):
+        result = step(x, kind(value)).numpy()
+        numpy.testing.assert_array_equal(result, [value, value])
+        assert numpy.signbit(result[0]) == numpy.signbit(value)
+    assert len(step.programs) == 4
+
+
+@pytest.mark.parametrize("kernels", ["numpy", pytest.param("c", marks=needs_c)])
+@pytest.mark.parametrize("number", [numpy.float64, numpy.float32, numpy.int64, float])
+def test_attributes_may_be_numbers_of_numpy(gpu, kernels, number, rng):
+    x = rng.normal(size=(4, 30)) * 3
+    function = lambda x: dl.pad(dl.clip(x * 0.5, number(-1), number(2)), 1, number(1)) * 2
+    for device in ("cpu", "gpu"):
+        step = dl.compile(function, kernels=kernels)
+        for _ in range(3):
+            y = step(dl.tensor(x, device=device))
+        numpy.testing.assert_allclose(y.numpy(), function(dl.tensor(x)).numpy())
+
+
 def test_results_are_never_overwritten_by_later_calls():
     double = dl.compile(lambda x: (x * 2, x.T))
     first = double(dl.tensor([[1.0, 2.0]]))
@@ -177,6 +201,47 @@ def test_random_numbers_are_drawn_anew_and_follow_the_seed():
         draws.append([forward(x).tolist() for _ in range(4)])
     assert draws[0] == draws[1]
     assert draws[1][1] != draws[1][2]
+
+
+@pytest.mark.parametrize("kernels", ["numpy", pytest.param("c", marks=needs_c)])
+def test_random_numbers_are_drawn_in_the_order_of_the_code(kernels):
+    """Also where the draws become parts of groups that come in another order."""
+
+    def function(layer, x, y):
+        doubled = x * 2
+        first = layer(y)
+        second = layer(x)
+        return doubled * second, first
+
+    results = []
+    for compiled in (False, True):
+        layer = dl.Dropout(0.5, seed=3)
+        step = lambda x, y, layer=layer: function(layer, x, y)
+        step = dl.compile(step, kernels=kernels) if compiled else step
+        results.append([[y.tolist() for y in step(dl.ones(50), dl.ones(30))] for _ in range(3)])
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("kernels", ["numpy", pytest.param("c", marks=needs_c)])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_state_is_read_again_after_its_update(threads, kernels):
+    """What reads a new state, which each thread writes its own part of, waits for all of them."""
+    p = dl.Parameter(numpy.zeros((256, 256), "float32"))
+    optimizer = dl.SGD([p], 1.0, momentum=0.0)
+
+    def step(x):
+        (p * x).sum().backward()
+        optimizer.step()
+        return (p @ p.detach().T).sum(), p.sum(axis=1), p[::-1] * 2
+
+    step = dl.compile(step, threads=threads, kernels=kernels)
+    for i in range(60):
+        p.assign(dl.zeros((256, 256)))
+        n = i % 7
+        product, sums, turned = step(numpy.full((256, 256), n, "float32"))
+        assert product.item() == n**2 * 256**3
+        assert (sums.numpy() == -n * 256).all()
+        assert (turned.numpy() == -2 * n).all()
 
 
 def test_state_changed_outside_is_read_at_replay():
@@ -341,6 +406,23 @@ def test_verify_compares_with_plain_execution(rng):
     with pytest.raises(AssertionError, match=r"verify: .* differs"):
         step(rng.random((8, 12)).astype("float32") + 0.1)
     executor.phases[0][0].append(broken)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_verify_draws_what_the_replay_draws(gpu, precision, rng):
+    x = rng.random((6, 5)).astype("float32")
+    for device in ("cpu", "gpu"):
+        layers = dl.Dropout(0.5, seed=1), dl.Dropout(0.25, seed=2)
+        plain = dl.Dropout(0.5, seed=1), dl.Dropout(0.25, seed=2)
+        function = lambda x, a, b: a(b(a(x)) @ x.T)
+        step = dl.compile(lambda x: function(x, *layers), verify=True, precision=precision)
+        for _ in range(3):
+            expected = function(dl.tensor(x, device=device), *plain)
+            numpy.testing.assert_allclose(
+                step(dl.tensor(x, device=device)).numpy(),
+                expected.numpy(),
+                rtol=1e-5 if precision == "float32" else 0.02,
+            )
 
 
 def test_a_compiled_function_inside_another_becomes_part_of_it():

@@ -128,6 +128,19 @@ def test_products_of_a_tied_weight_add_up_in_one_gemm():
     assert gemms[-1].output is program.outputs[0]
 
 
+def test_a_transpose_that_exchanges_nothing_leaves_its_product_alone(rng):
+    a, b = rng.normal(size=(3, 3)), rng.normal(size=(3, 4))
+    for function in (
+        lambda a, b: (a @ b).transpose(0, 1) * 2,
+        lambda a, b: dl.swapaxes(a @ a, 0, 0),
+        lambda a, b: ((a @ b).T.transpose(0, 1) @ a).T.transpose(1, 0),
+    ):
+        step = dl.compile(function)
+        for _ in range(2):
+            y = step(dl.tensor(a), dl.tensor(b))
+        numpy.testing.assert_allclose(y.numpy(), function(dl.tensor(a), dl.tensor(b)).numpy())
+
+
 def test_elementwise_chains_form_groups_with_their_broadcast_operands():
     bias, scale = dl.Parameter(numpy.ones(3)), dl.Parameter(numpy.ones((4, 1)))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from minidl.program.program import Group, Instruction, Program, Step, Value
+import itertools
+
+from minidl.program.program import Group, Instruction, Program, Step, Value, is_random
 
 
 def group_elementwise(program: Program) -> Program:
@@ -32,6 +34,8 @@ class _Graph:
         self.producer = {value: step for step in program.steps for value in step.outputs}
         self.position = {id(step): i for i, step in enumerate(program.steps)}
         self.readers: dict[Value, list[Step]] = {}
+        draws = [step for step in program.steps if is_random(step)]
+        self.draw_before = {id(later): earlier for earlier, later in itertools.pairwise(draws)}
         for step in program.steps:
             for value in step.inputs:
                 self.readers.setdefault(value, []).append(step)
@@ -55,6 +59,8 @@ class _Graph:
 
     def inputs_of(self, node: Step) -> list[Step]:
         producers = [self.node(self.producer[v]) for v in node.inputs if v in self.producer]
+        if id(node) in self.draw_before:  # random numbers are drawn in the order of the program
+            producers.append(self.draw_before[id(node)])
         return [producer for producer in producers if producer is not node]
 
     def waits(self, group: Group, other: Group) -> bool:

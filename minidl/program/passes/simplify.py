@@ -10,7 +10,7 @@ from minidl import devices
 from minidl.primitives.elementwise import add, cast
 from minidl.primitives.linear_algebra import matmul_
 from minidl.primitives.shape import broadcast_to_, detach, transpose_
-from minidl.program.program import Gemm, Instruction, Program, Step, Value
+from minidl.program.program import Gemm, Instruction, Program, Step, Value, is_random
 
 
 def instructions(program: Program) -> list[Instruction]:
@@ -47,7 +47,7 @@ def fold_constants(program: Program) -> Program:
     """Compute now what depends on constants alone; random draws stay."""
 
     def rewrite(step: Instruction) -> Instruction | Value:
-        if step.primitive.kind == "random" or any(value.kind != "constant" for value in step.inputs):
+        if is_random(step) or any(value.kind != "constant" for value in step.inputs):
             return step
         arrays = {value: value.array for value in step.inputs}
         first = step.inputs[0].array
@@ -95,7 +95,7 @@ def merge_equal(program: Program) -> Program:
         return value
 
     def rewrite(step: Instruction) -> Instruction | Value:
-        if step.primitive.kind == "random":
+        if is_random(step):
             return step
         step.inputs = [identity(value) for value in step.inputs]
         key = (step.primitive, *map(id, step.inputs), repr(sorted(step.attributes.items())))
@@ -112,8 +112,7 @@ def drop_dead(program: Program) -> Program:
     needed = set(program.results_needed)
     steps: list[Step] = []
     for step in reversed(program.steps):
-        is_random = isinstance(step, Instruction) and step.primitive.kind == "random"
-        if is_random or not needed.isdisjoint(step.outputs):
+        if is_random(step) or not needed.isdisjoint(step.outputs):
             needed.update(step.inputs)
             steps.append(step)
     return Program(program.inputs, steps[::-1], program.outputs, program.updates)
@@ -169,9 +168,7 @@ def transpose_products(program: Program) -> Program:
         source = step.inputs[0] if step.inputs else None
         if step.primitive is matmul_ and len(step.output.shape) == 2:
             factors[step.output] = (step.inputs[0], step.inputs[1])
-        elif (
-            step.primitive is transpose_ and source in factors and source not in kept and readers[source] == 1
-        ):
+        elif _turns(step) and source in factors and source not in kept and readers[source] == 1:
             a, b = factors[source]
             turned = [_transposed(b, steps, step.phase), _transposed(a, steps, step.phase)]
             step = Instruction(matmul_, turned, {}, step.output, step.phase)
@@ -180,6 +177,11 @@ def transpose_products(program: Program) -> Program:
     return drop_dead(
         merge_equal(_undo_double_transposes(Program(program.inputs, steps, program.outputs, program.updates)))
     )
+
+
+def _turns(step: Instruction) -> bool:
+    """Say whether a step exchanges the axes of a matrix."""
+    return step.primitive is transpose_ and step.attributes["axes"] == (1, 0)
 
 
 def _transposed(value: Value, steps: list[Step], phase: str) -> Value:
@@ -192,7 +194,7 @@ def _undo_double_transposes(program: Program) -> Program:
     sources: dict[Value, Value] = {}
 
     def rewrite(step: Instruction) -> Instruction | Value:
-        if step.primitive is transpose_ and step.attributes["axes"] == (1, 0):
+        if _turns(step):
             if step.inputs[0] in sources:
                 return sources[step.inputs[0]]
             sources[step.output] = step.inputs[0]
