@@ -72,15 +72,9 @@ class Snapshot:
     def _add_generator(self, generator: Generator) -> None:
         if id(generator) in self._generators:
             return
-        start, streams = dict(generator.numpy.bit_generator.state), generator.on_device
+        start = generator.state_dict()
         self._generators[id(generator)] = (generator, start)
-
-        def undo() -> None:
-            generator.numpy.bit_generator.state = start
-            generator.on_device = streams
-
-        generator.on_device = {}
-        self._undo.append(undo)
+        self._undo.append(lambda: generator.load_state_dict(start))
 
     def _add_tensor(self, x: Tensor, name: str) -> None:
         if id(x) in self.tensors:
@@ -105,8 +99,7 @@ class Snapshot:
         for x in self.tensors.values():
             x.grad = None
         for generator, start in self._generators.values():
-            generator.on_device.clear()
-            generator.numpy.bit_generator.state = start
+            generator.load_state_dict(start)
 
     def changed(self) -> list[str]:
         """Return the names of the Tensors whose values are not those they had when they were added."""

@@ -86,18 +86,22 @@ class Philox:
     Attributes
     ----------
     state : the key, and how many numbers were drawn so far, on the GPU
-    is_seeded : whether the key is to be used; if not, it waits for another
+    is_seeded : whether the state is to be used; if not, it waits for another
     """
 
     def __init__(self, cupy: Any):
         self.state = cupy.zeros(2, numpy.uint64)
         self.is_seeded = False
 
-    def seed(self, key: int) -> None:
-        """Begin the stream of a key."""
+    def seed(self, key: int, count: int = 0) -> None:
+        """Begin the stream of a key, or go on behind so many of its numbers."""
         cupy = devices.array_module(self.state)
-        cupy.copyto(self.state, cupy.asarray(numpy.array([key, 0], numpy.uint64)))
+        cupy.copyto(self.state, cupy.asarray(numpy.array([key, count], numpy.uint64)))
         self.is_seeded = True
+
+    def place(self) -> list[int]:
+        """Return what seed() takes to go on from here: the key, and how many numbers were drawn."""
+        return [int(number) for number in devices.to_numpy(self.state)]
 
     def random(self, size: tuple[int, ...], dtype: numpy.dtype, out: Any = None) -> Any:
         """Return draws from [0, 1)."""

@@ -7,13 +7,10 @@ fresh entropy.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy
 
-from minidl import devices
 from minidl.autodiff import mode
 from minidl.primitives.philox import Philox
 from minidl.primitives.primitive import Primitive
@@ -33,6 +30,7 @@ class Generator:
     def __init__(self, seed: int | numpy.random.Generator | None = None):
         self.numpy = numpy.random.default_rng(seed)
         self.on_device: dict[int, Philox] = {}  # by the number of the GPU
+        self._loaded: dict[str, list[int]] = {}  # where streams are to go on, once they are drawn from
 
     def of(self, xp: Any, array: Any) -> Any:
         """Return the generator of the module and device of an array."""
@@ -45,36 +43,19 @@ class Generator:
             self.on_device[index] = Philox(xp)
         stream = self.on_device[index]
         if not stream.is_seeded:
-            stream.seed(int(self.numpy.integers(2**63)))
+            stream.seed(*self._loaded.pop(str(index), None) or [int(self.numpy.integers(2**63))])
         return stream
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what decides the numbers to come, as JSON can hold it.
-
-        Streams on GPUs begin anew with a key from the host's, both here and where the state is loaded.
-        """
-        self._forget_keys()
-        return dict(self.numpy.bit_generator.state)
+        """Return what decides the numbers to come, on the host and on GPUs, as JSON can hold it."""
+        state = dict(self.numpy.bit_generator.state)
+        streams = {str(i): stream.place() for i, stream in self.on_device.items() if stream.is_seeded}
+        return state | {"streams": self._loaded | streams}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state_dict() of a Generator of the same kind."""
-        self._forget_keys()
-        self.numpy.bit_generator.state = state
-
-    @contextmanager
-    def rewound(self) -> Iterator[None]:
-        """Come back, at the end of a ``with`` block, to where the stream was at its beginning."""
-        host = dict(self.numpy.bit_generator.state)
-        streams = {i: (x.is_seeded, devices.copy(x.state)) for i, x in self.on_device.items()}
-        try:
-            yield
-        finally:
-            self.load_state_dict(host)
-            for i, (is_seeded, state) in streams.items():
-                self.on_device[i].is_seeded = is_seeded
-                devices.write(self.on_device[i].state, state)
-
-    def _forget_keys(self) -> None:
+        """Go on from a state_dict() of a Generator of the same kind; on other GPUs, with other numbers."""
+        self.numpy.bit_generator.state = {name: x for name, x in state.items() if name != "streams"}
+        self._loaded = dict(state.get("streams", {}))
         for stream in self.on_device.values():
             stream.is_seeded = False
 

@@ -7,7 +7,6 @@ import threading
 import types
 import warnings
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -97,10 +96,12 @@ class _Recording:
 
     def evaluate(self, inputs: list[Any]) -> tuple[list[Any], dict[Value, Any]]:
         """Compute the recorded operations one by one; what is drawn for it will be drawn again."""
-        with ExitStack() as stack:
-            for generator in self.original.generators:
-                stack.enter_context(generator.rewound())
+        before = [(generator, generator.state_dict()) for generator in self.original.generators]
+        try:
             return self.original.evaluate(inputs)
+        finally:
+            for generator, state in before:
+                generator.load_state_dict(state)
 
 
 class Compiled:

@@ -143,7 +143,7 @@ class Recorder:
     def before_draw(self, generator: Generator) -> None:
         """Note the state of a Generator that is about to be drawn from."""
         if id(generator) not in self.before:
-            self.before[id(generator)] = (generator, generator.numpy.bit_generator.state)
+            self.before[id(generator)] = (generator, generator.state_dict())
 
     def rewind(self) -> None:
         """Undo what the recorded call did to Tensors and Generators outside of it."""

@@ -10,7 +10,7 @@ import numpy
 import pytest
 
 import minidl as dl
-from minidl.training import CheckpointError, checkpoints
+from minidl.training import CheckpointError, checkpoints, fit
 from minidl.training.checkpoints import Checkpoint
 from tests.training.conftest import assert_same_weights
 
@@ -63,14 +63,19 @@ def test_a_training_killed_at_random_moments_ends_bit_for_bit_the_same(unbroken,
 
 @pytest.mark.parametrize("stop", [1, 3, 4, 8])
 @pytest.mark.parametrize("compile", [True, False])
-def test_stopped_and_resumed_in_the_middle_of_an_epoch(make_trainer, data, tmp_path, stop, compile):
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_stopped_and_resumed_in_the_middle_of_an_epoch(
+    gpu, make_trainer, data, tmp_path, stop, compile, device, monkeypatch
+):
+    monkeypatch.setattr(fit, "SNAPSHOT_STEPS", 3)  # what a diverging training is traced from
+    settings = {"rate": 0.3, "compile": compile, "device": device}
     options = {"epochs": 3, "batch_size": 32, "validation_data": data, "validation_frequency": 2, **QUIET}
-    whole = make_trainer(rate=0.3, compile=compile)
+    whole = make_trainer(**settings)
     expected = whole.fit(*data, **options)
     options |= {"checkpoint_folder": tmp_path, "resume": True}
-    first = make_trainer(rate=0.3, compile=compile)
+    first = make_trainer(**settings)
     first.fit(*data, callbacks=[lambda fit: fit.step == stop], **options)
-    second = make_trainer(rate=0.3, seed=0, compile=compile)
+    second = make_trainer(seed=0, **settings)
     history = second.fit(*data, **options)
     assert_same_weights(whole, second)
     assert history.steps == expected.steps
