@@ -35,6 +35,8 @@ def expression(
     }
     if member.name == "cast" and member.output.dtype.kind == "b":
         template = "x != 0"
+    if member.name == "floor" and member.output.dtype.kind != "f":
+        template = "x"
     parameters = list(inspect.signature(member.primitive.forward).parameters)[1:]
     arguments = dict(functions or {})
     arguments |= zip(parameters, (names[value] for value in member.inputs), strict=False)

@@ -35,7 +35,7 @@ _C_TYPES = {
     "int32": "int32_t",
     "uint8": "uint8_t",
     "uint16": "uint16_t",
-    "bool": "uint8_t",
+    "bool": "_Bool",
 }
 _FLAGS = [
     "-O3",
@@ -63,7 +63,7 @@ __attribute__((simd("notinbranch"))) float powf(float, float);
 /* NaN in either operand comes out, as in NumPy. */
 #define max(a, b) ((a) != (a) || (a) > (b) ? (a) : (b))
 #define min(a, b) ((a) != (a) || (a) < (b) ? (a) : (b))
-#define abs(a) ((a) < 0 ? -(a) : (a))
+#define abs(a) ((a) > 0 ? (a) : 0 - (a))  /* 0 - -0.0 is 0.0 */
 
 /* A float32 rounded to so many bits after the leading one, ties to even; NaN stays. */
 static inline uint32_t bits_of(float x) { return (union { float number; uint32_t bits; }) {x}.bits; }
@@ -230,6 +230,8 @@ def group_statement(
             names[value] = f"v{len(names)}"
             body.append(f"{kind} {names[value]} = q{i}[{positions[i]}];")
     for member in members:
+        if member.name == "power" and member.output.dtype.kind != "f":
+            raise Unsupported  # C has pow() for floating-point numbers alone
         written = expression(member, names, _c_type)
         names[member.output] = f"v{len(names)}"
         body.append(f"{_c_type(member.output.dtype)} {names[member.output]} = {written};")

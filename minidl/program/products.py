@@ -33,11 +33,11 @@ class Factors:
 
     def stack(self, factor: Array, dtype: numpy.dtype, leading: tuple[int, ...]) -> Array:
         """Return a stack of matrices, or one matrix for all, for a product with these leading axes."""
-        if factor.dtype != dtype or not stack_fits(factor, leading):
-            factor = self._copied(factor, dtype)
-        if not stack_fits(factor, leading):  # broadcast along some axes, but not along others
-            factor = self._copied(factor, dtype, leading)
-        return factor
+        if factor.dtype == dtype and stack_fits(factor, leading):
+            return factor
+        # One that is broadcast along some axes, but not along others, has to be written out.
+        is_mixed = 1 < math.prod(factor.shape[:-2]) < math.prod(leading)
+        return self._copied(factor, dtype, leading if is_mixed else None)
 
     def _copied(self, factor: Array, dtype: numpy.dtype, leading: tuple[int, ...] | None = None) -> Array:
         shape = factor.shape if leading is None else (*leading, *factor.shape[-2:])

@@ -160,6 +160,36 @@ def test_attributes_may_be_numbers_of_numpy(gpu, kernels, number, rng):
         numpy.testing.assert_allclose(y.numpy(), function(dl.tensor(x)).numpy())
 
 
+INF, NAN = math.inf, math.nan
+EXTREMES = {
+    "logsumexp": (lambda x: dl.logsumexp(x, axis=1), [[200, 0], [-200, -190], [0, 1e30], [-1e30, -1e30]]),
+    "softmax": (dl.softmax, [[200, 0], [-200, -190], [0, 1e30], [-1e30, -1e30]]),
+    "not finite": (lambda x: dl.logsumexp(x, axis=0), [[INF, 1, -INF, INF], [2, NAN, -INF, -INF]]),
+    "zeros": (lambda x: 1 / abs(x * 2), [-0.0, 0.0, -1.0, INF]),
+    "comparisons": (lambda x: dl.maximum(x, 0) + dl.minimum(x * 2, 1), [NAN, -0.0, -INF, INF]),
+    "large integers": (lambda n: dl.floor(n + 0) + abs(n - 1), numpy.array([-5 * 2**60, 2**60 + 1])),
+    "powers of integers": (lambda n: (n + 0) ** 39, numpy.array([3, -3, 7])),
+    "bools": (lambda m: (m + m) * 1.0, numpy.array([True, False])),
+    "bools of numbers": (lambda x: (x * 1).astype("bool"), [0.5, NAN, 0.0, -0.0]),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.* encountered in:RuntimeWarning")
+@pytest.mark.parametrize("way", ["numpy", pytest.param("c", marks=needs_c), "gpu"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", EXTREMES)
+def test_extreme_numbers(gpu, name, dtype, way):
+    function, numbers = EXTREMES[name]
+    x = numbers if isinstance(numbers, numpy.ndarray) else numpy.array(numbers, dtype)
+    expected = function(dl.tensor(x)).numpy()
+    step = dl.compile(function) if way == "gpu" else dl.compile(function, kernels=way)
+    for _ in range(3):
+        result = step(dl.tensor(x, device="gpu" if way == "gpu" else "cpu")).numpy()
+        assert result.dtype == expected.dtype
+        exact = {"rtol": 0} if expected.dtype.kind != "f" else {"rtol": 1e-6}
+        numpy.testing.assert_allclose(result, expected, **exact)
+
+
 def test_results_are_never_overwritten_by_later_calls():
     double = dl.compile(lambda x: (x * 2, x.T))
     first = double(dl.tensor([[1.0, 2.0]]))

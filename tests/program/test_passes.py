@@ -30,8 +30,15 @@ def names(program):
 
 
 def evaluated(program, x):
-    outputs, updates = program.evaluate([x])
-    return outputs + [updates[state] for state in sorted(updates, key=lambda s: s.tensor.number)]
+    """Return outputs and new states; what each step computes has the shape and dtype that it declares."""
+    arrays = {value: value.array for value in program.values() if value.kind in ("state", "constant")}
+    arrays |= zip(program.inputs, [x], strict=True)
+    for step in program.steps:
+        for value, array in step.evaluate(numpy, arrays).items():
+            assert (array.shape, array.dtype) == (value.shape, value.dtype), step
+            arrays[value] = array
+    states = sorted(program.updates, key=lambda state: state.tensor.number)
+    return [arrays[value] for value in [*program.outputs, *(program.updates[state] for state in states)]]
 
 
 @pytest.mark.parametrize(

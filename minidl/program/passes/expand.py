@@ -65,4 +65,4 @@ class _Expansion:
         is_finite = self.apply(equal, [difference, difference], Value(x.shape, numpy.dtype(bool)))
         # Where False is chosen, False is 0.
         number = self.apply(cast, [is_finite], Value(x.shape, x.dtype), dtype=x.dtype)
-        return self.apply(where, [is_finite, x, number])
+        return self.apply(where, [is_finite, x, number], Value(x.shape, x.dtype))
