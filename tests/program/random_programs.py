@@ -46,7 +46,8 @@ def functions(draw, large=False):
                 first, second = states[0].copy(), states[1].copy()
                 states[0].assign(second)
                 states[1].assign(first)
-        return (loss, *results)
+            again = [states[0].sum(axis=actions[0][1] % 2), dl.tanh(states[-1] @ states[-1].T)]
+        return (loss, *results, *(value.copy() for value in again))
 
     return function, make_states, (rows, columns)
 
@@ -74,6 +75,7 @@ def _extend(stock, kind, i, j, k):
         lambda: m - m.max(axis=1, keepdims=True),
         lambda: m.T,
         lambda: m.T.reshape(m.shape),
+        lambda: (m @ n.T).transpose(k % 2, 1 - k % 2) * 0.1 if m.shape[1] == n.shape[1] else m.transpose(0, 1),
         lambda: dl.tanh(m.reshape(*m.shape, 1)).reshape(m.shape),
         lambda: (m.reshape(len(m), 1, m.shape[1]) * 0.5 - n.reshape(-1)[0]).reshape(m.shape),
         lambda: m * m.reshape(1, *m.shape).sum() * (1 / m.size),
