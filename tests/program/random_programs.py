@@ -75,7 +75,9 @@ def _extend(stock, kind, i, j, k):
         lambda: m - m.max(axis=1, keepdims=True),
         lambda: m.T,
         lambda: m.T.reshape(m.shape),
-        lambda: (m @ n.T).transpose(k % 2, 1 - k % 2) * 0.1 if m.shape[1] == n.shape[1] else m.transpose(0, 1),
+        lambda: (
+            (m @ n.T).transpose(k % 2, 1 - k % 2) * 0.1 if m.shape[1] == n.shape[1] else dl.swapaxes(m, 0, 0)
+        ),
         lambda: dl.tanh(m.reshape(*m.shape, 1)).reshape(m.shape),
         lambda: (m.reshape(len(m), 1, m.shape[1]) * 0.5 - n.reshape(-1)[0]).reshape(m.shape),
         lambda: m * m.reshape(1, *m.shape).sum() * (1 / m.size),
