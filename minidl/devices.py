@@ -110,6 +110,8 @@ def to_device(array: Array, device: str) -> Array:
     if not isinstance(array, numpy.ndarray):
         return _between_gpus(array, gpu(device))
     with gpu(device):
+        if array.ndim == 0:  # CuPy fills it with its number, and takes -0.0 for 0.0
+            return _cupy().asarray(array.reshape(1)).reshape(())
         return _cupy().asarray(array)
 
 

@@ -94,6 +94,14 @@ def test_every_operation_runs_on_device_arrays(gpu, gpu_name, rng):
         numpy.testing.assert_allclose(ours, theirs, rtol=1e-10)
 
 
+def test_the_sign_of_zero_survives_the_move(gpu, gpu_name):
+    for x in (numpy.array(-0.0), numpy.array([-0.0, 0.0])):
+        moved = dl.tensor(x, device=gpu_name)
+        assert moved.shape == x.shape
+        assert numpy.signbit(moved.numpy()).tolist() == numpy.signbit(x).tolist()
+    assert numpy.signbit((dl.ones(2, device=gpu_name) * -0.0).numpy()).all()
+
+
 def test_many_arrays_are_fetched_together(gpu, gpu_name, rng):
     shapes, dtypes = [(), (2, 3), (0,), (4,), ()], ["float32", "float64", "int32"]
     values = [rng.uniform(-9, 9, shape).astype(dtype) for shape in shapes for dtype in dtypes]

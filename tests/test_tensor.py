@@ -107,6 +107,13 @@ def test_matmul_takes_vectors_as_numpy_does(left, right, rng):
     numpy.testing.assert_allclose((dl.tensor(a) @ dl.tensor(b)).numpy(), a @ b)
 
 
+def test_softmax_family_of_one_number():
+    x = dl.tensor(1.5, requires_grad=True)
+    assert (dl.logsumexp(x).item(), dl.softmax(x, axis=None).item()) == (1.5, 1.0)
+    dl.logsumexp(x).backward()
+    assert x.grad.item() == 1.0
+
+
 def test_softmax_family_does_not_overflow():
     x = dl.tensor([1000.0, 0.0, -1000.0], requires_grad=True)
     numpy.testing.assert_array_equal(dl.softmax(x).numpy(), [1, 0, 0])

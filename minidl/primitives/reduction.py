@@ -37,7 +37,7 @@ def _shift(xp: Any, x: Any, axis: tuple[int, ...]) -> Any:
     """Subtract the maximum over ``axis`` (0 where it is not finite), so that exp cannot overflow."""
     largest = xp.max(x, axis=axis, keepdims=True)
     largest = xp.where(xp.isfinite(largest), largest, xp.zeros_like(largest))
-    return xp.subtract(x, largest), largest
+    return xp.subtract(x, largest, out=xp.empty(x.shape, x.dtype)), largest
 
 
 def _logsumexp(xp: Any, x: Any, axis: tuple[int, ...], keepdims: bool, out: Any = None) -> Any:
@@ -53,6 +53,8 @@ def _logsumexp(xp: Any, x: Any, axis: tuple[int, ...], keepdims: bool, out: Any 
 
 
 def _softmax(xp: Any, x: Any, axis: tuple[int, ...], out: Any = None) -> Any:
+    if out is None:
+        out = xp.empty(x.shape, x.dtype)  # for 0-d NumPy would return a scalar
     out = xp.subtract(x, xp.max(x, axis=axis, keepdims=True), out=out)
     out = xp.exp(out, out=out)
     return xp.divide(out, xp.sum(out, axis=axis, keepdims=True), out=out)

@@ -439,6 +439,35 @@ def test_verify_compares_with_plain_execution(rng):
 
 
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_verify_is_not_misled_by_state_that_is_handed_on(gpu, device):
+    p, last = (dl.tensor(numpy.zeros(3), device=device) for _ in range(2))
+
+    def function(x):
+        last.assign(p)
+        p.assign(p + x)
+        return p[::-1], last
+
+    step = dl.compile(function, verify=True)
+    for i in range(3):
+        new, old = step(dl.tensor(numpy.arange(3.0), device=device))
+        assert new.tolist() == [2.0 * (i + 1), i + 1, 0]
+        assert old.tolist() == last.tolist() == [0, i, 2.0 * i]
+
+
+@pytest.mark.parametrize("way", ["numpy", pytest.param("c", marks=needs_c), "gpu"])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_verify_allows_the_rounding_of_the_least_exact_numbers(gpu, way, dtype, rng):
+    """Also where these are converted to more bits in the end."""
+    step = dl.compile(
+        lambda x: dl.sigmoid(dl.tanh(x * 0.5) * 3).mean(axis=1).astype("float64"),
+        verify=True,
+        kernels="c" if way == "c" else "numpy",
+    )
+    for _ in range(3):
+        step(dl.tensor(rng.normal(size=(40, 30)).astype(dtype), device="gpu" if way == "gpu" else "cpu"))
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
 def test_verify_draws_what_the_replay_draws(gpu, device, rng):
     def function(first, second, x):
         return first(second(first(x)) @ x.T)
