@@ -90,6 +90,14 @@ def _extend(stock, kind, i, j, k):
         lambda: dl.concatenate([m, m * 2], axis=k % 2),
         lambda: dl.softmax(m),
         lambda: dl.logsumexp(m, axis=1),
+        lambda: dl.logsumexp(m * 2000, axis=k % 2) * (1 / 2000),
+        lambda: m + ((m > 0.3) + (m < 0.1)) * 0.1,
+        lambda: m * 0.5 + m[dl.argmax(m, axis=0)].sum(axis=0) * 0.01,
+        lambda: (
+            (m.reshape(len(m), 1, 1, -1) @ dl.tanh(n).reshape(1, len(n), -1, 1)).reshape(len(m), -1) * 0.1
+            if m.shape[1] == n.shape[1]
+            else m - n.mean()
+        ),
         lambda: dl.ones_like(a) * a + dl.sin(dl.zeros_like(a)),
     ]
     result = choices[kind % len(choices)]()
