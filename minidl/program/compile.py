@@ -272,7 +272,8 @@ def _compare(recording: _Recording, results: list[Tensor], expected: Any, exact:
     ]
     pairs += [(f"new state of shape {state.shape}", state.array, array) for state, array in updates.items()]
     # What has fewer bits on its way comes out less exact.
-    bits = min((8 * x.dtype.itemsize for x in recording.original.values() if x.dtype.kind == "f"), default=64)
+    floats = [x.dtype for x in recording.original.values() if x.dtype.kind == "f"]
+    bits = min([64, *(8 * dtype.itemsize for dtype in floats)])
     tolerance = _TOLERANCES[bits]
     if bits == 32 and not exact:  # a factor that differs in its last bit may be rounded another way
         tolerance = 2e-2
