@@ -10,7 +10,7 @@ from typing import Any
 import numpy
 
 from minidl import devices
-from minidl.autodiff import no_grad
+from minidl.autodiff import mode, no_grad
 from minidl.creation import full
 from minidl.layers.layer import Layer, observing
 from minidl.tensor import Tensor, tensor
@@ -113,7 +113,8 @@ class Normalize(Layer):
             return self.method(x)
         if self.method == "none":
             return x
-        if x.device == "cpu" and not self.fitted:  # on a GPU, looking would wait for it at every step
+        # On a GPU, looking would wait for it at every step, so there only recording looks.
+        if (x.device == "cpu" or mode.recorder is not None) and not self.fitted:
             raise RuntimeError(f"{self!r} has no statistics yet: call fit(x) first; a Trainer does that")
         return (x - self.offset) * self.factor
 

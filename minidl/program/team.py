@@ -39,20 +39,28 @@ class Team:
         self.workers = [_Worker(i) for i in range(1, size)]
 
     def run(self, phases: Sequence[Sequence[Calls]]) -> None:
-        """Run each phase, its i-th list of calls on the i-th thread, and wait for all before the next."""
+        """Run each phase, its i-th list of calls on the i-th thread, and wait for all before the next.
+
+        An error, or Ctrl-C, is raised when no worker is at work any more: what they compute in is memory
+        that the next run uses again.
+        """
         with self.busy:
+            for worker in self.workers:
+                worker.finish()  # if Ctrl-C came at a moment when nobody waited
             for phase in phases:
                 started = [worker for worker, calls in zip(self.workers, phase[1:], strict=True) if calls]
-                for worker in started:
-                    worker.start(phase[worker.index])
+                error: BaseException | None = None
                 try:
+                    for worker in started:
+                        worker.start(phase[worker.index])
                     for call in phase[0]:
                         call()
-                finally:
-                    for worker in started:
-                        worker.done.acquire()
-                for worker in started:
-                    worker.reraise()
+                except BaseException as caught:
+                    error = caught
+                for problem in [worker.finish() for worker in started]:
+                    error = error or problem
+                if error is not None:
+                    raise error
 
 
 class _Worker:
@@ -61,6 +69,7 @@ class _Worker:
         self.calls: Calls = ()
         self.context = contextvars.copy_context()
         self.error: BaseException | None = None
+        self.is_idle = True
         self.go, self.done = threading.Lock(), threading.Lock()
         self.go.acquire()
         self.done.acquire()
@@ -69,13 +78,19 @@ class _Worker:
     def start(self, calls: Calls) -> None:
         """Begin with a list of calls, under the settings (numpy.errstate) of the calling thread."""
         self.calls, self.context = calls, contextvars.copy_context()
+        self.is_idle = False
         self.go.release()
 
-    def reraise(self) -> None:
-        """Raise what the calls raised."""
+    def finish(self) -> BaseException | None:
+        """Wait until the calls are through, also if Ctrl-C comes meanwhile; return what was raised."""
+        interrupt: BaseException | None = None
+        while not self.is_idle:
+            try:
+                self.done.acquire()
+            except KeyboardInterrupt as caught:
+                interrupt = caught
         error, self.error = self.error, None
-        if error is not None:
-            raise error
+        return interrupt or error
 
     def _work(self) -> None:
         while True:
@@ -84,7 +99,9 @@ class _Worker:
                 self.context.run(self._run)
             except BaseException as error:
                 self.error = error
-            self.done.release()
+            self.is_idle = True
+            if self.done.locked():  # or else nobody took it the last time
+                self.done.release()
 
     def _run(self) -> None:
         for call in self.calls:

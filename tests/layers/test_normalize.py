@@ -198,3 +198,13 @@ def test_on_device_arrays(strict_gpu, rng):
     y = layer(dl.tensor(x, device="gpu"))
     assert y.device == "gpu:0"
     numpy.testing.assert_allclose(y.numpy(), expected(x, "zscore", (0,)), rtol=1e-4, atol=1e-4)
+
+
+def test_a_compiled_step_on_a_gpu_refuses_what_is_not_fitted(gpu, rng):
+    x = dl.tensor(rng.normal(size=(8, 3)).astype("float32"), device="gpu")
+    layer = dl.Normalize((3,)).to("gpu")
+    step = dl.compile(layer.forward)
+    with pytest.raises(RuntimeError, match=r"Normalize\(.*has no statistics yet: call fit"):
+        step(x)
+    layer.fit(x.data)
+    numpy.testing.assert_allclose(step(x).numpy(), layer(x).numpy(), rtol=1e-5)

@@ -1,6 +1,8 @@
 """Schedule, memory, layout, threads, listing and profile of compiled programs."""
 
+import signal
 import threading
+import time
 
 import numpy
 import pytest
@@ -174,6 +176,50 @@ def test_errors_of_workers_are_raised_and_the_team_goes_on():
     done = []
     team.run([[[], [lambda: done.append(1)]]])
     assert done == [1]
+
+
+def test_an_error_is_raised_once_and_no_worker_is_left_at_work():
+    team, done = Team(3), []
+
+    def fail():
+        raise ZeroDivisionError
+
+    def slow():
+        time.sleep(0.05)
+        done.append(1)
+
+    for calls in ([[fail], [slow], [slow]], [[], [fail], [slow]], [[fail], [fail], [slow]]):
+        done.clear()
+        with pytest.raises(ZeroDivisionError):
+            team.run([calls])
+        assert len(done) == calls.count([slow])
+        team.run([[[], [slow], []]])  # raises nothing that came before
+        assert len(done) == calls.count([slow]) + 1
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timers that interrupt")
+def test_after_an_interrupt_the_team_waits_for_its_workers_as_before():
+    """Ctrl-C while the caller waits for a worker, while it works itself, and somewhere."""
+    team, done = Team(2), []
+
+    def slow():
+        time.sleep(0.03)
+        done.append(1)
+
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        for calls in ([[], [slow]], [[slow], [slow]], [[slow, slow], [slow]]):
+            done.clear()
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+            with pytest.raises(KeyboardInterrupt):
+                team.run([calls])
+            assert len(done) >= 1  # the worker's
+            for _ in range(3):
+                done.clear()
+                team.run([[[], [slow]]])
+                assert done == [1]
+    finally:
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_workers_follow_the_callers_floating_point_settings():
