@@ -210,8 +210,13 @@ def gpu_problem() -> str | None:
     """Return None if a GPU can be used, else one sentence that says what is missing."""
     try:
         cupy = _cupy()
-    except ImportError:
-        return f"CuPy is not installed; {_HOW_TO_INSTALL}"
+    except ModuleNotFoundError as error:
+        if error.name == "cupy":
+            return f"CuPy is not installed; {_HOW_TO_INSTALL}"
+        return f"CuPy cannot be imported: {error}"
+    except ImportError as error:  # which CuPy raises with a long text
+        lines = [line.strip() for line in str(error).splitlines() if line.strip(" =")]
+        return f"CuPy cannot be imported: {lines[-1] if lines else 'it does not say why'}"
     if not cupy.cuda.is_available():
         return "CuPy finds no CUDA driver or no GPU on this machine"
     return None

@@ -91,7 +91,8 @@ def softmax_cross_entropy(logits: Any, target: Any, reduction: str = "mean") -> 
     Raises
     ------
     ValueError
-        The shapes do not fit, the batch is empty, or (checked on the CPU) a class does not exist.
+        The shapes do not fit, the batch is empty, or a class does not exist. Where that cannot be looked at
+        without a wait (on a GPU, and when a compiled step is replayed), the loss is NaN instead.
     """
     logits, target = as_tensors((logits, target))
     if logits.ndim < 1 or logits.size == 0:
@@ -100,7 +101,10 @@ def softmax_cross_entropy(logits: Any, target: Any, reduction: str = "mean") -> 
         classes = logits.shape[-1]
         _require_range("softmax_cross_entropy", "class numbers", target, 0, classes - 1)
         rows = logits.reshape(-1, classes)
-        picked = rows[arange(len(rows), device=logits.device), target.flatten()].reshape(target.shape)
+        # A GPU, and a replay, cannot refuse a class that does not exist: there its loss is NaN.
+        known = elementwise.clip(target, 0, classes - 1)
+        picked = rows[arange(len(rows), device=logits.device), known.flatten()].reshape(target.shape)
+        picked = elementwise.where(known == target, picked, float("nan"))
     elif target.shape == logits.shape:
         picked = (logits * target).sum(axis=-1)
     else:

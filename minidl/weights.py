@@ -42,9 +42,14 @@ def read(path: str | PathLike[str]) -> dict[str, numpy.ndarray]:
         raise ValueError(f"{fspath(path)!r} holds numbers that NumPy does not know: {error}") from error
 
 
+def _on_host(x: Any) -> numpy.ndarray:
+    x = x.data if isinstance(x, Tensor) else x
+    return devices.to_numpy(x) if devices.is_array(x) else numpy.asarray(x)
+
+
 def load_state(tensors: Mapping[str, Tensor], state: Mapping[str, Any], source: str) -> None:
     """Assign arrays (or Tensors) to Tensors by name: all of them, or, if anything does not fit, none."""
-    arrays = {name: x.numpy() if isinstance(x, Tensor) else numpy.asarray(x) for name, x in state.items()}
+    arrays = {name: _on_host(x) for name, x in state.items()}
     no_numbers = [name for name, array in arrays.items() if array.dtype.kind not in "biuf"]
     if no_numbers:
         raise TypeError(f"the state of {source} holds something else than numbers: {', '.join(no_numbers)}")

@@ -24,6 +24,18 @@ def test_without_a_gpu_the_error_says_what_is_missing(monkeypatch):
     assert devices.resolve("auto") == "cpu"
 
 
+def test_a_cupy_that_cannot_be_imported_says_why(monkeypatch, tmp_path):
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    text = "=====\\nFailed to import CuPy.\\nOriginal error:\\n  ImportError: libnvrtc\\n====="
+    (tmp_path / "cupy.py").write_text(f"raise ImportError('{text}')")
+    with pytest.raises(devices.DeviceError, match=r"CuPy cannot be imported: ImportError: libnvrtc$"):
+        devices.resolve("gpu")
+    (tmp_path / "cupy.py").write_text("import a_part_of_it_that_is_missing")
+    with pytest.raises(devices.DeviceError, match="cannot be imported: No module named 'a_part_of_it"):
+        devices.resolve("gpu")
+
+
 def test_without_a_driver_the_error_says_so(strict_gpu, monkeypatch):
     monkeypatch.setattr(strict_gpu.cuda, "is_available", lambda: False)
     with pytest.raises(devices.DeviceError, match="no CUDA driver"):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy
 
 from minidl import devices
+from minidl.tensor import Tensor
 
 
 class Batches:
@@ -58,7 +59,7 @@ def batches(
     Parameters
     ----------
     arrays
-        NumPy or CuPy arrays, memory maps and the like, with one observation per entry of the first axis.
+        NumPy or CuPy arrays, memory maps, Tensors, with one observation per entry of the first axis.
     batch_size
         At least 1. The last batch may have fewer observations.
     shuffle
@@ -96,6 +97,7 @@ def batches(
 
 def _beside(array: Any, order: numpy.ndarray) -> Any:
     """Return the order as an array that can index this one: on its GPU for CuPy's, which take no other."""
+    array = array.data if isinstance(array, Tensor) else array
     return devices.to_device(order, devices.device_of(array)) if devices.is_array(array) else order
 
 

@@ -387,7 +387,8 @@ class Fit:
     def _diverged(self, step: int, loss: float, what: str = "loss") -> None:
         """Give the network its last good weights, and say what happened."""
         self._pending = []
-        cause = find_cause(self, step)
+        epoch, mini_batch = self.epoch, self.position - (self.step - step)
+        cause = find_cause(self, step)  # which sets the training back
         self._return_weights()
         weights = (
             f"the best weights, of step {self._history.best_step}"
@@ -395,7 +396,7 @@ class Fit:
             else f"its last good weights, of step {self.step}"
         )
         raise DivergenceError(
-            f"the {what} became {loss} at step {step} (epoch {self.epoch}, mini-batch {self.position + 1}): "
+            f"the {what} became {loss} at step {step} (epoch {epoch}, mini-batch {mini_batch}): "
             f"{cause}. The network has {weights}. A lower learning rate or clipped gradients "
             "(clip_global_norm) may help",
             step,

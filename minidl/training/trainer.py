@@ -239,6 +239,7 @@ class Trainer:
         """
         settings = {name: value for name, value in locals().items() if name in Options.__annotations__}
         options = Options(**settings)
+        self.network.to(self.device)  # it may have been moved meanwhile
         source = self._source(x, y, options, "training")
         validation = self._validation_source(validation_data, options)
         return Fit(self, source, validation, options, list(callbacks)).run()
@@ -251,6 +252,7 @@ class Trainer:
         Arguments are those of fit(). The loss is the mean of the mini-batches' losses, weighted by
         their sizes.
         """
+        self.network.to(self.device)
         options = Options(batch_size=batch_size, shuffle="never", drop_last=False)
         return self.figures(self._source(x, y, options, "evaluation"), verbose)
 
@@ -300,6 +302,7 @@ class Trainer:
             source = self._source(x, (), options, "prediction")
         else:
             source = IterableSource(x, with_targets=False)
+        self.network.to(self.device)
         parts: list[list[numpy.ndarray]] = []
         with self.network.evaluating():
             batches = self.uploaded(source.epoch(1))

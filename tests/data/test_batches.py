@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import minidl as dl
 from minidl.data import batches
 
 sizes = st.integers(1, 40), st.integers(1, 45)
@@ -83,6 +84,15 @@ def test_arrays_on_a_device_are_indexed_there(strict_gpu, shuffle):
     for on_device, on_host in pairs:
         assert isinstance(on_device, strict_gpu.ndarray)
         assert numpy.array_equal(strict_gpu.asnumpy(on_device), on_host)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("device", ["cpu", "gpu", "gpu:1"])
+def test_tensors_stay_tensors_where_they_are(strict_gpu, device, shuffle):
+    x = dl.tensor(numpy.arange(10), device=device)
+    parts = list(batches(x, batch_size=4, shuffle=shuffle, seed=0))
+    assert {part.device for part in parts} == {x.device}
+    assert sorted(i for part in parts for i in part.tolist()) == list(range(10))
 
 
 @pytest.mark.parametrize(

@@ -197,6 +197,10 @@ def test_weights_go_from_device_to_device(path, strict_gpu):
     assert {x.device for _, x in there.named_tensors()} == {"gpu:0"}
     assert_same_state(here, layer.state_dict())
     assert_same_state(there, layer.state_dict())
+    on_gpu = {name: strict_gpu.asarray(array) for name, array in layer.state_dict().items()}
+    here = Stateful()
+    here.load_state_dict(on_gpu)
+    assert_same_state(here, layer.state_dict())
 
 
 def test_a_file_of_another_network_is_refused_by_name(path):

@@ -410,6 +410,30 @@ def relu_trainer(rate, **options):
     return dl.Trainer(network, dl.mean_squared_error, optimizer, seed=0, device="cpu", **options)
 
 
+def test_divergence_in_data_that_cannot_be_gone_through_again_names_the_mini_batch(data):
+    x, y = data
+    bad = x[:16].copy()
+    bad[3, 1] = numpy.nan
+    batches = [(x[:16], y[:16]), (x[16:32], y[16:32]), (bad, y[:16]), (x[32:48], y[32:48])]
+    epochs = iter([batches[:2] * 2, batches])
+    with pytest.raises(DivergenceError, match=r"became nan at step 7 \(epoch 2, mini-batch 3\)"):
+        relu_trainer(1e-3).fit(lambda: next(epochs), epochs=2, **QUIET)
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+@pytest.mark.parametrize("compile", [True, False])
+@pytest.mark.parametrize("number", [-1, 3])
+def test_a_class_that_does_not_exist_ends_the_training(gpu, device, compile, number, rng):
+    """Also in a later mini-batch, and on a GPU, where nobody looks at the numbers."""
+    x, classes = rng.normal(size=(64, 4)).astype("float32"), rng.integers(0, 3, 64)
+    classes[60] = number
+    network = dl.Network([dl.Dense(4, 3, seed=0)])
+    trainer = dl.Trainer(network, dl.softmax_cross_entropy, device=device, compile=compile, seed=0)
+    with pytest.raises((DivergenceError, ValueError), match=r"became nan at step 4|class numbers"):
+        trainer.fit(x, classes, epochs=2, batch_size=16, shuffle="never", **QUIET)
+    assert finite(network)
+
+
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("compile", [True, False])
 def test_divergence_names_step_batch_and_layer(data, compile):
@@ -595,6 +619,19 @@ def test_data_that_stay_on_the_host_are_uploaded_ahead(
         results.append([*trainer.network.state_dict().values(), outputs, *figures.values()])
     for ours, theirs in zip(*results, strict=True):
         numpy.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_a_network_that_was_moved_comes_back(gpu, make_trainer, data):
+    trainer, stayed = (make_trainer(device="gpu") for _ in range(2))
+    for one in (trainer, stayed):
+        for _ in range(2):
+            one.fit(*data, epochs=1, batch_size=32, **QUIET)
+            if one is trainer:
+                one.network.to("cpu")
+        assert one.evaluate(*data) == one.evaluate(*data)
+        one.network.to("cpu")
+        assert one.predict(data[0]).shape == (96, 2)
+    assert_same_weights(trainer, stayed)
 
 
 def test_an_autoencoders_data_are_uploaded_once(strict_gpu, monkeypatch, data):
