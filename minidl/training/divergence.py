@@ -52,7 +52,7 @@ def find_cause(fit: Fit, step: int) -> str:
         return f"the first layer whose output was not finite is {layer}"
     if fit.step + 1 < step:
         return f"the update of step {fit.step + 1} left weights that are not finite"
-    return "the outputs of all layers were finite, the loss of them was not"
+    return "the outputs of all layers were finite, the loss of them was not (it may not know these targets)"
 
 
 def _repeat(fit: Fit, step: int) -> Any:
