@@ -270,6 +270,21 @@ def test_matrices_that_cublas_cannot_read_are_copied(gpu, rng):
     assert is_one_graph(step)
 
 
+def test_the_copies_for_a_product_do_not_wait_for_each_other(gpu, rng):
+    """They are in one launch, whose blocks run in any order."""
+    shapes = ((3, 1, 4, 5), (1, 2, 5, 6)), ((2, 3, 1, 4, 5), (1, 3, 2, 5, 6)), ((3, 2, 4, 5), (2, 5, 6))
+    for shape_a, shape_b in shapes:
+        a, b = rng.normal(size=shape_a).astype("float32"), rng.normal(size=shape_b)
+        step = dl.compile(lambda a, b: a.astype("float64")[..., ::2, :] @ b)
+        for _ in range(3):
+            result = step(on_gpu(a), on_gpu(b)).numpy()
+        numpy.testing.assert_allclose(result, a[..., ::2, :].astype("float64") @ b, rtol=1e-12)
+        for call in executor_of(step).calls:
+            kernels = [kernel for kernel in call.kernels if kernel.name == "copy"]
+            written = {kernel.arrays[0].data.ptr for kernel in kernels}
+            assert written.isdisjoint(kernel.arrays[1].data.ptr for kernel in kernels)
+
+
 def test_a_stack_times_one_matrix_is_one_product(strict_gpu, rng):
     step = dl.compile(lambda x, w: x @ w)
     step(on_gpu(rng.normal(size=(3, 4, 5))), on_gpu(rng.normal(size=(5, 2))))
