@@ -22,7 +22,7 @@ from minidl.program.plain_executor import PlainExecutor
 from minidl.program.program import Group
 from tests.program.random_programs import functions
 from tests.program.test_compile import autoencoder, make_step
-from tests.program.test_cuda_source import AS_CUPY
+from tests.program.test_cuda_source import compile_for_gpus
 
 SHARED = settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -401,18 +401,13 @@ def test_a_gpu_for_which_nothing_compiles_is_used_the_plain_way(strict_gpu, rng,
 @given(drawn=functions())
 @SHARED
 def test_the_cuda_compiler_takes_whole_programs(strict_gpu, drawn):
-    core = pytest.importorskip(
-        "cuda.core", reason="needs NVIDIA's compiler: pip install cuda-core nvidia-cuda-nvrtc-cu12"
-    )
     function, make_states, shape = drawn
     states, codes = to_gpu(make_states()), []
     with pytest.MonkeyPatch.context() as patch:
         module = strict_gpu.RawModule
         patch.setattr(strict_gpu, "RawModule", lambda code: codes.append(code) or module(code))
         dl.compile(lambda x: function(x, states))(on_gpu(numpy.full(shape, 0.5)))
-    for code in codes:
-        options = core.ProgramOptions(arch="sm_90", std="c++17", **AS_CUPY)
-        assert core.Program(code, "c++", options).compile("cubin").code
+    compile_for_gpus(*codes, architectures=("sm_90",))
 
 
 def test_nothing_is_left_behind(gpu, rng):
