@@ -43,7 +43,8 @@ def read(path: str | PathLike[str]) -> dict[str, numpy.ndarray]:
 
 
 def _on_host(x: Any) -> numpy.ndarray:
-    x = x.data if isinstance(x, Tensor) else x
+    if isinstance(x, Tensor):
+        return x.numpy()
     return devices.to_numpy(x) if devices.is_array(x) else numpy.asarray(x)
 
 

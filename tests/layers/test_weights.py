@@ -9,6 +9,7 @@ import safetensors.numpy
 
 import minidl as dl
 from minidl import weights
+from minidl.program.errors import RecordingError
 
 
 class Stateful(dl.Layer):
@@ -108,6 +109,28 @@ def test_load_state_dict_converts_to_the_layers_dtype():
     layer.load_state_dict(changed(Stateful()).state_dict())
     assert layer.scale.dtype == numpy.float64
     assert layer.scale.item() == 1.5
+
+
+def test_tensors_of_the_network_itself_may_be_exchanged():
+    layer = dl.Network([dl.Dense(3, 3), dl.Dense(3, 3)])
+    names, values = zip(*layer.state_dict().items(), strict=True)
+    swapped = [*names[2:], *names[:2]]
+    tensors = dict(layer.named_tensors())
+    layer.load_state_dict({name: tensors[other] for name, other in zip(names, swapped, strict=True)})
+    for name, expected in zip(swapped, values, strict=True):
+        numpy.testing.assert_array_equal(tensors[name].numpy(), expected)
+
+
+def test_a_compiled_function_does_not_take_the_values_of_tensors_for_a_state():
+    layer = dl.Dense(3, 3)
+
+    @dl.compile
+    def load(weight, bias):
+        layer.load_state_dict({"weight": weight, "bias": bias})
+        return layer.weight.sum()
+
+    with pytest.raises(RecordingError, match="reads the value of a Tensor"):
+        load(dl.ones((3, 3)), dl.ones(3))
 
 
 def test_a_state_that_does_not_fit_is_refused_with_all_that_is_wrong():
