@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BLOCK_SECONDS = 0.3
 SETTLE_SECONDS = 0.15  # until the threads of the peer that had its turn have stopped spinning
 QUIET = 0.15  # cores: a block that other work disturbed more than this is measured again,
-MOST_TRIES = 5  # so many times at most
+MAX_TRIES = 5  # so many times at most
 
 
 class Failure(Exception):
@@ -147,7 +147,7 @@ def take_turns(children, problems, rounds, say) -> tuple[dict[str, list[float]],
 def quiet_block(child: Child) -> dict:
     """A block undisturbed by other processes, or else the least disturbed of a few."""
     blocks = []
-    for _ in range(MOST_TRIES):
+    for _ in range(MAX_TRIES):
         time.sleep(SETTLE_SECONDS)
         blocks.append(child.ask("block", seconds=BLOCK_SECONDS))
         if blocks[-1]["foreign_load"] <= QUIET:

@@ -1,4 +1,4 @@
-"""The child process in which one peer lives: `python -m benchmarks.worker PEER IMAGES.npz`.
+"""The child process in which one peer lifetimes: `python -m benchmarks.worker PEER IMAGES.npz`.
 
 It reads one JSON object a line from standard input and answers each with one; between them it sleeps.
 
@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks import machine, peers, problem
 
-LEAST_STEPS = 3
+MIN_STEPS = 3
 
 
 class Worker:
@@ -47,7 +47,7 @@ class Worker:
         steps = 0
         load = machine.ForeignLoad()
         start = time.perf_counter()
-        while time.perf_counter() - start < seconds or steps < LEAST_STEPS:
+        while time.perf_counter() - start < seconds or steps < MIN_STEPS:
             self.step()
             steps += 1
         self.job.wait()

@@ -3,8 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from minidl import data, devices, initializers
-from minidl.allocation import keep_freed_memory
-from minidl.autodiff import backward, grad, no_grad
+from minidl.autodiff import backward, grad
 from minidl.creation import arange, full, ones, ones_like, zeros, zeros_like
 from minidl.layers import (
     Dense,
@@ -28,6 +27,7 @@ from minidl.losses import (
     softmax_cross_entropy,
 )
 from minidl.metrics import Metric, accuracy, auc, f_score, mae, mape, precision, r_squared, recall, rmse
+from minidl.mode import no_grad
 from minidl.optimizers import LBFGS, SGD, Adam, AdamW, Optimizer, RMSProp, schedules
 from minidl.primitives.elementwise import (
     absolute,
@@ -49,7 +49,6 @@ from minidl.primitives.elementwise import (
     where,
 )
 from minidl.primitives.linear_algebra import matmul
-from minidl.primitives.random import Generator
 from minidl.primitives.reduction import argmax, logsumexp, max, mean, min, softmax, std, sum, var
 from minidl.primitives.shape import (
     broadcast_to,
@@ -63,13 +62,12 @@ from minidl.primitives.shape import (
     transpose,
 )
 from minidl.program.compile import compile
+from minidl.random.generator import Generator
 from minidl.tensor import Parameter, Tensor, apply, tensor
 from minidl.training import History, Trainer
 
 if TYPE_CHECKING:
     from minidl.checks import check_gradients, check_layer
-
-keep_freed_memory()
 
 
 def __getattr__(name: str) -> Any:

@@ -9,43 +9,14 @@ gradients can be differentiated again.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ContextDecorator
 from typing import TYPE_CHECKING, Any
 
 from minidl import devices
+from minidl.mode import mode, no_grad
 
 if TYPE_CHECKING:
     from minidl.tensor import Tensor
-
-
-class Mode(threading.local):
-    """What apply() does besides computing; each thread has its own."""
-
-    tape = True  # remember how Tensors were made, so that gradients can be found
-    recorder: Any = None  # told of every primitive while a step is being compiled
-    observer: Any = None  # called in place of every Layer's forward, by who wants to look inside a network
-
-
-mode = Mode()
-
-
-class no_grad(ContextDecorator):
-    """Switch the tape off: ``with no_grad():`` or ``@no_grad()``. What is computed has no gradient."""
-
-    def __init__(self) -> None:
-        self._outer: list[bool] = []
-
-    def _recreate_cm(self) -> no_grad:
-        return no_grad()  # a decorated function may run in several threads: one manager for each call
-
-    def __enter__(self) -> None:
-        self._outer.append(mode.tape)
-        mode.tape = False
-
-    def __exit__(self, *exception: object) -> None:
-        mode.tape = self._outer.pop()
 
 
 def backward(output: Tensor, gradient: Tensor | None = None, retain_graph: bool = False) -> None:
@@ -65,7 +36,7 @@ def backward(output: Tensor, gradient: Tensor | None = None, retain_graph: bool 
             "(or that was computed under no_grad())"
         )
     seed = _seed(output, gradient)
-    for leaf, total in _walk(output, seed, _is_leaf, False, retain_graph):
+    for leaf, total in _backpropagate(output, seed, _is_leaf, False, retain_graph):
         with no_grad():
             leaf.grad = total if leaf.grad is None else leaf.grad + total
 
@@ -97,7 +68,7 @@ def grad(
         wanted = {id(x) for x in targets}
         keep = create_graph if retain_graph is None else retain_graph
         seed = _seed(y, gradient)
-        found = {id(x): g for x, g in _walk(y, seed, lambda x: id(x) in wanted, create_graph, keep)}
+        found = {id(x): g for x, g in _backpropagate(y, seed, lambda x: id(x) in wanted, create_graph, keep)}
     gradients = [found[id(x)] if id(x) in found else x.zeros_like() for x in targets]
     return gradients if several else gradients[0]
 
@@ -119,18 +90,18 @@ def _seed(output: Tensor, gradient: Tensor | None) -> Tensor:
     return gradient
 
 
-def _walk(
+def _backpropagate(
     output: Tensor, seed: Tensor, is_target: Callable[[Tensor], bool], create_graph: bool, retain_graph: bool
 ) -> list[tuple[Tensor, Tensor]]:
     """Return each target that output depends on, with its complete gradient."""
     if mode.recorder is not None and mode.recorder.current_phase != "backward":
         with mode.recorder.phase("backward"):
-            return _walk(output, seed, is_target, create_graph, retain_graph)
-    tape = _tape(output, is_target)
+            return _backpropagate(output, seed, is_target, create_graph, retain_graph)
+    tape = _topological_order(output, is_target)
     on_tape = {id(x) for x in tape}
     pending = {id(output): seed}
     complete = []
-    outer, mode.tape = mode.tape, create_graph
+    outer, mode.grad_enabled = mode.grad_enabled, create_graph
     try:
         while tape:
             x = tape.pop()  # drops the list's reference too, so memory is freed during the walk
@@ -141,17 +112,17 @@ def _walk(
                 complete.append((x, g))
             if x.primitive is None:
                 continue
-            for source, contribution in _contributions(x, g, on_tape):
+            for source, contribution in _input_gradients(x, g, on_tape):
                 earlier = pending.get(id(source))
                 pending[id(source)] = contribution if earlier is None else earlier + contribution
             if not retain_graph:
                 x.inputs = None
     finally:
-        mode.tape = outer
+        mode.grad_enabled = outer
     return complete
 
 
-def _tape(output: Tensor, is_target: Callable[[Tensor], bool]) -> list[Tensor]:
+def _topological_order(output: Tensor, is_target: Callable[[Tensor], bool]) -> list[Tensor]:
     """Return, oldest first, the Tensors that lie on a path from a target to the output."""
     seen = {id(output): output}
     waiting = [output]
@@ -170,20 +141,20 @@ def _tape(output: Tensor, is_target: Callable[[Tensor], bool]) -> list[Tensor]:
                 waiting.append(source)
     leads_to_target: set[int] = set()
     tape = []
-    for x in sorted(seen.values(), key=lambda x: x.number):
+    for x in sorted(seen.values(), key=lambda x: x.created_at):
         if is_target(x) or (x.primitive and any(id(source) in leads_to_target for source in x.inputs or ())):
             leads_to_target.add(id(x))
             tape.append(x)
     return tape
 
 
-def _contributions(x: Tensor, g: Tensor, on_tape: set[int]) -> Iterator[tuple[Tensor, Tensor]]:
+def _input_gradients(x: Tensor, g: Tensor, on_tape: set[int]) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield each input of x that a gradient is wanted for, with what x contributes to it."""
     assert x.primitive is not None
     assert x.inputs is not None
     inputs = x.inputs
     for source in inputs:
-        if source.assigned > x.number:
+        if source.assigned_at > x.created_at:
             problem = RuntimeError(
                 f"'{x.primitive.name}' used a Tensor of shape {source.shape} that was assigned a new value "
                 "afterwards, so its gradient cannot be computed: call backward() before assigning"
@@ -196,7 +167,7 @@ def _contributions(x: Tensor, g: Tensor, on_tape: set[int]) -> Iterator[tuple[Te
     for index, source in enumerate(x.inputs):
         rule = x.primitive.rule(index) if id(source) in on_tape else None
         if rule is not None:
-            yield source, _fit(rule(g, x, *inputs, **x.attributes), source)
+            yield source, _unbroadcast(rule(g, x, *inputs, **x.attributes), source)
 
 
 def _tensor(array: Any) -> Tensor:
@@ -217,7 +188,7 @@ class _Lost:
         raise self._problem
 
 
-def _fit(gradient: Tensor, source: Tensor) -> Tensor:
+def _unbroadcast(gradient: Tensor, source: Tensor) -> Tensor:
     """Undo broadcasting: sum a gradient to the shape, and convert it to the dtype, of its source."""
     if gradient.shape != source.shape:
         extra = gradient.ndim - source.ndim

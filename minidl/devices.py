@@ -22,15 +22,13 @@ from typing import Any
 
 import numpy
 
+from minidl.errors import DeviceError
+
 Array = Any  # numpy.ndarray or cupy.ndarray
 
 _STAY: AbstractContextManager[Any] = nullcontext()
 
 _HOW_TO_INSTALL = "install it with `pip install minidl[gpu]` (CUDA 12) or `pip install minidl[gpu13]`"
-
-
-class DeviceError(ValueError):
-    """A device that does not exist here, or arrays of several devices in one operation."""
 
 
 def is_array(x: Any) -> bool:
@@ -60,7 +58,7 @@ def common_module(arrays: list[Array], operation: str) -> ModuleType:
 
 
 def device_of(array: Array) -> str:
-    """Return where an array lives: ``"cpu"``, ``"gpu:0"``, ``"gpu:1"``, ..."""
+    """Return where an array lifetimes: ``"cpu"``, ``"gpu:0"``, ``"gpu:1"``, ..."""
     if array_module(array) is numpy:
         return "cpu"
     return f"gpu:{array.device.id}"

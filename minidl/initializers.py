@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy
 
-from minidl.primitives.random import Generator, as_generator
+from minidl.random.generator import Generator, as_generator
 from minidl.tensor import Parameter
 
 Shape = tuple[int, ...]

@@ -40,7 +40,7 @@ def binary_cross_entropy(prediction: Any, target: Any, reduction: str = "mean") 
     if logits is None:
         _require_range("binary_cross_entropy", "predictions", prediction, 0, 1, allow_nan=True)
     else:
-        return _reduce(elementwise.logit_cross_entropy(logits, target), reduction)
+        return _reduce(elementwise.sigmoid_cross_entropy(logits, target), reduction)
     # Where the target is exactly 0 or 1, the other logarithm has weight 0 and must not be taken.
     log_p = elementwise.log(elementwise.where(target == 0, 1, prediction))
     log_q = elementwise.log1p(-elementwise.where(target == 1, 0, prediction))
@@ -54,7 +54,7 @@ def binary_cross_entropy_with_logits(logits: Any, target: Any, reduction: str = 
     """
     logits, target = _pair("binary_cross_entropy_with_logits", logits, target)
     _require_unit_interval("binary_cross_entropy_with_logits", target)
-    return _reduce(elementwise.logit_cross_entropy(logits, target), reduction)
+    return _reduce(elementwise.sigmoid_cross_entropy(logits, target), reduction)
 
 
 def mean_squared_error(prediction: Any, target: Any, reduction: str = "mean") -> Tensor:
@@ -118,7 +118,7 @@ def softmax_cross_entropy(logits: Any, target: Any, reduction: str = "mean") -> 
 def _logits_behind(prediction: Tensor) -> Tensor | None:
     """Return z if the prediction is sigmoid(z), perhaps reshaped or sliced; else None."""
     primitive, inputs = prediction.primitive, prediction.inputs
-    if primitive is None or inputs is None or inputs[0].assigned > prediction.number:
+    if primitive is None or inputs is None or inputs[0].assigned_at > prediction.created_at:
         return None
     if primitive is elementwise.sigmoid:
         return inputs[0]

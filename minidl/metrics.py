@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy
 
-from minidl.autodiff import no_grad
 from minidl.losses import mean_absolute_error, mean_squared_error
+from minidl.mode import no_grad
 from minidl.primitives.elementwise import maximum, sqrt
 from minidl.primitives.shape import stack
 from minidl.tensor import Tensor, as_tensors, tensor

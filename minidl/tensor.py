@@ -13,7 +13,7 @@ from typing import Any
 import numpy
 
 from minidl import autodiff, devices
-from minidl.autodiff import mode
+from minidl.mode import mode
 
 DTypeLike = Any
 
@@ -34,17 +34,17 @@ class Tensor:
     grad : the gradient that backward() has added up, or None
     primitive, inputs, attributes : how it was made; ``primitive`` is None for a leaf, and
         ``inputs`` is None where the tape has been freed or was never kept
-    number, assigned : when it was made, and when it was last assigned a new value
+    created_at, assigned_at : when it was made, and when it was last assigned a new value
     """
 
     __slots__ = (
         "__weakref__",
-        "assigned",
+        "assigned_at",
         "attributes",
+        "created_at",
         "data",
         "grad",
         "inputs",
-        "number",
         "primitive",
         "requires_grad",
     )
@@ -60,8 +60,8 @@ class Tensor:
         self.primitive: Primitive | None = None
         self.inputs: tuple[Tensor, ...] | None = None
         self.attributes: dict[str, Any] = {}
-        self.number = next(_clock)
-        self.assigned = 0
+        self.created_at = next(_clock)
+        self.assigned_at = 0
 
     # --- what it is -------------------------------------------------------------------------------
 
@@ -87,7 +87,7 @@ class Tensor:
 
     @property
     def device(self) -> str:
-        """Where the array lives: ``"cpu"``, ``"gpu:0"``, ..."""
+        """Where the array lifetimes: ``"cpu"``, ``"gpu:0"``, ..."""
         return devices.device_of(self.data)
 
     def __len__(self) -> int:
@@ -195,7 +195,7 @@ class Tensor:
         else:
             with devices.current(self.data):
                 indexing.assign_.forward(xp, self.data, value.data)
-        touch(self)
+        mark_assigned(self)
         if mode.recorder is not None:
             mode.recorder.record(indexing.assign_, (self, value), {}, self)
 
@@ -423,7 +423,7 @@ def apply(primitive: Primitive, inputs: tuple[Tensor, ...], attributes: dict[str
     if xp is numpy and type(data) is not numpy.ndarray:
         data = numpy.asarray(data)  # NumPy gives scalars where all inputs are 0-d
     out = Tensor(data)
-    if mode.tape and primitive.differentiable:
+    if mode.grad_enabled and primitive.differentiable:
         for index, x in enumerate(inputs):
             if x.requires_grad and primitive.rule(index) is not None:
                 out.requires_grad = True
@@ -435,9 +435,9 @@ def apply(primitive: Primitive, inputs: tuple[Tensor, ...], attributes: dict[str
     return out
 
 
-def touch(x: Tensor) -> None:
+def mark_assigned(x: Tensor) -> None:
     """Note that the array of a Tensor has been written, as assign() does."""
-    x.assigned = next(_clock)
+    x.assigned_at = next(_clock)
 
 
 def as_tensors(values: Sequence[Any]) -> tuple[Tensor, ...]:
@@ -450,7 +450,7 @@ def as_tensors(values: Sequence[Any]) -> tuple[Tensor, ...]:
     return tuple(value if isinstance(value, Tensor) else _constant(value, like) for value in values)
 
 
-def promoted(tensors: tuple[Tensor, ...], floating: bool) -> tuple[Tensor, ...]:
+def promote_dtypes(tensors: tuple[Tensor, ...], floating: bool) -> tuple[Tensor, ...]:
     """Return Tensors that NumPy combines without leaving float32 by itself.
 
     Integers beside floating-point Tensors take their dtype (NumPy would make float64 of int64 and

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import settings
 
 from minidl import devices
-from minidl.autodiff import mode
+from minidl.mode import mode
 from tests import strict_device
 
 # Examples are derived from the test's name: a failure shows again in every run.
@@ -16,9 +16,9 @@ settings.load_profile("minidl")
 @pytest.fixture(autouse=True)
 def nothing_leaks():
     yield
-    assert mode.tape, "the test left the tape switched off"
+    assert mode.grad_enabled, "the test left the tape switched off"
     assert mode.recorder is None, "the test left a recorder in place"
-    assert mode.observer is None, "the test left an observer of Layers in place"
+    assert mode.layer_hook is None, "the test left an observer of Layers in place"
     assert strict_device.state.device == 0, "the test left another GPU than the first the current one"
 
 
@@ -30,13 +30,13 @@ def rng():
 @pytest.fixture
 def strict_gpu(monkeypatch):
     """Stand in for CuPy with arrays that refuse to mix with NumPy's, so that "gpu" exists."""
-    from minidl.program import cublas, cupy_executor
+    from minidl.program.gpu import cublas, executor
 
     devices._cached_scalar.cache_clear()
     strict_device.begin_anew()
     monkeypatch.setitem(__import__("sys").modules, "cupy", strict_device.module)
     library = strict_device.Cublas()
-    for user in (cublas, cupy_executor):
+    for user in (cublas, executor):
         monkeypatch.setattr(user, "library", lambda: library)
     yield strict_device.module
     devices._cached_scalar.cache_clear()

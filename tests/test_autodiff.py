@@ -7,7 +7,7 @@ import numpy
 import pytest
 
 import minidl as dl
-from minidl.autodiff import mode
+from minidl.mode import mode
 from minidl.primitives.primitive import PRIMITIVES, Primitive
 
 
@@ -235,7 +235,7 @@ def test_no_grad_nests_and_decorates():
 def test_modes_belong_to_their_thread():
     seen = []
     with dl.no_grad():
-        thread = threading.Thread(target=lambda: seen.append(mode.tape))
+        thread = threading.Thread(target=lambda: seen.append(mode.grad_enabled))
         thread.start()
         thread.join()
     assert seen == [True]
@@ -249,11 +249,11 @@ def test_a_decorated_function_may_run_in_several_threads_at_once():
     def slow():
         inside.set()
         leave.wait(5)
-        modes.append(mode.tape)
+        modes.append(mode.grad_enabled)
 
     def outer():
         slow()
-        modes.append(mode.tape)
+        modes.append(mode.grad_enabled)
 
     first = threading.Thread(target=outer)
     first.start()
@@ -274,7 +274,7 @@ def test_mode_is_restored_when_a_rule_fails():
     try:
         with pytest.raises(ZeroDivisionError):
             broken(leaf([1.0])).sum().backward()
-        assert mode.tape
+        assert mode.grad_enabled
     finally:
         del PRIMITIVES["broken_for_test"]
 

@@ -40,14 +40,14 @@ def binary_cross_entropy(p, t):
     return -scipy.special.xlogy(t, p) - scipy.special.xlog1py(1 - t, -p)
 
 
-def logit_cross_entropy(z, t):
+def sigmoid_cross_entropy(z, t):
     return -t * scipy.special.log_expit(z) - (1 - t) * scipy.special.log_expit(-z)
 
 
 # name: (the loss, the loss of each element in NumPy and SciPy, how to draw predictions and targets)
 LOSSES = {
     "binary_cross_entropy": (dl.binary_cross_entropy, binary_cross_entropy, probabilities),
-    "with_logits": (dl.binary_cross_entropy_with_logits, logit_cross_entropy, logits),
+    "with_logits": (dl.binary_cross_entropy_with_logits, sigmoid_cross_entropy, logits),
     "mean_squared_error": (dl.mean_squared_error, lambda p, t: (p - t) ** 2, reals),
     "mean_absolute_error": (dl.mean_absolute_error, lambda p, t: abs(p - t), reals),
     "huber": (dl.huber, lambda p, t: scipy.special.huber(1, p - t), reals),
@@ -212,7 +212,7 @@ def test_exact_behind_a_sigmoid_at_any_logit(path, target, dtype):
     loss = dl.binary_cross_entropy(prediction, targets, reduction="none")
     tolerance = 1e-6 if dtype == "float32" else 1e-13
     tiny = 1.5e-45 if dtype == "float32" else 0  # about the smallest float32 above 0
-    expected = logit_cross_entropy(LOGITS, targets)
+    expected = sigmoid_cross_entropy(LOGITS, targets)
     numpy.testing.assert_allclose(loss.numpy(), expected, rtol=tolerance, atol=tiny)
     loss.sum().backward()
     slope = scipy.special.expit(LOGITS) - target
@@ -225,7 +225,7 @@ def test_exact_behind_a_sigmoid_without_a_tape(path, target):
     with dl.no_grad():
         prediction = PATHS[path](dl.tensor(LOGITS))
         loss = dl.binary_cross_entropy(prediction, numpy.full(9, target), reduction="none")
-    expected = logit_cross_entropy(LOGITS, target)
+    expected = sigmoid_cross_entropy(LOGITS, target)
     numpy.testing.assert_allclose(loss.numpy(), expected, rtol=1e-13)
 
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minidl as dl
-from minidl.program.errors import RecordingError
+from minidl.errors import RecordingError
 
 
 def test_rmse_and_mae(rng):

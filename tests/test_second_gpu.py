@@ -13,7 +13,8 @@ import pytest
 import minidl as dl
 from minidl import devices
 from minidl.primitives.primitive import PRIMITIVES, elementwise
-from minidl.program import ceilings
+from minidl.program.cpu import peak_rates as cpu_peak_rates
+from minidl.program.gpu import peak_rates as gpu_peak_rates
 from tests import strict_device
 
 SECOND = "gpu:1"
@@ -216,8 +217,8 @@ class _Call:
 
 
 def test_one_compiled_function_on_both_gpus(rng, monkeypatch):
-    monkeypatch.setattr(ceilings, "of_gpu", lambda *arguments: (1.0, 1.0))  # takes long
-    monkeypatch.setattr(ceilings, "of_processor", lambda *arguments: (1.0, 1.0))
+    monkeypatch.setattr(gpu_peak_rates, "peak_rates", lambda *arguments: (1.0, 1.0))  # takes long
+    monkeypatch.setattr(cpu_peak_rates, "peak_rates", lambda *arguments: (1.0, 1.0))
     x = rng.normal(size=(4, 4)).astype("float32")
     step = dl.compile(lambda x: (dl.tanh(x.T @ x + 1), x.sum()), poison=True, verify=True)
     for device in ("gpu:0", SECOND, "gpu:0", SECOND, "cpu", SECOND):

@@ -3,7 +3,7 @@
 from functools import partial
 
 from benchmarks.peers import minidl_eager
-from minidl.program import blas
+from minidl.program.cpu import blas
 
 blas._mkl = lambda: None  # as without the extra `mkl`
 build = partial(minidl_eager.build, kernels="c")

@@ -14,8 +14,8 @@ import numpy
 
 from minidl import autodiff, devices
 from minidl.checks.differences import RIGHT, Comparison, Differences, Element, Tolerance
-from minidl.checks.explain import explain
-from minidl.checks.witness import Step, Trace
+from minidl.checks.hints import explain
+from minidl.checks.tracing import Step, Trace
 from minidl.tensor import Tensor
 
 _TOLERANCE = Tolerance(relative=1e-5, absolute=1e-7)
@@ -135,7 +135,7 @@ class LocalRule:
         title = f"the gradient rule of '{name}' for its input {index} is wrong"
         try:
             raw = self._apply(rule, self.g)
-            given = autodiff._fit(raw, self.x)
+            given = autodiff._unbroadcast(raw, self.x)
         except Exception as error:  # a rule is anybody's code
             return (
                 f"the gradient rule of '{name}' for its input {index} fails: {type(error).__name__}: {error}"
@@ -155,7 +155,7 @@ class LocalRule:
     def is_wrong(self) -> bool:
         """Say whether the rule disagrees with the differences."""
         try:
-            given = autodiff._fit(self._apply(self.step.primitive.rule(self.index), self.g), self.x)
+            given = autodiff._unbroadcast(self._apply(self.step.primitive.rule(self.index), self.g), self.x)
         except Exception:  # a rule is anybody's code
             return True
         return self._measured(self.g, given.numpy()).is_wrong
@@ -192,7 +192,7 @@ class LocalRule:
         def gives(compute: Any, wanted: numpy.ndarray) -> bool:
             try:
                 with numpy.errstate(all="ignore"):
-                    values = autodiff._fit(compute(), self.x).numpy()[known]
+                    values = autodiff._unbroadcast(compute(), self.x).numpy()[known]
             except Exception:  # what does not even compute is not the explanation
                 return False
             scale = max(float(numpy.abs(wanted).max()), 1e-12)

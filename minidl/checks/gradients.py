@@ -8,12 +8,12 @@ from typing import Any
 import numpy
 
 from minidl import autodiff, devices
-from minidl.autodiff import mode
 from minidl.checks.diagnosis import Diagnosis
 from minidl.checks.differences import WRONG, Comparison, Differences, Tolerance, relative_error
-from minidl.checks.explain import picture
+from minidl.checks.hints import picture
+from minidl.checks.isolation import Subject, outputs_of, with_tape
 from minidl.checks.report import GradientReport
-from minidl.checks.subject import Subject, outputs_of, with_tape
+from minidl.mode import mode
 from minidl.tensor import Tensor
 
 

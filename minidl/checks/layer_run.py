@@ -8,7 +8,7 @@ from typing import Any
 import numpy
 
 from minidl import devices
-from minidl.checks.subject import Snapshot
+from minidl.checks.isolation import Snapshot
 from minidl.layers.layer import Layer
 from minidl.tensor import Tensor, tensor
 

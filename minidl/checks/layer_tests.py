@@ -405,8 +405,8 @@ class LayerTests(LayerRun):
 
     def compiling(self) -> str | None:
         """compiled replay equals eager"""
+        from minidl.errors import RecordingError
         from minidl.program.compile import compile
-        from minidl.program.errors import RecordingError
 
         layer = self.layer
 

@@ -29,10 +29,10 @@ from typing import Any
 import numpy
 
 from minidl.checks.gradients import GradientError
+from minidl.checks.isolation import Snapshot, with_tape
 from minidl.checks.layer_run import Examples, Problem, Skip
 from minidl.checks.layer_tests import LayerTests
 from minidl.checks.report import LayerReport, Row
-from minidl.checks.subject import Snapshot, with_tape
 from minidl.layers.layer import Layer
 
 

@@ -2,13 +2,13 @@
 
 from minidl.data.batches import batches
 from minidl.data.digits import digits
-from minidl.data.finite import check_finite
 from minidl.data.idx import read_idx, read_idx_folder
 from minidl.data.labelled_images import LabelledImages
 from minidl.data.mat import read_mat
 from minidl.data.partition import partition
 from minidl.data.prefetch import prefetch
-from minidl.data.upload import upload_ahead
+from minidl.data.prefetch_to_device import prefetch_to_device
+from minidl.data.validation import check_finite
 
 __all__ = [
     "LabelledImages",
@@ -17,8 +17,8 @@ __all__ = [
     "digits",
     "partition",
     "prefetch",
+    "prefetch_to_device",
     "read_idx",
     "read_idx_folder",
     "read_mat",
-    "upload_ahead",
 ]

@@ -63,7 +63,7 @@ def batches(
     batch_size
         At least 1. The last batch may have fewer observations.
     shuffle
-        Cut in random order, anew in every iteration. Otherwise batches are views, not copies.
+        Partition in random order, anew in every iteration. Otherwise batches are views, not copies.
     seed
         Where that order comes from: the same seed gives the same sequence of epochs.
     drop_last

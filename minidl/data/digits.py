@@ -12,7 +12,7 @@ import operator
 
 import numpy
 
-from minidl.data import cache as disk
+from minidl.data import disk_cache as disk
 from minidl.data.glyphs import GRID, REACH, load_glyphs
 from minidl.data.labelled_images import LabelledImages
 

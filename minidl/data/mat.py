@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy
 
-from minidl.data.finite import check_finite
 from minidl.data.labelled_images import LabelledImages
+from minidl.data.validation import check_finite
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _WORKSPACE = "__function_workspace__"  # scipy's name for the variable without one that holds the objects

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from minidl.devices import DeviceError
+from minidl.errors import DeviceError
 from minidl.initializers import Initializer, initial_parameter
 from minidl.layers.layer import Layer
-from minidl.primitives.random import Generator, as_generator
+from minidl.random.generator import Generator, as_generator
 from minidl.tensor import Tensor
 
 

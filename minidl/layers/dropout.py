@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from minidl.layers.layer import Layer
-from minidl.primitives.random import Generator, as_generator, random_uniform
+from minidl.primitives.random import random_uniform
+from minidl.random.generator import Generator, as_generator
 from minidl.tensor import Tensor
 
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy
 
 from minidl import devices, weights
-from minidl.autodiff import mode
-from minidl.primitives.random import Generator
+from minidl.mode import mode
+from minidl.random.generator import Generator
 from minidl.tensor import Parameter, Tensor, tensor
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from minidl.layers.summary import Summary
+    from minidl.inspection.summary import Summary
 
 
 class Layer:
@@ -52,9 +52,9 @@ class Layer:
             mode.recorder.guard(self, "training")
         is_array = [hasattr(x, "dtype") and not isinstance(x, Tensor) for x in inputs]
         inputs = tuple(tensor(x) if bare else x for x, bare in zip(inputs, is_array, strict=True))
-        if mode.observer is None:
+        if mode.layer_hook is None:
             return self.forward(*inputs)
-        return mode.observer(self, inputs)
+        return mode.layer_hook(self, inputs)
 
     # --- what it holds ----------------------------------------------------------------------------
 
@@ -204,7 +204,7 @@ class Layer:
         inputs : for each input, the shape of one observation (without a batch axis), or an array of
             observations; without any, the table has what is known without running the Layer
         """
-        from minidl.layers.summary import summarize
+        from minidl.inspection.summary import summarize
 
         return summarize(self, inputs)
 
@@ -216,7 +216,7 @@ class Layer:
         inputs : as for summary(); at least one
         path : where to write the picture, as PNG, SVG or PDF; a notebook shows the returned figure
         """
-        from minidl.layers.picture import plot_network
+        from minidl.inspection.plot import plot_network
 
         return plot_network(self, inputs, path)
 
@@ -229,17 +229,17 @@ class Layer:
 
 
 @contextmanager
-def observing(observer: Callable[[Layer, tuple[Any, ...]], Any]) -> Iterator[None]:
-    """Within a ``with`` block, have ``observer(layer, inputs)`` called instead of each Layer's forward.
+def layer_hook(hook: Callable[[Layer, tuple[Any, ...]], Any]) -> Iterator[None]:
+    """Within a ``with`` block, have ``hook(layer, inputs)`` called instead of each Layer's forward.
 
     It calls ``layer.forward(*inputs)`` itself and returns the outputs, so it sees what goes into a
     Layer and what comes out of it.
     """
-    outer, mode.observer = mode.observer, observer
+    outer, mode.layer_hook = mode.layer_hook, hook
     try:
         yield
     finally:
-        mode.observer = outer
+        mode.layer_hook = outer
 
 
 def _named(

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy
 
 from minidl import devices
-from minidl.autodiff import mode, no_grad
 from minidl.creation import full
-from minidl.layers.layer import Layer, observing
+from minidl.layers.layer import Layer
+from minidl.mode import mode
 from minidl.tensor import Tensor, tensor
 
 METHODS = ("zscore", "zerocenter", "rescale-zero-one", "rescale-symmetric", "none")
@@ -21,8 +20,6 @@ EXTENTS = ("auto", "element", "channel", "all")
 
 #: Elements that are converted to float64 at a time.
 _BLOCK = 2**20
-
-Batches = Callable[[], Iterable[tuple[Any, ...]]]
 
 
 class Normalize(Layer):
@@ -89,13 +86,14 @@ class Normalize(Layer):
             There are no observations, they have another shape, or they hold NaN or infinity; the
             statistics stay as they were.
         """
-        statistics = _Statistics(self)
+        statistics = Statistics(self)
         for batch in [x] if hasattr(x, "shape") else x:
             statistics.add(batch)
-        self._set(statistics)
+        self.set_statistics(statistics)
         return self
 
-    def _set(self, statistics: _Statistics) -> None:
+    def set_statistics(self, statistics: Statistics) -> None:
+        """Take over gathered statistics; refused, with nothing changed, if there are none or they are not finite."""
         if not statistics.count:
             raise ValueError(f"{self!r}: there are no observations to fit it to")
         if not (numpy.isfinite(statistics.low) & numpy.isfinite(statistics.high)).all():
@@ -130,7 +128,7 @@ class Normalize(Layer):
         return f"{self.shape}, {method!r}, over={self.over!r}"
 
 
-class _Statistics:
+class Statistics:
     """Count, mean, squared deviations, smallest and largest value, gathered batch by batch in float64.
 
     Batches are merged by the formulas of Chan, Golub & LeVeque (1979), which stay exact where the mean
@@ -184,63 +182,3 @@ class _Statistics:
 
 def _inverse(x: numpy.ndarray) -> numpy.ndarray:
     return 1 / numpy.where(x > 0, x, 1)
-
-
-class _Reached(Exception):
-    """All that was wanted of a pass through the network has been seen."""
-
-
-def fit_normalization(network: Layer, batches: Batches, refit: bool = False) -> None:
-    """Fit the Normalize layers of a network to what reaches them, one after another.
-
-    Parameters
-    ----------
-    batches : gives an iterable over the mini-batches, each a tuple of inputs, each time it is called
-    refit : whether to fit those that are fitted already, too
-    """
-    layers: list[Layer] = [network, *(layer for _, layer in network.named_layers())]
-    wanted = [layer for layer in layers if isinstance(layer, Normalize) and (refit or not layer.fitted)]
-    if not wanted:
-        return
-    first = next(iter(batches()), None)
-    if first is None:
-        raise ValueError(f"{wanted[0]!r}: there are no mini-batches to fit it to")
-    for layer in _in_order(network, wanted, first):
-        statistics = _Statistics(layer)
-
-        def observe(
-            reached: Layer,
-            inputs: tuple[Any, ...],
-            layer: Normalize = layer,
-            statistics: _Statistics = statistics,
-        ) -> Any:
-            if reached is layer:
-                statistics.add(inputs[0])
-                raise _Reached
-            return reached.forward(*inputs)
-
-        for inputs in batches():
-            _run(network, inputs, observe)
-        layer._set(statistics)
-
-
-def _in_order(network: Layer, wanted: list[Normalize], inputs: tuple[Any, ...]) -> list[Normalize]:
-    """Return the layers in the order in which the network comes to them."""
-    order: list[Normalize] = []
-
-    def observe(reached: Layer, arguments: tuple[Any, ...]) -> Any:
-        if isinstance(reached, Normalize) and any(reached is layer for layer in wanted):
-            if not any(reached is layer for layer in order):
-                order.append(reached)
-            if len(order) == len(wanted):
-                raise _Reached
-            return arguments[0].astype(reached.offset.dtype)
-        return reached.forward(*arguments)
-
-    _run(network, inputs, observe)
-    return order
-
-
-def _run(network: Layer, inputs: tuple[Any, ...], observe: Callable[[Layer, tuple[Any, ...]], Any]) -> None:
-    with no_grad(), network.evaluating(), observing(observe), contextlib.suppress(_Reached):
-        network(*inputs)

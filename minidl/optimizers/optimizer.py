@@ -9,8 +9,8 @@ from typing import Any
 import numpy
 
 from minidl import devices, weights
-from minidl.autodiff import mode, no_grad
 from minidl.creation import full
+from minidl.mode import mode, no_grad
 from minidl.primitives.elementwise import clip, maximum, sqrt
 from minidl.tensor import Parameter, Tensor
 
@@ -166,9 +166,9 @@ class Optimizer:
         if self.clip_value is not None:
             gradients = [clip(g, -self.clip_value, self.clip_value) for g in gradients]
         if self.clip_norm is not None:
-            gradients = [g * _shrink(self.clip_norm, _norm([g])) for g in gradients]
+            gradients = [g * clip_factor(self.clip_norm, _norm([g])) for g in gradients]
         if self.clip_global_norm is not None:
-            factor = _shrink(self.clip_global_norm, _norm(gradients))
+            factor = clip_factor(self.clip_global_norm, _norm(gradients))
             gradients = [g * factor.astype(g.dtype) for g in gradients]
         return gradients
 
@@ -195,7 +195,7 @@ def _norm(gradients: list[Tensor]) -> Tensor:
     return sqrt(total)
 
 
-def _shrink(limit: float, norm: Tensor) -> Tensor:
+def clip_factor(limit: float, norm: Tensor) -> Tensor:
     """Return the factor that brings a norm down to the limit: exactly 1 if it is not above it."""
     tiny = float(numpy.finfo(norm.dtype).tiny)  # spares 0 / 0
     return limit / maximum(norm, max(limit, tiny))

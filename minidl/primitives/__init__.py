@@ -2,4 +2,4 @@
 
 # Primitives and tensor.py need each other; whoever comes first, tensor.py is read first.
 import minidl.tensor  # noqa: F401
-from minidl.primitives import scatter  # noqa: F401  # no one calls these by name, they are only listed
+from minidl.program.lowered import sorted_scatter as scatter  # noqa: F401  # no one calls these by name, they are only listed

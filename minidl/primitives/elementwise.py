@@ -19,37 +19,37 @@ from minidl.primitives.primitive import elementwise
 add = elementwise(
     "add",
     lambda xp, a, b, out=None: xp.add(a, b, out=out),
-    cuda="a + b",
+    expression="a + b",
     gradients=(lambda g, out, a, b: g, lambda g, out, a, b: g),
     doc="Return a + b.",
 )
 subtract = elementwise(
     "subtract",
     lambda xp, a, b, out=None: xp.subtract(a, b, out=out),
-    cuda="a - b",
+    expression="a - b",
     gradients=(lambda g, out, a, b: g, lambda g, out, a, b: -g),
     doc="Return a - b.",
 )
 multiply = elementwise(
     "multiply",
     lambda xp, a, b, out=None: xp.multiply(a, b, out=out),
-    cuda="a * b",
+    expression="a * b",
     gradients=(lambda g, out, a, b: g * b, lambda g, out, a, b: g * a),
     doc="Return a * b.",
 )
 divide = elementwise(
     "divide",
     lambda xp, a, b, out=None: xp.divide(a, b, out=out),
-    cuda="a / b",
+    expression="a / b",
     gradients=(lambda g, out, a, b: g / b, lambda g, out, a, b: -g * out / b),
-    floating=True,
+    promotes_to_float=True,
     domain=(0.5, 2.0),
     doc="Return a / b.",
 )
 power = elementwise(
     "power",
     lambda xp, a, b, out=None: xp.power(a, b, out=out),
-    cuda="pow(a, b)",
+    expression="pow(a, b)",
     gradients=(lambda g, out, a, b: g * b * power(a, b - 1), lambda g, out, a, b: g * out * log(a)),
     domain=(0.5, 2.0),
     doc="Return a to the power b; a gradient for b needs a > 0.",
@@ -57,30 +57,30 @@ power = elementwise(
 negative = elementwise(
     "negative",
     lambda xp, x, out=None: xp.negative(x, out=out),
-    cuda="-x",
+    expression="-x",
     gradients=(lambda g, out, x: -g,),
     doc="Return -x.",
 )
 absolute = elementwise(
     "absolute",
     lambda xp, x, out=None: xp.absolute(x, out=out),
-    cuda="abs(x)",
+    expression="abs(x)",
     gradients=(lambda g, out, x: g * sign(x),),
     doc="Return |x|; the gradient at 0 is 0.",
 )
 sign = elementwise(
     "sign",
     lambda xp, x, out=None: xp.sign(x, out=out),
-    cuda="x != x ? x : (x > 0) - (x < 0)",
+    expression="x != x ? x : (x > 0) - (x < 0)",
     gradients=(None,),
     doc="Return -1, 0 or 1.",
 )
 floor = elementwise(
     "floor",
     lambda xp, x, out=None: xp.floor(x, out=out),
-    cuda="floor(x)",
+    expression="floor(x)",
     gradients=(None,),
-    floating=True,
+    promotes_to_float=True,
     doc="Return the largest whole number that is not above x.",
 )
 
@@ -89,52 +89,52 @@ floor = elementwise(
 exp = elementwise(
     "exp",
     lambda xp, x, out=None: xp.exp(x, out=out),
-    cuda="exp(x)",
+    expression="exp(x)",
     gradients=(lambda g, out, x: g * out,),
-    floating=True,
+    promotes_to_float=True,
     doc="Return e to the power x.",
 )
 log = elementwise(
     "log",
     lambda xp, x, out=None: xp.log(x, out=out),
-    cuda="log(x)",
+    expression="log(x)",
     gradients=(lambda g, out, x: g / x,),
-    floating=True,
+    promotes_to_float=True,
     domain=(0.5, 2.0),
     doc="Return the natural logarithm of x.",
 )
 log1p = elementwise(
     "log1p",
     lambda xp, x, out=None: xp.log1p(x, out=out),
-    cuda="log1p(x)",
+    expression="log1p(x)",
     gradients=(lambda g, out, x: g / (1 + x),),
-    floating=True,
+    promotes_to_float=True,
     domain=(-0.5, 2.0),
     doc="Return log(1 + x), exact for small x too.",
 )
 sqrt = elementwise(
     "sqrt",
     lambda xp, x, out=None: xp.sqrt(x, out=out),
-    cuda="sqrt(x)",
+    expression="sqrt(x)",
     gradients=(lambda g, out, x: 0.5 * g / out,),
-    floating=True,
+    promotes_to_float=True,
     domain=(0.5, 2.0),
     doc="Return the square root of x.",
 )
 sin = elementwise(
     "sin",
     lambda xp, x, out=None: xp.sin(x, out=out),
-    cuda="sin(x)",
+    expression="sin(x)",
     gradients=(lambda g, out, x: g * cos(x),),
-    floating=True,
+    promotes_to_float=True,
     doc="Return the sine of x (radians).",
 )
 cos = elementwise(
     "cos",
     lambda xp, x, out=None: xp.cos(x, out=out),
-    cuda="cos(x)",
+    expression="cos(x)",
     gradients=(lambda g, out, x: -g * sin(x),),
-    floating=True,
+    promotes_to_float=True,
     doc="Return the cosine of x (radians).",
 )
 
@@ -194,64 +194,64 @@ def _softplus(xp: Any, x: Any, out: Any) -> Any:
 relu = elementwise(
     "relu",
     lambda xp, x, out=None: xp.maximum(x, 0, out=out),
-    cuda="max(x, 0)",
+    expression="max(x, 0)",
     gradients=(lambda g, out, x: relu_backward(g, out),),
     doc="Return max(x, 0); the gradient at 0 is 0.",
 )
 relu_backward = elementwise(
     "relu_backward",
     _relu_backward,
-    cuda="y > 0 ? g : 0",
+    expression="y > 0 ? g : 0",
     gradients=(lambda gg, out, g, y: relu_backward(gg, y), None),
-    overwrites=(1,),
+    may_alias=(1,),
     doc="Return g where y, the output of relu, is positive, else 0.",
 )
 sigmoid = elementwise(
     "sigmoid",
     _sigmoid,
-    cuda="1 / (1 + exp(-x))",
+    expression="1 / (1 + exp(-x))",
     gradients=(lambda g, out, x: sigmoid_backward(g, out),),
-    floating=True,
+    promotes_to_float=True,
     keeps_inputs=True,
     doc="Return 1 / (1 + exp(-x)), accurate for every x.",
 )
 sigmoid_backward = elementwise(
     "sigmoid_backward",
     _sigmoid_backward,
-    cuda="g * (y - y * y)",
+    expression="g * (y - y * y)",
     gradients=(lambda gg, out, g, y: sigmoid_backward(gg, y), lambda gg, out, g, y: gg * g * (1 - 2 * y)),
-    overwrites=(),
+    may_alias=(),
     doc="Return g * y * (1 - y): the gradient behind y = sigmoid(x).",
 )
 tanh = elementwise(
     "tanh",
     lambda xp, x, out=None: xp.tanh(x, out=out),
-    cuda="tanh(x)",
+    expression="tanh(x)",
     gradients=(lambda g, out, x: tanh_backward(g, out),),
-    floating=True,
+    promotes_to_float=True,
     doc="Return the hyperbolic tangent of x.",
 )
 tanh_backward = elementwise(
     "tanh_backward",
     _tanh_backward,
-    cuda="g * (1 - y * y)",
+    expression="g * (1 - y * y)",
     gradients=(lambda gg, out, g, y: tanh_backward(gg, y), lambda gg, out, g, y: gg * g * (-2 * y)),
-    overwrites=(),
+    may_alias=(),
     doc="Return g * (1 - y * y): the gradient behind y = tanh(x).",
 )
 softplus = elementwise(
     "softplus",
     _softplus,
-    cuda="max(x, 0) + log1p(exp(-abs(x)))",
+    expression="max(x, 0) + log1p(exp(-abs(x)))",
     gradients=(lambda g, out, x: g * sigmoid(x),),
-    floating=True,
-    overwrites=(),
+    promotes_to_float=True,
+    may_alias=(),
     doc="Return log(1 + exp(x)), without overflow.",
 )
 
 
 @_in_steps
-def _logit_cross_entropy(xp: Any, z: Any, t: Any, out: Any) -> Any:
+def _sigmoid_cross_entropy(xp: Any, z: Any, t: Any, out: Any) -> Any:
     xp.negative(xp.absolute(z, out=out), out=out)
     xp.log1p(xp.exp(out, out=out), out=out)
     # The parenthesis is exactly 0 where the logit agrees with a target of 0 or 1, so the small
@@ -259,13 +259,13 @@ def _logit_cross_entropy(xp: Any, z: Any, t: Any, out: Any) -> Any:
     return xp.add(out, xp.subtract(xp.maximum(z, 0), xp.multiply(z, t)), out=out)
 
 
-logit_cross_entropy = elementwise(
-    "logit_cross_entropy",
-    _logit_cross_entropy,
-    cuda="(max(z, 0) - z * t) + log1p(exp(-abs(z)))",
+sigmoid_cross_entropy = elementwise(
+    "sigmoid_cross_entropy",
+    _sigmoid_cross_entropy,
+    expression="(max(z, 0) - z * t) + log1p(exp(-abs(z)))",
     gradients=(lambda g, out, z, t: g * (sigmoid(z) - t), lambda g, out, z, t: -g * z),
-    floating=True,
-    overwrites=(),
+    promotes_to_float=True,
+    may_alias=(),
     doc="Return the binary cross-entropy of sigmoid(z) and t: softplus(z) - z * t, without cancellation.",
 )
 
@@ -274,42 +274,42 @@ logit_cross_entropy = elementwise(
 equal = elementwise(
     "equal",
     lambda xp, a, b, out=None: xp.equal(a, b, out=out),
-    cuda="a == b",
+    expression="a == b",
     gradients=(None, None),
     doc="Return a == b as bool.",
 )
 not_equal = elementwise(
     "not_equal",
     lambda xp, a, b, out=None: xp.not_equal(a, b, out=out),
-    cuda="a != b",
+    expression="a != b",
     gradients=(None, None),
     doc="Return a != b as bool.",
 )
 less = elementwise(
     "less",
     lambda xp, a, b, out=None: xp.less(a, b, out=out),
-    cuda="a < b",
+    expression="a < b",
     gradients=(None, None),
     doc="Return a < b as bool.",
 )
 less_equal = elementwise(
     "less_equal",
     lambda xp, a, b, out=None: xp.less_equal(a, b, out=out),
-    cuda="a <= b",
+    expression="a <= b",
     gradients=(None, None),
     doc="Return a <= b as bool.",
 )
 greater = elementwise(
     "greater",
     lambda xp, a, b, out=None: xp.greater(a, b, out=out),
-    cuda="a > b",
+    expression="a > b",
     gradients=(None, None),
     doc="Return a > b as bool.",
 )
 greater_equal = elementwise(
     "greater_equal",
     lambda xp, a, b, out=None: xp.greater_equal(a, b, out=out),
-    cuda="a >= b",
+    expression="a >= b",
     gradients=(None, None),
     doc="Return a >= b as bool.",
 )
@@ -333,7 +333,7 @@ def _cast(xp: Any, x: Any, dtype: Any, out: Any = None) -> Any:
 maximum = elementwise(
     "maximum",
     lambda xp, a, b, out=None: xp.maximum(a, b, out=out),
-    cuda="max(a, b)",
+    expression="max(a, b)",
     gradients=(
         lambda g, out, a, b: g * (a > b) + g * 0.5 * (a == b),
         lambda g, out, a, b: g * (b > a) + g * 0.5 * (a == b),
@@ -343,7 +343,7 @@ maximum = elementwise(
 minimum = elementwise(
     "minimum",
     lambda xp, a, b, out=None: xp.minimum(a, b, out=out),
-    cuda="min(a, b)",
+    expression="min(a, b)",
     gradients=(
         lambda g, out, a, b: g * (a < b) + g * 0.5 * (a == b),
         lambda g, out, a, b: g * (b < a) + g * 0.5 * (a == b),
@@ -353,28 +353,28 @@ minimum = elementwise(
 where = elementwise(
     "where",
     _where,
-    cuda="condition ? a : b",
+    expression="condition ? a : b",
     gradients=(
         None,
         lambda g, out, condition, a, b: where(condition, g, 0),
         lambda g, out, condition, a, b: where(condition, 0, g),
     ),
-    overwrites=(),
+    may_alias=(),
     doc="Return a where the condition holds, else b.",
 )
 clip_ = elementwise(
     "clip",
     lambda xp, x, low, high, out=None: xp.clip(x, low, high, out=out),
-    cuda="min(max(x, {low}), {high})",
+    expression="min(max(x, {low}), {high})",
     gradients=(lambda g, out, x, low, high: g * (x >= low) * (x <= high),),
     doc="Return x limited to [low, high]; the gradient is 1 inside, ends included, and 0 outside.",
 )
 cast = elementwise(
     "cast",
     _cast,
-    cuda="({dtype}) x",
+    expression="({dtype}) x",
     gradients=(lambda g, out, x, dtype: g.astype(x.dtype),),
-    overwrites=(),
+    may_alias=(),
     doc="Return x converted to the dtype.",
 )
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from minidl.tensor import Tensor, apply, as_tensors, promoted
+from minidl.tensor import Tensor, apply, as_tensors, promote_dtypes
 
 Rule = Callable[..., Any]
 
@@ -39,10 +39,10 @@ class Primitive:
         with any number of inputs, one function that gets the index of the input as first argument
     kind : ``"elementwise"``, ``"view"`` (the result shares the input's memory where it can) or
         ``"general"``
-    cuda : for elementwise primitives, the result of one element as a CUDA C++ expression in the
+    expression : for elementwise primitives, the result of one element as a C expression in the
         forward's argument names (attributes in braces)
-    floating : integer and bool inputs are converted to float32 before the forward
-    overwrites : the indices of inputs whose memory ``out`` may be; None for all of them
+    promotes_to_float : integer and bool inputs are converted to float32 before the forward
+    may_alias : the indices of inputs whose memory ``out`` may be; None for all of them
     keeps_inputs : the result remembers its inputs even where no gradient is asked for, so that a
         loss can see the logits behind a probability
     domain : the interval from which the tests draw inputs
@@ -53,9 +53,9 @@ class Primitive:
     forward: Callable[..., Any]
     gradients: Sequence[Rule | None] | Rule
     kind: str = "general"
-    cuda: str | None = None
-    floating: bool = False
-    overwrites: tuple[int, ...] | None = ()
+    expression: str | None = None
+    promotes_to_float: bool = False
+    may_alias: tuple[int, ...] | None = ()
     keeps_inputs: bool = False
     domain: tuple[float, float] = (-2.0, 2.0)
     doc: str = ""
@@ -71,8 +71,8 @@ class Primitive:
     def __call__(self, *inputs: Any, **attributes: Any) -> Tensor:
         """Return the result for Tensors, or what becomes Tensors; see tensor.apply()."""
         tensors = as_tensors(inputs)
-        if self.kind == "elementwise" or self.floating:
-            tensors = promoted(tensors, self.floating)
+        if self.kind == "elementwise" or self.promotes_to_float:
+            tensors = promote_dtypes(tensors, self.promotes_to_float)
         return apply(self, tensors, attributes)
 
     def __repr__(self) -> str:
@@ -88,5 +88,5 @@ class Primitive:
 
 def elementwise(name: str, forward: Callable[..., Any], **options: Any) -> Primitive:
     """Declare a primitive that computes each element by itself, with NumPy's broadcasting."""
-    options.setdefault("overwrites", None)
+    options.setdefault("may_alias", None)
     return Primitive(name, forward, kind="elementwise", **options)

@@ -9,60 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy
-
-from minidl.autodiff import mode
-from minidl.primitives.philox import Philox
 from minidl.primitives.primitive import Primitive
-
-
-class Generator:
-    """A source of random numbers that works for NumPy and CuPy arrays alike.
-
-    Host draws come from a ``numpy.random.Generator`` (PCG64). The first draw for a GPU array takes
-    the key of a stream on that GPU (Philox) from the host's, so one seed decides both.
-
-    Parameters
-    ----------
-    seed : an integer, a ``numpy.random.Generator``, or None for fresh entropy
-    """
-
-    def __init__(self, seed: int | numpy.random.Generator | None = None):
-        self.numpy = numpy.random.default_rng(seed)
-        self.on_device: dict[int, Philox] = {}  # by the number of the GPU
-        self._loaded: dict[str, list[int]] = {}  # where streams are to go on, once they are drawn from
-
-    def of(self, xp: Any, array: Any) -> Any:
-        """Return the generator of the module and device of an array."""
-        if mode.recorder is not None:
-            mode.recorder.before_draw(self)
-        if xp is numpy:
-            return self.numpy
-        index = array.device.id
-        if index not in self.on_device:
-            self.on_device[index] = Philox(xp)
-        stream = self.on_device[index]
-        if not stream.is_seeded:
-            stream.seed(*self._loaded.pop(str(index), None) or [int(self.numpy.integers(2**63))])
-        return stream
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what decides the numbers to come, on the host and on GPUs, as JSON can hold it."""
-        state = dict(self.numpy.bit_generator.state)
-        streams = {str(i): stream.place() for i, stream in self.on_device.items() if stream.is_seeded}
-        return state | {"streams": self._loaded | streams}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state_dict() of a Generator of the same kind; on other GPUs, with other numbers."""
-        self.numpy.bit_generator.state = {name: x for name, x in state.items() if name != "streams"}
-        self._loaded = dict(state.get("streams", {}))
-        for stream in self.on_device.values():
-            stream.is_seeded = False
-
-
-def as_generator(seed: int | Generator | numpy.random.Generator | None) -> Generator:
-    """Return the Generator itself, or a new one from a seed."""
-    return seed if isinstance(seed, Generator) else Generator(seed)
+from minidl.random.generator import Generator
 
 
 def _uniform(xp: Any, x: Any, generator: Generator, out: Any = None) -> Any:

@@ -79,13 +79,13 @@ logsumexp_ = Primitive(
     "logsumexp",
     _logsumexp,
     gradients=(lambda g, out, x, axis, keepdims: _spread(g, x, axis) * exp(x - _spread(out, x, axis)),),
-    floating=True,
+    promotes_to_float=True,
 )
 softmax_ = Primitive(
     "softmax",
     _softmax,
     gradients=(lambda g, out, x, axis: out * (g - (g * out).sum(axis=axis, keepdims=True)),),
-    floating=True,
+    promotes_to_float=True,
     keeps_inputs=True,
 )
 argmax_ = Primitive(

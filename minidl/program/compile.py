@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy
 
 from minidl import devices
-from minidl.autodiff import mode
-from minidl.primitives.precision import PRECISIONS
-from minidl.program.errors import RecordingError
-from minidl.tensor import Tensor, touch
+from minidl.errors import RecordingError
+from minidl.mode import mode
+from minidl.program.lowered.rounding import PRECISIONS
+from minidl.tensor import Tensor, mark_assigned
 
 if TYPE_CHECKING:
     from minidl.program.program import Program, Value
@@ -144,7 +144,7 @@ class Compiled:
             return self.function(*arguments, **keywords)
         leaves: list[Any] = []
         structure = _flatten((arguments, keywords), leaves)
-        key = (structure, mode.tape)
+        key = (structure, mode.grad_enabled)
         with self._lock:
             recording = self._recordings.get(key)
             if recording is None or not recording.is_valid():
@@ -200,11 +200,11 @@ class Compiled:
 
         places = {devices.device_of(value.array) for value in program.values() if value.array is not None}
         if places <= {"cpu"}:
-            from minidl.program.numpy_executor import NumpyExecutor
+            from minidl.program.cpu.executor import NumpyExecutor
 
             return NumpyExecutor(optimize(program), self.threads, self.kernels)
         if len(places) == 1:
-            from minidl.program.cupy_executor import CupyExecutor
+            from minidl.program.gpu.executor import CupyExecutor
 
             (place,), tf32 = places, self.precision == "tf32"
             if tf32:
@@ -221,9 +221,9 @@ class Compiled:
                     RuntimeWarning,
                     stacklevel=5,
                 )
-        from minidl.program.plain_executor import PlainExecutor
+        from minidl.program.reference_executor import ReferenceExecutor
 
-        return PlainExecutor(optimize(program))
+        return ReferenceExecutor(optimize(program))
 
     def _replay(self, recording: _Recording, leaves: list[Any]) -> Any:
         program, executor = recording.program, recording.executor
@@ -241,7 +241,7 @@ class Compiled:
             executor.poison()
         executor.run()
         for x in recording.updated:
-            touch(x)
+            mark_assigned(x)
         results = [Tensor(devices.copy(executor.array(value))) for value in program.outputs]
         if expected is not None:
             _compare(recording, results, expected, exact=self.precision == "float32")

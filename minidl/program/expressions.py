@@ -25,7 +25,7 @@ def expression(
 
     ``functions`` says by which names the functions in the expression go.
     """
-    template = member.primitive.cuda
+    template = member.primitive.expression
     if template is None:
         raise Unsupported(member.name)
     kind = type_name(member.output.dtype)

@@ -17,9 +17,9 @@ import numpy
 
 from minidl import devices
 from minidl.devices import Array
-from minidl.primitives.precision import as_factors
 from minidl.primitives.primitive import Primitive
-from minidl.primitives.random import Generator
+from minidl.program.lowered.rounding import as_factors
+from minidl.random.generator import Generator
 
 
 @dataclass(eq=False)
@@ -251,7 +251,7 @@ class Program:
 
     def summary(self) -> str:
         """Return the readable listing that print() shows: every step with its shapes and costs."""
-        from minidl.program.listing import listing
+        from minidl.program.reports.listing import listing
 
         return listing(self)
 
@@ -261,15 +261,15 @@ class Program:
         The replays work on the state as it is now, which is restored afterwards. Random generators
         do advance.
         """
-        from minidl.program.listing import listing
-        from minidl.program.profiler import measure
+        from minidl.program.reports.listing import listing
+        from minidl.program.reports.profile import measure
 
         return listing(self, measure(self, repeats))
 
     def plot(self, path: str | PathLike[str], repeats: int = 20) -> None:
         """Draw where the time goes and how the memory is used over the step, into a picture file."""
-        from minidl.program.pictures import plot_program
-        from minidl.program.profiler import measure
+        from minidl.program.reports.plot import plot_program
+        from minidl.program.reports.profile import measure
 
         plot_program(self, measure(self, repeats), path)
 

@@ -17,12 +17,12 @@ from typing import Any, NoReturn
 import numpy
 
 from minidl import devices
+from minidl.errors import RecordingError
 from minidl.primitives.primitive import Primitive
-from minidl.primitives.random import Generator
 from minidl.primitives.shape import detach
-from minidl.program.errors import RecordingError
 from minidl.program.program import Instruction, Program, Value
-from minidl.tensor import Parameter, Tensor, touch
+from minidl.random.generator import Generator
+from minidl.tensor import Parameter, Tensor, mark_assigned
 
 _PACKAGE = str(Path(__file__).parent.parent)
 
@@ -55,7 +55,7 @@ class Recorder:
     """Writes down primitives as they are applied; `finish` gives the Program."""
 
     def __init__(self, inputs: list[Tensor]):
-        self.started = Tensor(numpy.empty(0)).number  # Tensors made from now on are not outside state
+        self.started = Tensor(numpy.empty(0)).created_at  # Tensors made from now on are not outside state
         self.program = Program([], [], [], {})
         self.values: dict[int, Value] = {}  # by the Tensor's number
         self.made: list[weakref.ref[Tensor]] = []  # weak, so that recording needs no more memory than eager
@@ -70,15 +70,15 @@ class Recorder:
             self.program.inputs.append(value)
 
     def _remember(self, x: Tensor, value: Value) -> None:
-        self.values[x.number] = value
-        if x.number > self.started:
+        self.values[x.created_at] = value
+        if x.created_at > self.started:
             self.made.append(weakref.ref(x))
 
     def value_of(self, x: Tensor) -> Value:
         """Return the value that a Tensor stands for; one from outside becomes state."""
-        value = self.values.get(x.number)
+        value = self.values.get(x.created_at)
         if value is None:
-            if x.number > self.started:
+            if x.created_at > self.started:
                 value = Value(x.shape, x.dtype, "constant", x.data)
             else:
                 if x.requires_grad and x.grad is not None:
@@ -133,11 +133,11 @@ class Recorder:
         assigned = Value(new.shape, new.dtype)
         self.program.steps.append(Instruction(detach, [new], {}, assigned, self.current_phase))
         self.program.updates[state] = assigned
-        self.values[target.number] = assigned
+        self.values[target.created_at] = assigned
 
     def before_assign(self, x: Tensor) -> None:
         """Note the value of a Tensor that is about to be assigned another."""
-        if x.number <= self.started and id(x) not in self.before:
+        if x.created_at <= self.started and id(x) not in self.before:
             self.before[id(x)] = (x, devices.copy(x.data))
 
     def before_draw(self, generator: Generator) -> None:
@@ -152,7 +152,7 @@ class Recorder:
                 changed.load_state_dict(before)
             else:
                 devices.write(changed.data, before)
-                touch(changed)
+                mark_assigned(changed)
 
     def refuse_reading(self, x: Tensor, reader: str) -> NoReturn:
         """Refuse to hand a value to Python while recording."""
@@ -186,7 +186,7 @@ class Recorder:
             if value.kind == "state"
             and value.tensor is not None
             and value.tensor.grad is not None
-            and value.tensor.grad.number in self.values
+            and value.tensor.grad.created_at in self.values
         ]
 
     def release(self) -> None:

@@ -1,6 +1,6 @@
 """Training as people expect it: Trainer, history, progress, checkpoints."""
 
-from minidl.training.checkpoints import CheckpointError
+from minidl.errors import CheckpointError
 from minidl.training.history import History
 from minidl.training.trainer import Trainer
 

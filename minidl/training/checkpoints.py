@@ -18,12 +18,9 @@ from typing import Any
 import numpy
 
 from minidl import weights
+from minidl.errors import CheckpointError
 
 _NAME = re.compile(r"checkpoint-(\d+)\.safetensors")
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be used; the message names the file and the reason."""
 
 
 @dataclass

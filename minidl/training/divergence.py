@@ -7,30 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy
 
 from minidl import devices
-from minidl.autodiff import no_grad
-from minidl.layers.layer import Layer, observing
+from minidl.layers.layer import Layer, layer_hook
+from minidl.mode import no_grad
 from minidl.tensor import Tensor
-from minidl.training.sources import ArraySource
-from minidl.training.state import present_state, set_state
+from minidl.training.loaders import ArraySource
+from minidl.training.state import capture, restore
 
 if TYPE_CHECKING:
     from minidl.training.fit import Fit
-    from minidl.training.history import History
-
-
-class DivergenceError(FloatingPointError):
-    """A loss that became infinite or NaN.
-
-    Attributes
-    ----------
-    step : the step at which it was seen
-    history : what happened until then
-    """
-
-    def __init__(self, message: str, step: int, history: History):
-        super().__init__(message)
-        self.step = step
-        self.history = history
 
 
 def find_cause(fit: Fit, step: int) -> str:
@@ -57,7 +41,7 @@ def find_cause(fit: Fit, step: int) -> str:
 
 def _repeat(fit: Fit, step: int) -> Any:
     """Bring the training to just before a step; return the mini-batch of that step."""
-    set_state(fit, fit.snapshot)
+    restore(fit, fit.snapshot)
     if not isinstance(fit.source, ArraySource) or fit.by_lbfgs:
         return None
     while True:
@@ -65,10 +49,10 @@ def _repeat(fit: Fit, step: int) -> Any:
             batch = fit.trainer.prepared(inputs, targets)
             if fit.step + 1 >= step:
                 return batch
-            before = present_state(fit)
+            before = capture(fit)
             fit.trainer.train_step(*batch)
             if not all(_is_finite(parameter.data) for parameter in fit.network.parameters()):
-                set_state(fit, before)
+                restore(fit, before)
                 return batch
             fit.step += 1
             fit.position += 1
@@ -89,7 +73,7 @@ def first_layer_not_finite(network: Layer, inputs: tuple[Any, ...]) -> str:
             found.append(f"{name}, {title}" if name else f"the network itself, {title}")
         return outputs
 
-    with no_grad(), observing(observe), numpy.errstate(all="ignore"):
+    with no_grad(), layer_hook(observe), numpy.errstate(all="ignore"):
         network(*(Tensor(x) for x in inputs))
     return found[0] if found else ""
 

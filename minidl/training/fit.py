@@ -15,18 +15,19 @@ from typing import TYPE_CHECKING, Any
 import numpy
 
 from minidl import devices
-from minidl.layers.normalize import fit_normalization
+from minidl.errors import DivergenceError
 from minidl.optimizers import LBFGS
 from minidl.tensor import Tensor
 from minidl.training.checkpoints import CheckpointFolder
-from minidl.training.divergence import DivergenceError, find_cause
+from minidl.training.divergence import find_cause
 from minidl.training.history import History, append
 from minidl.training.interrupt import StopRequest, stop_on_interrupt
-from minidl.training.plot import LivePlot
+from minidl.training.live_plot import LivePlot
+from minidl.training.loaders import ArraySource, IterableSource, Source
+from minidl.training.metric_averages import MetricAverages, fetched
+from minidl.training.normalization import fit_normalization
 from minidl.training.progress import Bar, Lines, Quiet, has_bar
-from minidl.training.sources import ArraySource, IterableSource, Source
-from minidl.training.state import checkpoint_of, present_state, resume
-from minidl.training.totals import Totals, fetched
+from minidl.training.state import capture, checkpoint_of, resume
 
 if TYPE_CHECKING:
     from minidl.training.trainer import Trainer
@@ -119,7 +120,7 @@ class Fit:
         self.started = time.monotonic()
         self.best: dict[str, Any] = {}
         self.best_value, self.unimproved = math.inf, 0
-        self.epoch_totals = Totals({name: trainer.metrics[name] for name in trainer.step_metrics})
+        self.epoch_averages = MetricAverages({name: trainer.metrics[name] for name in trainer.step_metrics})
         self.folder = (
             None
             if options.checkpoint_folder is None
@@ -182,7 +183,7 @@ class Fit:
             for watcher in self._watchers():
                 watcher.start(self)
             try:
-                self._tell("start")
+                self._run_callbacks("start")
                 self._all_steps()
                 self._finish()
             except FloatingPointError:
@@ -193,11 +194,11 @@ class Fit:
                     watcher.end(self)
                 if not isinstance(self.options.plot, bool):
                     self.history.plot(self.options.plot)
-        self._tell("end")
+        self._run_callbacks("end")
         return self.history
 
     def _all_steps(self) -> None:
-        self.snapshot = present_state(self)
+        self.snapshot = capture(self)
         if self.by_lbfgs:
             self._full_batch()
             return
@@ -215,7 +216,7 @@ class Fit:
         self._after_step(len(targets[0]), loss, observed, rate)
         if self.step - self.snapshot.values["step"] >= SNAPSHOT_STEPS:
             self.flush()
-            self.snapshot = present_state(self)
+            self.snapshot = capture(self)
 
     def _after_step(
         self, observations: int, loss: Tensor, observed: list[Tensor], rate: Tensor | None
@@ -228,7 +229,7 @@ class Fit:
         end_of_epoch = not self.by_lbfgs and self.position == self.source.steps
         if self.validation is not None and _due(self.options.validation_frequency, self.step, end_of_epoch):
             self._validate()
-        self._tell("step")
+        self._run_callbacks("step")
         for watcher in self._watchers():
             watcher.step(self)
         if self.folder is not None and _due(self.options.checkpoint_frequency, self.step, False):
@@ -241,7 +242,7 @@ class Fit:
         first = self.step - len(pending) + 1
         for step, (observations, means) in enumerate(fetched(pending), first):
             rate = {} if self.by_lbfgs else {"learning_rate": means.pop().item()}
-            figures = self.epoch_totals.add(observations, means)
+            figures = self.epoch_averages.add(observations, means)
             append(self._history.steps, figures | rate)
             if not math.isfinite(figures["loss"]):
                 self._diverged(step, figures["loss"])
@@ -250,11 +251,11 @@ class Fit:
         self.flush()
         if not self.position:
             raise ValueError(f"the data gave no mini-batches in epoch {self.epoch}")
-        row = {"epoch": self.epoch, "step": self.step, **self.epoch_totals.figures()}
+        row = {"epoch": self.epoch, "step": self.step, **self.epoch_averages.figures()}
         append(self._history.epochs, row | {"seconds": time.monotonic() - self.started})
         if self.validation is not None and self.options.validation_frequency == "epoch":
             self._validate()
-        self.epoch_totals.clear()
+        self.epoch_averages.clear()
         self.epoch, self.position = self.epoch + 1, 0
         if self.folder is not None and self.options.checkpoint_frequency == "epoch":
             self._write_checkpoint()
@@ -279,7 +280,7 @@ class Fit:
     def _watchers(self) -> list[Quiet | LivePlot]:
         return [self.display] if self.live_plot is None else [self.display, self.live_plot]
 
-    def _tell(self, state: str) -> None:
+    def _run_callbacks(self, state: str) -> None:
         self.state = state
         for callback in self.callbacks:
             if callback(self):

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy
 
 from minidl import devices, weights
+from minidl.errors import CheckpointError
 from minidl.optimizers import LBFGS
 from minidl.tensor import Tensor
-from minidl.training.checkpoints import Checkpoint, CheckpointError, read
+from minidl.training.checkpoints import Checkpoint, read
 from minidl.training.history import History
-from minidl.training.sources import ArraySource
+from minidl.training.loaders import ArraySource
 
 if TYPE_CHECKING:
     from minidl.training.fit import Fit
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 POSITION = ("step", "epoch", "position")
 
 
-def present_state(fit: Fit) -> Checkpoint:
+def capture(fit: Fit) -> Checkpoint:
     """Return what decides the rest of a training: weights, optimizer, generators and position."""
     arrays = {name: x.numpy() for name, x in _tensors(fit).items()}
     generators = {name: g.state_dict() for name, g in fit.network.named_generators()}
@@ -30,8 +31,8 @@ def present_state(fit: Fit) -> Checkpoint:
     return Checkpoint(arrays, {**position, "generators": generators})
 
 
-def set_state(fit: Fit, state: Checkpoint) -> None:
-    """Bring a training to a present_state(); if the state does not fit, nothing is changed."""
+def restore(fit: Fit, state: Checkpoint) -> None:
+    """Bring a training to a capture(); if the state does not fit, nothing is changed."""
     tensors = _tensors(fit)
     arrays = {
         name: array for name, array in state.arrays.items() if name.startswith(("network/", "optimizer/"))
@@ -50,14 +51,14 @@ def set_state(fit: Fit, state: Checkpoint) -> None:
 
 def checkpoint_of(fit: Fit) -> Checkpoint:
     """Return all that a training needs to go on as if there had been no break."""
-    checkpoint = present_state(fit)
+    checkpoint = capture(fit)
     history = asdict(fit.history)
     steps = {name: numpy.asarray(column) for name, column in history.pop("steps").items()}
-    for part, arrays in (("history", steps), ("best", fit.best), ("totals", fit.epoch_totals.sums)):
+    for part, arrays in (("history", steps), ("best", fit.best), ("totals", fit.epoch_averages.sums)):
         checkpoint.arrays |= {f"{part}/{name}": devices.to_numpy(x) for name, x in arrays.items()}
     checkpoint.values |= {
         "history": history,
-        "observations": fit.epoch_totals.observations,
+        "observations": fit.epoch_averages.observations,
         "best_value": fit.best_value,
         "unimproved": fit.unimproved,
         "validated": fit.validated,
@@ -77,13 +78,13 @@ def resume(fit: Fit, path: Path) -> History:
     checkpoint = read(path)
     try:
         _refuse_another(fit, checkpoint)
-        set_state(fit, checkpoint)
+        restore(fit, checkpoint)
     except (KeyError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path} does not fit this training: {error}") from error
     values = checkpoint.values
     fit.best = {name: devices.to_device(x, fit.device) for name, x in checkpoint.part("best").items()}
-    fit.epoch_totals.observations = values["observations"]
-    fit.epoch_totals.sums = checkpoint.part("totals")
+    fit.epoch_averages.observations = values["observations"]
+    fit.epoch_averages.sums = checkpoint.part("totals")
     fit.best_value, fit.unimproved = values["best_value"], values["unimproved"]
     fit.validated = values["validated"]
     settings = fit.history.settings | {"seed": values["history"]["settings"]["seed"]}

@@ -11,17 +11,16 @@ from typing import Any
 import numpy
 
 from minidl import devices
-from minidl.autodiff import no_grad
-from minidl.data import upload_ahead
+from minidl.data import prefetch_to_device
 from minidl.layers import Layer
 from minidl.metrics import Metric
+from minidl.mode import no_grad
 from minidl.optimizers import LBFGS, SGD, Adam, Optimizer, RMSProp
 from minidl.program.compile import compile as compile_function
 from minidl.tensor import Tensor
 from minidl.training.fit import FLUSH_SECONDS, Fit, Options
 from minidl.training.history import History
-from minidl.training.progress import watched
-from minidl.training.sources import (
+from minidl.training.loaders import (
     Arrays,
     ArraySource,
     Batch,
@@ -32,7 +31,8 @@ from minidl.training.sources import (
     is_array,
     prepared,
 )
-from minidl.training.totals import Totals
+from minidl.training.metric_averages import MetricAverages
+from minidl.training.progress import watched
 
 #: The solvers of MATLAB's trainingOptions, with its defaults.
 SOLVERS: dict[str, Callable[[list[Any]], Optimizer | LBFGS]] = {
@@ -259,7 +259,7 @@ class Trainer:
     def figures(self, source: Source, verbose: bool = False) -> dict[str, float]:
         """Return the loss and the metrics over the mini-batches of a source."""
         averaged = {name: metric for name, metric in self.metrics.items() if isinstance(metric, Metric)}
-        totals = Totals(averaged)
+        totals = MetricAverages(averaged)
         kept: list[tuple[Any, ...]] = []
         pending: list[tuple[int, list[Tensor]]] = []
         flushed = time.monotonic()
@@ -348,7 +348,7 @@ class Trainer:
         """Yield mini-batches as the network takes them, uploaded while it computes with those before."""
         if self.device == "cpu":
             return (self.prepared(*batch) for batch in batches)
-        return upload_ahead((converted(batch, self.dtype) for batch in batches), self.device)
+        return prefetch_to_device((converted(batch, self.dtype) for batch in batches), self.device)
 
     def prepared(self, inputs: Arrays, targets: Arrays = ()) -> Batch:
         """Return a mini-batch as the network takes it."""

@@ -50,7 +50,7 @@ def multiply_with(rule_a, rule_b):
 
 
 def function_with(forward, rule):
-    return elementwise(named("curve"), forward, gradients=(rule,), floating=True)
+    return elementwise(named("curve"), forward, gradients=(rule,), promotes_to_float=True)
 
 
 def matrix_product(rule_a, rule_b):

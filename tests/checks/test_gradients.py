@@ -388,7 +388,7 @@ def test_nothing_is_changed(bad, rng):
     values = {name: array.copy() for name, array in arrays.items()}
     gradient, log, inner = layer.dense.weight.grad, layer.log, layer.log[0]
     drawn = layer.drop.generator.state_dict()
-    assigned = layer.dense.weight.assigned
+    assigned = layer.dense.weight.assigned_at
     try:
         check_gradients(layer, rng.normal(size=(2, 3)), order=2)
     except (GradientError, OverflowError):
@@ -404,7 +404,7 @@ def test_nothing_is_changed(bad, rng):
     assert layer.log[0] is inner
     assert (layer.calls, layer.log) == (0, [[]])
     numpy.testing.assert_array_equal(layer.array, 0)
-    assert layer.dense.weight.assigned == assigned
+    assert layer.dense.weight.assigned_at == assigned
 
 
 def test_a_compiled_step_replays_on_after_a_check(rng):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import minidl as dl
 from minidl.checks import check_gradients
-from minidl.layers.layer import observing
+from minidl.layers.layer import layer_hook
 
 
 class Holder(dl.Layer):
@@ -403,7 +403,7 @@ def test_an_observer_sees_what_goes_in_and_what_comes_out(rng):
     network = dl.Network([inner, dl.ReLU()])
     x = rng.normal(size=(4, 3)).astype("float32")
     expected = network(x)
-    with observing(observer):
+    with layer_hook(observer):
         result = network(x)
     numpy.testing.assert_array_equal(result.numpy(), expected.numpy())
     order = [("in", network), ("in", inner), ("in", inner[0]), ("out", inner[0]), ("out", inner)]
@@ -418,7 +418,7 @@ def test_an_observer_sees_what_goes_in_and_what_comes_out(rng):
 
 def test_an_observer_may_replace_what_a_layer_computes():
     network = dl.Network([dl.Dense(3, 2, seed=0), dl.ReLU()])
-    with observing(lambda layer, inputs: dl.ones(7) if layer is network[1] else layer.forward(*inputs)):
+    with layer_hook(lambda layer, inputs: dl.ones(7) if layer is network[1] else layer.forward(*inputs)):
         assert network(dl.ones((1, 3))).shape == (7,)
 
 
@@ -429,8 +429,8 @@ def test_the_outer_observer_comes_back_after_an_inner_one_and_after_an_error():
         calls.append("outer")
         return layer.forward(*inputs)
 
-    with observing(outer):
-        with pytest.raises(ZeroDivisionError), observing(lambda layer, inputs: 1 / 0):
+    with layer_hook(outer):
+        with pytest.raises(ZeroDivisionError), layer_hook(lambda layer, inputs: 1 / 0):
             dl.ReLU()(dl.ones(1))
         dl.ReLU()(dl.ones(1))
     assert calls == ["outer"]

@@ -9,7 +9,7 @@ import safetensors.numpy
 
 import minidl as dl
 from minidl import weights
-from minidl.program.errors import RecordingError
+from minidl.errors import RecordingError
 
 
 class Stateful(dl.Layer):

@@ -111,7 +111,7 @@ ORACLES = {
     "tanh": torch.tanh,
     "tanh_backward": lambda g, y: g * (1 - y * y),
     "softplus": torch.nn.functional.softplus,
-    "logit_cross_entropy": lambda z, t: torch.nn.functional.softplus(z) - z * t,
+    "sigmoid_cross_entropy": lambda z, t: torch.nn.functional.softplus(z) - z * t,
     "equal": torch.eq,
     "not_equal": torch.ne,
     "less": torch.lt,

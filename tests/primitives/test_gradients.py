@@ -14,7 +14,7 @@ import minidl as dl
 from minidl.checks import check_gradients
 from minidl.primitives.indexing import SLOT
 from minidl.primitives.primitive import PRIMITIVES
-from minidl.primitives.scatter import RUN, sort_places_
+from minidl.program.lowered.sorted_scatter import RUN, sort_places_
 
 BUILT_IN = dict(PRIMITIVES)  # without those that other tests declare
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)
@@ -237,7 +237,7 @@ def test_result_may_take_the_place_of_the_inputs_it_overwrites(primitive, data):
     inputs, attributes = data.draw(case(primitive))
     inputs = [numpy.array(x) for x in numpy.broadcast_arrays(*inputs)]
     expected = primitive.forward(numpy, *inputs, **attributes)
-    overwritten = range(len(inputs)) if primitive.overwrites is None else primitive.overwrites
+    overwritten = range(len(inputs)) if primitive.may_alias is None else primitive.may_alias
     for index in overwritten:
         if inputs[index].dtype == expected.dtype:
             copies = [x.copy() for x in inputs]

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minidl as dl
-from minidl.autodiff import mode
-from minidl.program.errors import RecordingError
-from minidl.program.native import compiler
+from minidl.errors import RecordingError
+from minidl.mode import mode
+from minidl.program.cpu.c_code import compiler
 from tests.program.random_programs import functions
 
 
@@ -502,7 +502,7 @@ def test_without_tape_and_with_are_different_programs():
 
     @dl.compile
     def function(x):
-        return x * 3 if mode.tape else x * 2
+        return x * 3 if mode.grad_enabled else x * 2
 
     assert function(x).item() == 3
     with dl.no_grad():

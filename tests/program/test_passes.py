@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minidl as dl
-from minidl.autodiff import mode
+from minidl.mode import mode
 from minidl.program.passes import expand, group, pipeline, simplify
 from minidl.program.program import Gemm, Group
 from minidl.program.recorder import Recorder
@@ -37,7 +37,7 @@ def evaluated(program, x):
         for value, array in step.evaluate(numpy, arrays).items():
             assert (array.shape, array.dtype) == (value.shape, value.dtype), step
             arrays[value] = array
-    states = sorted(program.updates, key=lambda state: state.tensor.number)
+    states = sorted(program.updates, key=lambda state: state.tensor.created_at)
     return [arrays[value] for value in [*program.outputs, *(program.updates[state] for state in states)]]
 
 

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 
 import minidl as dl
 from minidl import devices
-from minidl.primitives.precision import PRECISIONS, as_factors, round_off, to_bfloat16
 from minidl.primitives.shape import transpose_
-from minidl.program import cupy_executor, native
+from minidl.program.cpu import c_code
+from minidl.program.gpu import executor as gpu_executor
+from minidl.program.lowered.rounding import PRECISIONS, as_factors, round_off, to_bfloat16
 from minidl.program.passes import pipeline
 from minidl.program.passes.precision import round_factors
 from minidl.program.program import Gemm
@@ -20,7 +21,7 @@ LOWER = ["tf32", "bfloat16"]
 KERNELS = [
     "numpy",
     pytest.param(
-        "c", marks=pytest.mark.skipif(native.compiler() is None, reason="there is no C compiler here")
+        "c", marks=pytest.mark.skipif(c_code.compiler() is None, reason="there is no C compiler here")
     ),
 ]
 
@@ -156,8 +157,8 @@ def test_a_gpu_is_asked_for_it(gpu, rng, precision):
         bits = PRECISIONS[precision]
         expected = rounded(a, bits).astype("float64") @ rounded(b, bits)
         numpy.testing.assert_allclose(result, expected, rtol=1e-5)
-    if hasattr(cupy_executor.library(), "computed_as"):  # the stand-in
-        assert cupy_executor.library().computed_as == [77 if precision == "tf32" else 68]
+    if hasattr(gpu_executor.library(), "computed_as"):  # the stand-in
+        assert gpu_executor.library().computed_as == [77 if precision == "tf32" else 68]
     else:
         assert 3e-6 < abs(result - exact).max() / exact.max() < 3e-2
 
@@ -203,7 +204,7 @@ def test_what_others_read_is_not_packed(gpu, rng):
 
 
 def test_packed_factors_need_no_cublas(gpu, rng, monkeypatch):
-    monkeypatch.setattr(cupy_executor, "library", lambda: None)
+    monkeypatch.setattr(gpu_executor, "library", lambda: None)
     a = rng.normal(size=(6, 7)).astype("float32")
     step = dl.compile(lambda a: a @ a.T + a.sum(), precision="bfloat16", verify=True)
     for _ in range(3):

@@ -6,7 +6,7 @@ import numpy
 import pytest
 
 import minidl as dl
-from minidl.training import plot, progress
+from minidl.training import live_plot, progress
 from minidl.training.plot import smoothed
 
 QUIET = {"verbose": False}
@@ -122,7 +122,7 @@ def test_a_live_plot_in_a_notebook_is_renewed(make_trainer, data, monkeypatch):
     monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
     monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
     monkeypatch.setitem(sys.modules, "IPython.display", fake)
-    monkeypatch.setattr(plot, "LIVE_SECONDS", 0.0)
+    monkeypatch.setattr(live_plot, "LIVE_SECONDS", 0.0)
     make_trainer().fit(*data, epochs=2, batch_size=32, plot=True, **QUIET)
     assert len(drawn) == 1 + 6 + 1
     assert "training, epoch 2 of 2" in drawn[5]
@@ -133,8 +133,8 @@ def test_a_live_plot_in_a_window_has_a_stop_button(make_trainer, data, monkeypat
     from matplotlib import pyplot
 
     pyplot.switch_backend("agg")  # draws what a window would show
-    monkeypatch.setattr(plot, "has_windows", lambda: True)
-    monkeypatch.setattr(plot, "LIVE_SECONDS", 0.0)
+    monkeypatch.setattr(live_plot, "has_windows", lambda: True)
+    monkeypatch.setattr(live_plot, "LIVE_SECONDS", 0.0)
     monkeypatch.setattr("matplotlib.figure.Figure.show", lambda self: None)
     presses = []
 

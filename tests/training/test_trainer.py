@@ -7,9 +7,9 @@ import numpy
 import pytest
 
 import minidl as dl
+from minidl.errors import DivergenceError
 from minidl.training import fit
 from minidl.training import trainer as training
-from minidl.training.divergence import DivergenceError
 from tests import strict_device
 from tests.training.conftest import assert_same_weights
 

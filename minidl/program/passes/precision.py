@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy
 
 from minidl.primitives.linear_algebra import matmul_
-from minidl.primitives.precision import PRECISIONS, round_off, to_bfloat16
 from minidl.primitives.shape import transpose_
+from minidl.program.lowered.rounding import PRECISIONS, round_off, to_bfloat16
 from minidl.program.passes.simplify import drop_dead
 from minidl.program.program import Gemm, Instruction, Program, Step, Value
 

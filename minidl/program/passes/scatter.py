@@ -1,4 +1,4 @@
-"""The pass for GPUs that fixes the order in which scatter_add adds; see primitives/scatter.py."""
+"""The pass for GPUs that fixes the order in which scatter_add adds; see program/lowered/sorted_scatter.py."""
 
 from __future__ import annotations
 
@@ -7,16 +7,23 @@ import math
 import numpy
 
 from minidl.primitives.indexing import scatter_add_
-from minidl.primitives.scatter import RUN, merge_places_, scatter_sorted_, sort_places_, sum_runs_, wide
-from minidl.primitives.selection import Selection
+from minidl.program.lowered.selection import Selection
+from minidl.program.lowered.sorted_scatter import (
+    RUN,
+    merge_places_,
+    scatter_sorted_,
+    sort_places_,
+    sum_runs_,
+    wide,
+)
 from minidl.program.program import Instruction, Program, Step, Value
 
 #: From so many contributions on, runs of those to one element are added up first. Fewer are soon added one
 #: by one, and a launch is saved.
-LEAST_FOR_RUNS = 4 * RUN
+MIN_FOR_RUNS = 4 * RUN
 
 #: How many places are sorted by comparing all with all, at least. It costs about as much as a launch.
-LEAST_STRETCH = 1024
+MIN_STRETCH = 1024
 
 
 def order_scatters(program: Program) -> Program:
@@ -50,7 +57,7 @@ def _ordered(step: Instruction) -> list[Instruction]:
         steps.append(Instruction(merge_places_, [places], {"stretch": stretch}, merged, phase))
         places = merged
     inputs = [g, places, *positions]
-    if count >= LEAST_FOR_RUNS:
+    if count >= MIN_FOR_RUNS:
         sums = Value((count // RUN, math.prod(selection.basic_lengths)), wide(g.dtype))
         steps.append(Instruction(sum_runs_, inputs, step.attributes, sums, phase))
         inputs = [*inputs, sums]
@@ -63,4 +70,4 @@ def _stretch(count: int) -> int:
     The rest is bisection of all other stretches. What is compared in shared memory is some ten times as fast
     as a step of a bisection, so that both take about as long if the stretch is some roots of the count.
     """
-    return max(LEAST_STRETCH, 1 << math.ceil(math.log2(8 * math.sqrt(count))))
+    return max(MIN_STRETCH, 1 << math.ceil(math.log2(8 * math.sqrt(count))))

@@ -1,0 +1,39 @@
+"""Every exception that users may want to catch; each is also the built-in error it resembles."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from minidl.training.history import History
+
+
+class DeviceError(ValueError):
+    """A device that does not exist here, or arrays of several devices in one operation."""
+
+
+class RecordingError(RuntimeError):
+    """A function does something that a recorded program could not repeat; the message names the line."""
+
+
+class KernelError(Exception):
+    """The C compiler refused generated code: an error of minidl."""
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be used; the message names the file and the reason."""
+
+
+class DivergenceError(FloatingPointError):
+    """A loss that became infinite or NaN.
+
+    Attributes
+    ----------
+    step : the step at which it was seen
+    history : what happened until then
+    """
+
+    def __init__(self, message: str, step: int, history: History):
+        super().__init__(message)
+        self.step = step
+        self.history = history

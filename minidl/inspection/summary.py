@@ -1,0 +1,204 @@
+"""The summary of a network: a table of its layers, and what they hold and cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from minidl.layers.layer import Layer
+from minidl.program.reports.listing import flops
+from minidl.tensor import Parameter
+
+if TYPE_CHECKING:
+    from minidl.inspection.trace import Call, Trace
+
+
+@dataclass
+class Row:
+    """One line: a Layer, what it holds and does itself; or what a Layer computes between those inside it."""
+
+    depth: int
+    name: str
+    title: str
+    outputs: str = ""
+    parameters: int = 0
+    flops: int = 0
+    shared: bool = False
+
+
+@dataclass
+class Summary:
+    """A table of the Layers of a network; print it.
+
+    Attributes
+    ----------
+    rows : one per Layer; parameters and operations of what is inside are counted there
+    parameters, parameter_bytes : of the whole network, shared ones counted once
+    flops : floating-point operations of one observation's way through the network, or None
+    activation_bytes : memory of all results on that way, or None
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    parameters: int = 0
+    parameter_bytes: int = 0
+    flops: int | None = None
+    activation_bytes: int | None = None
+
+    def __str__(self) -> str:
+        ran = self.flops is not None
+        unit, scale = _flop_unit(self.flops or 0)
+        header = ["layer", *(["output"] if ran else []), "parameters", *([unit] if ran else [])]
+        table = [header]
+        for row in self.rows:
+            name = f"{row.name}: " if row.name else ""
+            parameters = f"{row.parameters:,}{' *' if row.shared else ''}" if row.parameters else ""
+            cells = ["  " * row.depth + name + row.title, parameters]
+            if ran:
+                cells = [cells[0], row.outputs, cells[1], f"{row.flops / scale:.3f}" if row.flops else ""]
+            table.append(cells)
+        widths = [max(len(line[i].removesuffix(" *")) for line in table) for i in range(len(header))]
+        text = "\n".join(_line(cells, widths) for cells in table)
+        rule = "-" * (sum(widths) + 3 * len(widths))
+        return f"{text}\n{rule}\n{self._totals()}"
+
+    def _totals(self) -> str:
+        text = f"{self.parameters:,} parameters, {_size(self.parameter_bytes)}"
+        if self.flops is not None and self.activation_bytes is not None:
+            unit, scale = _flop_unit(self.flops)
+            text += (
+                f"; for each observation {self.flops / scale:.3g} {unit} forward and "
+                f"{_size(self.activation_bytes)} of results"
+            )
+        if any(row.shared for row in self.rows):
+            text += "\n* used in more than one place, counted once"
+        return text
+
+    __repr__ = __str__
+
+
+def summarize(network: Layer, inputs: tuple[Any, ...]) -> Summary:
+    """Return the Summary of a network; without inputs, what is known without running it."""
+    from minidl.inspection.trace import trace
+
+    traced = trace(network, inputs) if inputs else None
+    parameters = network.parameters()
+    summary = Summary(
+        parameters=sum(p.size for p in parameters), parameter_bytes=sum(p.data.nbytes for p in parameters)
+    )
+    _Table(network, traced, summary.rows).add(network, "", "", 0)
+    if traced is not None:
+        steps = [step for call in traced.root.calls() for step in call.instructions]
+        summary.flops = sum(map(flops, steps))
+        summary.activation_bytes = sum(s.output.nbytes for s in steps if s.primitive.kind != "view")
+    return summary
+
+
+class _Table:
+    """Fills the rows of a Summary: Layers in the order in which they run, others after them."""
+
+    def __init__(self, network: Layer, traced: Trace | None, rows: list[Row]):
+        self.traced = traced
+        self.rows = rows
+        self.seen: dict[int, str] = {}
+        self.counted: set[int] = set()
+        self.shared = _shared(network, traced)
+        self.calls: dict[int, list[Call]] = {}
+        for call in traced.root.calls() if traced else ():
+            self.calls.setdefault(id(call.layer), []).append(call)
+
+    def add(self, layer: Layer, name: str, path: str, depth: int) -> None:
+        """Add the row of a Layer, unless it has one, and those of what is inside."""
+        row = Row(depth, name, f"{type(layer).__name__}({layer.settings()})")
+        self.rows.append(row)
+        if id(layer) in self.seen:
+            row.title = f"the same as {self.seen[id(layer)]}"
+            return
+        self.seen[id(layer)] = path or "the whole network"
+        own = [p for p in _own(layer) if id(p) not in self.counted]
+        self.counted.update(map(id, own))
+        row.parameters = sum(p.size for p in own)
+        row.shared = any(id(p) in self.shared for p in own)
+        children = list(layer.named_children())
+        calls = self.calls.get(id(layer), [])
+        if self.traced is not None:
+            row.outputs = ", ".join(_shape(v.shape) for v in calls[-1].outputs) if calls else "not used"
+        if not children:
+            row.flops = sum(flops(step) for call in calls for step in call.instructions)
+        for part in self._parts(calls, depth + 1) if children else ():
+            if isinstance(part, Row):
+                self.rows.append(part)
+                continue
+            place = next((i for i, (_, child) in enumerate(children) if child is part), None)
+            if place is not None:
+                self._add_child(children.pop(place), path, depth)
+        for child in children:
+            self._add_child(child, path, depth)
+
+    def _add_child(self, child: tuple[str, Layer], path: str, depth: int) -> None:
+        name, layer = child
+        self.add(layer, name, f"{path}.{name}" if path else name, depth + 1)
+
+    def _parts(self, calls: list[Call], depth: int) -> list[Row | Layer]:
+        """Return what happens in the calls of a Layer, in order: Layers, and rows of operations between them.
+
+        The same operations at several places are one row.
+        """
+        assert self.traced is not None or not calls
+        parts: dict[Any, Row | Layer] = {}
+        for number, part in enumerate(part for call in calls for part in call.parts()):
+            if isinstance(part, list):
+                outputs = _shape(part[-1].output.shape)
+                formula = self.traced.formula(part)  # type: ignore[union-attr]
+                if formula:
+                    row = parts.setdefault((formula, outputs), Row(depth, "", formula, outputs))
+                    row.flops += sum(map(flops, part))  # type: ignore[union-attr]
+            else:
+                parts[number] = part.layer
+        return list(parts.values())
+
+
+def _own(layer: Layer) -> list[Parameter]:
+    """Return the Parameters of a Layer that are not inside one of its Layers."""
+    inside = {id(p) for _, child in layer.named_children() for p in child.parameters()}
+    return [p for p in layer.parameters() if id(p) not in inside]
+
+
+def _shared(network: Layer, traced: Trace | None) -> set[int]:
+    """Return the ids of Parameters that several Layers hold or, as the trace shows, use."""
+    holders: dict[int, int] = {}
+    layers = [network, *(layer for _, layer in network.named_layers())]
+    for layer in layers:
+        for parameter in _own(layer):
+            holders[id(parameter)] = holders.get(id(parameter), 0) + 1
+    users: dict[int, int] = {}
+    if traced is not None:
+        for call in traced.root.calls():
+            read = {
+                value for step in call.instructions for value in step.inputs if value in traced.parameters
+            }
+            for value in read:
+                users[id(value.tensor)] = users.get(id(value.tensor), 0) + 1
+    return {i for counts in (holders, users) for i, count in counts.items() if count > 1}
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape[1:])) or "scalar"
+
+
+def _line(cells: list[str], widths: list[int]) -> str:
+    parts = [cells[0].ljust(widths[0])]
+    for cell, width in zip(cells[1:], widths[1:], strict=True):
+        mark = " *" if cell.endswith(" *") else "  "
+        parts.append(cell.removesuffix(" *").rjust(width) + mark)
+    return " ".join(parts).rstrip()
+
+
+def _flop_unit(count: int) -> tuple[str, float]:
+    return next((u, s) for u, s in (("Gflop", 1e9), ("Mflop", 1e6), ("kflop", 1e3)) if count >= s or s == 1e3)
+
+
+def _size(count: int) -> str:
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} bytes"

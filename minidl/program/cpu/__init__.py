@@ -1,0 +1,1 @@
+"""Running programs on the CPU: NumPy calls, generated C, BLAS and threads."""

@@ -1,0 +1,145 @@
+"""Matrix products by direct calls of BLAS, with an accumulating form and a thread count.
+
+NumPy's matmul neither adds to its destination (beta = 1) nor says how many threads to use. Both are
+a C call away: threadpoolctl finds the OpenBLAS that NumPy brought along, ctypes calls it. On Intel
+processors MKL is 10 to 15% faster on the main job, and is used where it is installed. Where there is
+neither, NumPy's matmul serves instead.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache, partial
+from typing import Any
+
+import numpy
+
+from minidl.program.cpu.threads import available_cores
+from minidl.program.plan.layout import blas_takes, layout_of
+
+_ROW_MAJOR = 101
+_LETTER = {numpy.dtype("float32"): "s", numpy.dtype("float64"): "d"}
+_REAL = {"s": ctypes.c_float, "d": ctypes.c_double}
+
+
+class Blas:
+    """A library's gemm for float32 and float64, and its number of threads.
+
+    Parameters
+    ----------
+    gemms : the C functions by letter, ``"s"`` and ``"d"``
+    integer : the C type of lengths
+    set_threads, get_threads : None for a library that always uses one thread for a call
+    """
+
+    def __init__(self, gemms: dict[str, Any], integer: Any, set_threads: Any = None, get_threads: Any = None):
+        self.functions, self.integer = gemms, integer
+        self.set_threads = set_threads or (lambda threads: None)
+        self.get_threads = get_threads or (lambda: 1)
+
+    def gemm(self, a: numpy.ndarray, b: numpy.ndarray, out: numpy.ndarray, add: bool) -> Callable[[], Any]:
+        """Return a call that computes ``out = a @ b``, or ``out += a @ b``, for matrices in these places."""
+        letter, real, integer = _LETTER[out.dtype], _REAL[_LETTER[out.dtype]], self.integer
+        (transpose_a, stride_a), (transpose_b, stride_b) = layout_of(a), layout_of(b)
+        arguments = (
+            ctypes.c_int(_ROW_MAJOR),
+            ctypes.c_int(transpose_a),
+            ctypes.c_int(transpose_b),
+            integer(a.shape[0]),
+            integer(b.shape[1]),
+            integer(a.shape[1]),
+            real(1.0),
+            ctypes.c_void_p(a.ctypes.data),
+            integer(stride_a),
+            ctypes.c_void_p(b.ctypes.data),
+            integer(stride_b),
+            real(1.0 if add else 0.0),
+            ctypes.c_void_p(out.ctypes.data),
+            integer(layout_of(out)[1]),
+        )
+        call = partial(self.functions[letter], *arguments)
+        call.arrays = (a, b, out)  # type: ignore[attr-defined]  # C holds addresses, this holds the memory
+        return call
+
+
+@cache
+def best_blas() -> Blas | None:
+    """Return MKL if it is installed (``pip install minidl[mkl]``), else NumPy's OpenBLAS, else None."""
+    return _mkl() or _openblas()
+
+
+def _mkl() -> Blas | None:
+    """Return the MKL of the package ``mkl``, told to use one thread for a call."""
+    try:
+        listed = importlib.metadata.files("mkl") or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    for file in listed:
+        if file.name.startswith("libmkl_rt."):
+            try:
+                library = ctypes.CDLL(str(file.locate()))
+                library.MKL_Set_Threading_Layer(1)  # MKL_THREADING_SEQUENTIAL
+                return Blas(
+                    {letter: getattr(library, f"cblas_{letter}gemm") for letter in "sd"}, ctypes.c_int
+                )
+            except (OSError, AttributeError):
+                return None
+    return None
+
+
+def _openblas() -> Blas | None:
+    """Return the OpenBLAS that NumPy uses."""
+    from threadpoolctl import threadpool_info
+
+    libraries = [info for info in threadpool_info() if info["internal_api"] == "openblas"]
+    libraries.sort(key=lambda info: "numpy" not in info["filepath"])  # SciPy brings one of its own
+    for info in libraries:
+        library = ctypes.CDLL(info["filepath"])
+        for prefix, suffix in (("scipy_", "64_"), ("", "64_"), ("scipy_", ""), ("", "")):
+            if hasattr(library, f"{prefix}cblas_sgemm{suffix}"):
+                return Blas(
+                    {letter: getattr(library, f"{prefix}cblas_{letter}gemm{suffix}") for letter in "sd"},
+                    ctypes.c_int64 if suffix else ctypes.c_int,
+                    getattr(library, f"{prefix}openblas_set_num_threads{suffix}"),
+                    getattr(library, f"{prefix}openblas_get_num_threads{suffix}"),
+                )
+    return None
+
+
+def default_threads() -> int:
+    """Return how many threads share a program: one for each core, if BLAS can be told to use one each."""
+    return available_cores() if best_blas() is not None else 1
+
+
+@contextmanager
+def one_blas_thread_each() -> Iterator[None]:
+    """Let each call of BLAS use one thread, because the threads of a team call it side by side."""
+    blas = best_blas()
+    if blas is None:
+        yield
+        return
+    before = blas.get_threads()
+    blas.set_threads(1)
+    try:
+        yield
+    finally:
+        blas.set_threads(before)
+
+
+def matmul_call(a: numpy.ndarray, b: numpy.ndarray, out: numpy.ndarray, add: bool) -> Callable[[], Any]:
+    """Return a call that computes ``out = a @ b``, or with ``add`` ``out += a @ b``."""
+    blas = best_blas()
+    if blas is not None and a.dtype == b.dtype == out.dtype and all(map(blas_takes, (a, b, out))):
+        if out.strides[1] == out.itemsize:
+            return blas.gemm(a, b, out, add)
+        return blas.gemm(b.T, a.T, out.T, add)
+    if add:
+        return partial(_matmul_and_add, a, b, out)
+    return partial(numpy.matmul, a, b, out)
+
+
+def _matmul_and_add(a: numpy.ndarray, b: numpy.ndarray, out: numpy.ndarray) -> None:
+    out += a @ b

@@ -1,5 +1,0 @@
-"""Errors of compiled functions."""
-
-
-class RecordingError(RuntimeError):
-    """A function does something that a recorded program could not repeat."""

@@ -1,0 +1,1 @@
+"""Running programs on NVIDIA GPUs: CUDA graphs of generated kernels and cuBLAS."""

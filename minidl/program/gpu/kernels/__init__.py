@@ -1,0 +1,1 @@
+"""Generated CUDA kernels, and which steps they serve."""

@@ -1,0 +1,1 @@
+"""Operations that only compiler passes insert; users never differentiate them."""

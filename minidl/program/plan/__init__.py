@@ -1,0 +1,1 @@
+"""Planning that both machines share: who computes what, when, and in which memory."""

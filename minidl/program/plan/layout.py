@@ -1,0 +1,77 @@
+"""Which matrices are stored feature-major: one row in memory for each feature, instead of each observation.
+
+OpenBLAS computes a product with few rows much faster if its result is stored that way, up to twice as
+fast for a batch of 32, and its threads then share the work by features, so that no thread has to read
+the whole of a weight. Nothing else changes: shapes are the same, only strides differ.
+"""
+
+from __future__ import annotations
+
+import numpy
+
+from minidl.program.program import Gemm, Group, Program, Value
+
+AS_IS, TRANSPOSED = 111, 112  # of CBLAS
+GEMM_DTYPES = (numpy.dtype("float32"), numpy.dtype("float64"))
+
+#: How BLAS sees a matrix: as it is or transposed, and the distance between its rows.
+Layout = tuple[int, int]
+
+
+def feature_major(program: Program, most_rows: int) -> set[Value]:
+    """Return the inputs and results to be stored by columns: those with at most so many rows.
+
+    A product of few rows is where it pays; elementwise groups follow what they read.
+    """
+
+    def is_flat(value: Value) -> bool:
+        return len(value.shape) == 2 and 1 < value.shape[0] <= most_rows and value.shape[0] < value.shape[1]
+
+    assigned = set(program.updates.values())
+    chosen: set[Value] = set()
+    for step in program.steps:
+        if isinstance(step, Gemm):
+            chosen |= {v for v in step.outputs if is_flat(v) and v not in assigned}
+            chosen |= {a for a, _ in step.terms if a.kind == "input" and is_flat(a)}
+        elif isinstance(step, Group) and not assigned.intersection(step.outputs):
+            shape = step.members[0].output.shape
+            if any(value in chosen for value in step.inputs if value.shape == shape):
+                chosen |= {value for value in step.outputs if is_flat(value)}
+                chosen |= {value for value in step.inputs if value.kind == "input" and is_flat(value)}
+    return chosen
+
+
+def empty(value: Value, buffer: numpy.ndarray, by_columns: bool) -> numpy.ndarray:
+    """Return an array for a value in a buffer of bytes, stored by rows or by columns."""
+    flat = buffer[: value.nbytes].view(value.dtype)
+    return flat.reshape(value.shape[::-1]).T if by_columns else flat.reshape(value.shape)
+
+
+def major_axis(array: numpy.ndarray) -> int:
+    """Return the axis along which an array is cut into blocks: the one of the largest steps in memory."""
+    by_columns = array.ndim == 2 and array.shape[0] > 1 and array.strides[0] < array.strides[1]
+    return 1 if by_columns else 0
+
+
+def layout_of(matrix: numpy.ndarray) -> Layout:
+    """Return how BLAS sees a matrix: transposed or not, and the distance between its rows."""
+    row, column = (stride // matrix.itemsize for stride in matrix.strides)
+    rows, columns = matrix.shape
+    if column == 1 and (row >= max(columns, 1) or rows <= 1):
+        return AS_IS, max(row, columns, 1)
+    return TRANSPOSED, max(column, rows, 1)
+
+
+def blas_takes(matrix: numpy.ndarray) -> bool:
+    """Say whether a matrix has a dtype and memory layout that gemm takes without a copy."""
+    return matrix.dtype in GEMM_DTYPES and layout_fits(matrix)
+
+
+def layout_fits(matrix: numpy.ndarray) -> bool:
+    """Say whether BLAS can see an array as a matrix, as it is or transposed."""
+    if matrix.ndim != 2 or matrix.size == 0:
+        return False
+    row, column = (stride // matrix.itemsize for stride in matrix.strides)
+    if any(stride % matrix.itemsize for stride in matrix.strides) or row < 1 or column < 1:
+        return False
+    return (column == 1 and row >= matrix.shape[1]) or (row == 1 and column >= matrix.shape[0])

@@ -1,0 +1,218 @@
+"""The plan of a program for several threads: who computes which rows, and when all must meet.
+
+All threads walk through the same steps, each computing its own block of rows (or, of a matrix stored by
+columns, of columns). A block of rows of an elementwise result needs only the same block of its inputs,
+and a block of rows of ``a @ b`` needs that block of ``a`` and all of ``b``. So a thread can go on alone
+until a step needs what the others have computed: stored by rows, forward and backward of its part of
+the batch need no meeting at all, and one meeting later, weight gradients and their updates are shared
+by the rows of the weights. Steps too small to be shared belong to one thread.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from minidl.program.plan.aliases import Aliases
+from minidl.program.plan.partition import SMALL, partition_of
+from minidl.program.plan.tasks import Copy, Task
+from minidl.program.program import (
+    Gemm,
+    Group,
+    Program,
+    Value,
+    is_random,
+)
+
+ALL_THREADS = -1
+
+
+@dataclass(eq=False)
+class ScheduledTask:
+    """One step in the plan: ``owner`` is the thread that runs it, or ALL_THREADS for a block each."""
+
+    task: Task
+    owner: int
+
+
+@dataclass(eq=False)
+class Schedule:
+    """The turns of each phase between two meetings, and which updates happen in place.
+
+    ``one_by_one`` says that the turns of a phase, too, come one after another.
+    """
+
+    phases: list[list[ScheduledTask]] = field(default_factory=list)
+    in_place: dict[Value, Value] = field(default_factory=dict)  # new value -> the state it replaces
+    one_by_one: bool = False
+
+
+def cost(task: Task) -> float:
+    """Return a rough cost, in elements passed once over."""
+    if isinstance(task, Gemm):
+        return sum(a.size * b.shape[1] for a, b in task.terms) / 16
+    if isinstance(task, Group):
+        return float(sum(member.output.size for member in task.members))
+    return float(sum(value.size for value in [*task.inputs, *task.outputs]))
+
+
+def schedule(program: Program, threads: int, aliases: Aliases) -> Schedule:
+    """Plan a program: choose in-place updates, then put the steps in phases between meetings."""
+    return _Planner(program, threads, aliases).plan()
+
+
+class _Planner:
+    def __init__(self, program: Program, threads: int, aliases: Aliases):
+        self.program, self.threads, self.aliases = program, threads, aliases
+        self.tasks: list[Task] = [step for step in program.steps if not aliases.is_view[id(step)]]
+        self.producer: dict[Value, Task] = {v: t for t in self.tasks for v in t.outputs}
+        self.readers: dict[Value, list[Task]] = {}
+        for task in self.tasks:
+            for value in task.inputs:
+                self.readers.setdefault(aliases.root[value], []).append(task)
+        self.before: dict[int, list[Task]] = {id(t): self._producers(t) for t in self.tasks}
+        draws = [task for task in self.tasks if is_random(task)]
+        for earlier, later in itertools.pairwise(draws):
+            self.before[id(later)].append(earlier)
+        self.result = Schedule()
+        # What happened to each piece of memory since the last meeting: who wrote it, who read it.
+        self.written: dict[Value, int] = {}
+        self.read: dict[Value, set[int]] = {}
+        self.load = [0.0] * threads
+
+    def _producers(self, task: Task) -> list[Task]:
+        roots = (self.aliases.root[value] for value in task.inputs)
+        return [self.producer[root] for root in roots if root in self.producer]
+
+    def plan(self) -> Schedule:
+        for state, value in self.program.updates.items():
+            self._plan_update(state, value)
+        waiting = list(self.tasks)
+        done: set[int] = set()
+        while waiting:
+            phase: list[ScheduledTask] = []
+            held: list[Task] = waiting
+            progress = True
+            while progress:
+                progress, still = False, []
+                for task in held:
+                    ready = all(id(other) in done for other in self.before[id(task)])
+                    owner = self._owner(task) if ready else None
+                    if owner is None:
+                        still.append(task)
+                        continue
+                    self._note(task, owner)
+                    phase.append(ScheduledTask(task, owner))
+                    done.add(id(task))
+                    progress = True
+                held = still
+            assert phase, "the steps of the program wait for each other"
+            self.result.phases.append(phase)
+            self.written, self.read, self.load = {}, {}, [0.0] * self.threads
+            waiting = held
+        self.result.one_by_one = all(turn.owner == 0 for phase in self.result.phases for turn in phase)
+        return self.result
+
+    # --- updates ----------------------------------------------------------------------------------
+
+    def _plan_update(self, state: Value, value: Value) -> None:
+        writer = self.producer.get(value)
+        others = [task for task in self.readers.get(state, []) if task is not writer]
+        if (
+            isinstance(writer, Group)
+            and value not in self.result.in_place
+            and state.array.flags.c_contiguous
+            and self._writes_after_reading(writer, state, value)
+            and not any(self._waits_for(task, writer) for task in others)
+        ):
+            self.result.in_place[value] = state
+            self.before[id(writer)] += others
+            return
+        copy = Copy(state, value)
+        self.before[id(copy)] = self._producers(copy) + self.readers.get(state, [])
+        self.tasks.append(copy)
+
+    def _writes_after_reading(self, group: Group, state: Value, value: Value) -> bool:
+        """Say whether the members that read the old state come first and read it in the same rows."""
+        written = False
+        for member in group.members:
+            for read in member.inputs:
+                if self.aliases.root.get(read) is state and (written or read is not state):
+                    return False
+            written = written or member.output is value
+            if member.output is value:
+                for index, read in enumerate(member.inputs):
+                    allowed = member.primitive.may_alias
+                    if read is state and not (allowed is None or index in allowed):
+                        return False
+        return state.shape == value.shape and state.dtype == value.dtype
+
+    def _waits_for(self, task: Task, other: Task) -> bool:
+        waiting, seen = [task], set()
+        while waiting:
+            current = waiting.pop()
+            if current is other:
+                return True
+            if id(current) not in seen:
+                seen.add(id(current))
+                waiting.extend(self.before[id(current)])
+        return False
+
+    # --- who may run what without a meeting -------------------------------------------------------
+
+    def _owner(self, task: Task) -> int | None:
+        """Return the thread that can run a step now, ALL_THREADS for a block each, or None for neither."""
+        cut = partition_of(task, self.aliases.array)
+        reads, writes = list(self._reads(task)), list(self._writes(task))
+        if self.threads > 1 and cut and cut.length >= 2 * self.threads and cost(task) >= SMALL:
+            for root, aligned in reads:
+                if root in self.written and not (aligned and self.written[root] == ALL_THREADS):
+                    return None
+            if all(self.read.get(root, set()) <= {ALL_THREADS} for root in writes):
+                return ALL_THREADS
+            return None
+        owners = {self.written[root] for root, _ in reads if root in self.written}
+        owners |= {reader for root in writes for reader in self.read.get(root, set())}
+        owners |= {0} if is_random(task) else set()  # one thread draws, in the order of the program
+        if not owners:
+            return min(range(self.threads), key=lambda thread: self.load[thread])
+        if len(owners) == 1 and owners != {ALL_THREADS}:
+            return owners.pop()
+        return None if self.threads > 1 else 0
+
+    def _note(self, task: Task, owner: int) -> None:
+        for root, aligned in self._reads(task):
+            # A read of all rows by everyone forbids everyone to write there: no thread's own mark.
+            self.read.setdefault(root, set()).update(
+                range(self.threads) if owner == ALL_THREADS and not aligned else {owner}
+            )
+        for root in self._writes(task):
+            self.written[root] = owner
+        if owner != ALL_THREADS:
+            self.load[owner] += cost(task)
+
+    def _reads(self, task: Task) -> Iterable[tuple[Value, bool]]:
+        for root, aligned in reads_of(task, self.aliases):
+            yield self.result.in_place.get(root, root), aligned
+
+    def _writes(self, task: Task) -> Iterable[Value]:
+        if isinstance(task, Copy):
+            yield task.state
+        for value in task.outputs:
+            yield self.result.in_place.get(value, value)
+
+
+def reads_of(task: Task, aliases: Aliases) -> Iterator[tuple[Value, bool]]:
+    """Yield the memory a step reads, and whether each thread reads just its own block of it."""
+    cut = partition_of(task, aliases.array)
+    if isinstance(task, Gemm):
+        assert cut is not None
+        for term in task.terms:
+            for i, value in enumerate(term):
+                yield aliases.root[value], i == cut.axis and aliases.same_block(value, i)
+        return
+    for value in task.inputs:
+        axis = cut.axis - (len(cut.shape) - len(value.shape)) if cut else -1
+        own = cut is not None and axis >= 0 and value.shape[axis] == cut.length
+        yield aliases.root[value], own and aliases.same_block(value, axis)

@@ -1,0 +1,1 @@
+"""What a program tells its readers: a listing, a profile, a plot."""

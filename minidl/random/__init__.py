@@ -1,0 +1,1 @@
+"""Random numbers: generators that work for NumPy and CuPy arrays alike."""

@@ -1,0 +1,95 @@
+"""Every elementwise primitive as C agrees with its NumPy forward, special values included."""
+
+import numpy
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import minidl as dl
+from minidl import files
+from minidl.program.cpu import c_code
+from minidl.program.recorder import Recorder
+from tests.primitives.test_gradients import BUILT_IN, FLOAT32_ONLY, case, primitives
+
+needs_c = pytest.mark.skipif(c_code.compiler() is None, reason="there is no C compiler on this machine")
+
+
+def evaluated_as_c(primitive, inputs, attributes):
+    """Return the result of one primitive, computed by a generated C function."""
+    tensors = [dl.tensor(x) for x in inputs]
+    recorder = Recorder(tensors)
+    dl.autodiff.mode.recorder = recorder
+    try:
+        out = primitive(*tensors, **attributes)
+    finally:
+        dl.autodiff.mode.recorder = None
+    program = recorder.finish([out])
+    places = dict(zip(program.inputs, (x.data for x in tensors), strict=True))
+    places |= {v: v.array for v in program.values() if v.kind == "constant"}
+    places[program.outputs[0]] = result = numpy.full(out.shape, 77).astype(out.dtype)
+    source = c_code.Source()
+    try:
+        statement = c_code.group_statement(source, program.steps, program.outputs, places, out.shape)
+    except c_code.Unsupported:
+        assume(out.ndim <= 2)  # NumPy runs what the generator cannot walk as rows and columns
+        raise
+    source.segment([statement])
+    (call,) = source.build()
+    call()
+    return result
+
+
+@needs_c
+@primitives(kind="elementwise")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@given(data=st.data())
+@settings(max_examples=3)
+def test_c_agrees_with_numpy(primitive, dtype, data):
+    inputs, attributes = data.draw(case(primitive))
+    inputs = [numpy.ascontiguousarray(x) for x in inputs]
+    if primitive.name not in FLOAT32_ONLY:
+        inputs = [x.astype(dtype) if x.dtype.kind == "f" else x for x in inputs]
+    expected = numpy.asarray(primitive.forward(numpy, *inputs, **attributes))
+    tolerance = 1e-6 if dtype == "float32" else 1e-12
+    result = evaluated_as_c(primitive, inputs, attributes)
+    numpy.testing.assert_allclose(result, expected, rtol=tolerance, atol=tolerance)
+
+
+SPECIAL = numpy.array(
+    [-numpy.inf, -100.0, -1.0, -0.0, 0.0, 1e-30, 1.0, 100.0, numpy.inf, numpy.nan], "float32"
+)
+
+
+@needs_c
+@pytest.mark.parametrize(
+    "name", ["relu", "sigmoid", "tanh", "exp", "absolute", "maximum", "minimum", "sqrt", "floor"]
+)
+def test_special_values_come_out_as_in_numpy(name):
+    primitive = BUILT_IN[name]
+    inputs = [SPECIAL, SPECIAL[::-1].copy()][: len(primitive.gradients)]
+    with numpy.errstate(all="ignore"):
+        expected = primitive.forward(numpy, *inputs)
+        result = evaluated_as_c(primitive, inputs, {})
+    numpy.testing.assert_allclose(result, expected, rtol=2e-6)
+
+
+@needs_c
+def test_a_library_is_built_once_and_found_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINIDL_CACHE", str(tmp_path))
+    x = numpy.ones(3, "float32")
+    for _ in range(2):
+        numpy.testing.assert_array_equal(evaluated_as_c(BUILT_IN["add"], [x, x], {}), [2, 2, 2])
+    assert files.cache_folder() == tmp_path
+    assert [path.suffix for path in tmp_path.iterdir()] == [".so"]
+
+
+def test_without_a_compiler_the_error_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(c_code, "compiler", lambda: None)
+    step = dl.compile(lambda x: x * 2 + 1, kernels="c")
+    with pytest.raises(RuntimeError, match=r"kernels='c' needs a C compiler .* kernels='numpy' needs none"):
+        step(dl.ones(3))
+
+
+def test_unknown_kernels_are_refused():
+    with pytest.raises(ValueError, match="unknown kernels 'fortran'"):
+        dl.compile(lambda x: x * 2, kernels="fortran")(dl.ones(3))
