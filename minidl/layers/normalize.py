@@ -11,6 +11,7 @@ import numpy
 from minidl import devices
 from minidl.creation import full
 from minidl.layers.layer import Layer
+from minidl.layers.validation import check_input, check_shape
 from minidl.mode import mode
 from minidl.tensor import Tensor, tensor
 
@@ -93,7 +94,13 @@ class Normalize(Layer):
         return self
 
     def set_statistics(self, statistics: Statistics) -> None:
-        """Take over gathered statistics; refused, with nothing changed, if there are none or they are not finite."""
+        """Use gathered statistics as this Layer's.
+
+        Raises
+        ------
+        ValueError
+            There were no observations, or they hold NaN or infinity; nothing is changed.
+        """
         if not statistics.count:
             raise ValueError(f"{self!r}: there are no observations to fit it to")
         if not (numpy.isfinite(statistics.low) & numpy.isfinite(statistics.high)).all():
@@ -104,7 +111,7 @@ class Normalize(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the normalised inputs, (batch, *shape); integers become floats."""
-        self.check(x.shape)
+        check_input(self, x, ("batch", *self.shape), like=self.offset, kinds="fiub")
         if x.dtype.kind != "f":
             x = x.astype(self.offset.dtype)
         if callable(self.method):
@@ -115,12 +122,6 @@ class Normalize(Layer):
         if (x.device == "cpu" or mode.recorder is not None) and not self.fitted:
             raise RuntimeError(f"{self!r} has no statistics yet: call fit(x) first; a Trainer does that")
         return (x - self.offset) * self.factor
-
-    def check(self, shape: tuple[int, ...]) -> None:
-        """Refuse inputs of another shape."""
-        if shape[1:] != self.shape:
-            expected = ", ".join(["batch", *map(str, self.shape)])
-            raise ValueError(f"{self!r} takes inputs ({expected}); got {shape}")
 
     def settings(self) -> str:
         """Return shape and method."""
@@ -148,7 +149,7 @@ class Statistics:
     def add(self, batch: Any) -> None:
         """Take a batch in, a block of it at a time, as float64 needs more memory than most data have."""
         array = devices.to_numpy(batch.data if isinstance(batch, Tensor) else batch)
-        self.layer.check(array.shape)
+        check_shape(self.layer, array.shape, ("batch", *self.layer.shape))
         rows = max(1, _BLOCK // max(1, math.prod(array.shape[1:])))
         for first in range(0, len(array) if array.size else 0, rows):
             self._add(array[first : first + rows].astype(numpy.float64))

@@ -479,7 +479,7 @@ def test_second_order_needs_a_function_that_does_not_differentiate():
 
 def test_a_step_that_never_gets_to_a_result_leaves_no_trace():
     layer = dl.Dense(3, 2, seed=0)
-    with pytest.raises(ValueError, match=r"takes inputs \(batch, 3\)"):
+    with pytest.raises(ValueError, match=r"takes inputs \(batch, \.\.\., 3\)"):
         check_gradients(layer, numpy.ones((2, 4)))
     assert layer.weight.dtype == "float32"
 
