@@ -115,7 +115,7 @@ def map_leaves(function: Callable[[Any], Any], nest: Any, is_leaf: Callable[[Any
 # --- structures ---------------------------------------------------------------------------------------
 
 
-class Constant:
+class FixedValue:
     """A value that belongs to a structure.
 
     Two are equal if they have one type and one value; floats are compared by their bits, because 0.0 equals
@@ -129,7 +129,7 @@ class Constant:
         self._key = (type(value), _bits(value))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Constant) and self._key == other._key
+        return isinstance(other, FixedValue) and self._key == other._key
 
     def __hash__(self) -> int:
         return hash(self._key)
@@ -147,7 +147,7 @@ class Place(NamedTuple):
     """Where a leaf stood."""
 
 
-Structure = Container | Constant | Place
+Structure = Container | FixedValue | Place
 
 _PLACE = Place()
 _END = object()
@@ -155,7 +155,7 @@ _END = object()
 
 def constants(structure: Structure) -> list[Any]:
     """Return the constants of a structure in order."""
-    if isinstance(structure, Constant):
+    if isinstance(structure, FixedValue):
         return [structure.value]
     if isinstance(structure, Container):
         return [value for part in structure.parts for value in constants(part)]
@@ -168,7 +168,7 @@ def _structure(nest: Any, is_leaf: Callable[[Any], bool], found: list[Any]) -> S
         return _PLACE
     pairs = parts(nest)
     if pairs is None:
-        return Constant(nest)
+        return FixedValue(nest)
     inside = [(key, _structure(part, is_leaf, found)) for key, part in pairs]
     keys = tuple(key for key, _ in inside) if isinstance(nest, dict) else ()
     return Container(type(nest), keys, tuple(part for _, part in inside))
@@ -177,7 +177,7 @@ def _structure(nest: Any, is_leaf: Callable[[Any], bool], found: list[Any]) -> S
 def _build(structure: Structure, remaining: Iterator[Any]) -> Any:
     if isinstance(structure, Place):
         return next(remaining)
-    if isinstance(structure, Constant):
+    if isinstance(structure, FixedValue):
         return structure.value
     inside = [_build(part, remaining) for part in structure.parts]
     kind: Any = structure.kind
