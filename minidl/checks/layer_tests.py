@@ -21,7 +21,7 @@ _SEVERAL = 4
 
 
 class LayerTests(LayerRun):
-    """All tests. Each returns a remark or nothing, or raises Problem or Skip."""
+    """All tests of check_layer. Each returns a remark or None, or raises Problem or Skip."""
 
     @property
     def basic(self) -> list[Callable[[], str | None]]:
@@ -296,7 +296,7 @@ class LayerTests(LayerRun):
         return "; ".join(dict.fromkeys(notes))
 
     def _from_the_start(self, inputs: Sequence[Tensor], training: bool) -> list[Tensor]:
-        """Return the outputs, and leave the layer as it was given."""
+        """Return the outputs, and reset the layer."""
         outputs = self.outputs(inputs, training)
         self.snapshot.rewind(self.snapshot.tensors)
         self.snapshot.restore_attributes()
@@ -355,7 +355,7 @@ class LayerTests(LayerRun):
         expected = [y.numpy() for y in self.outputs(self.examples.batch(_SEVERAL))]
         self.layer.to("gpu")
         inputs = [x.to("gpu") for x in self.examples.batch(_SEVERAL)]
-        outputs = self.outputs(inputs)  # before the check of types trains, and so changes the state
+        outputs = self.outputs(inputs)  # first, because the check of types trains, which changes the state
         self._check_types(inputs)
         for i, (y, value) in enumerate(zip(outputs, expected, strict=True)):
             if not _near(y.numpy(), value, 1e-3):
@@ -444,7 +444,7 @@ class LayerTests(LayerRun):
         for name, value in eager.items():
             if name not in replayed or not _near(replayed[name], value, 1e-3):
                 raise Problem(
-                    f"{name} is not what it is without compile(): forward does something beside Tensor "
+                    f"{name} is not what it is without compile(): forward does something besides Tensor "
                     "operations (NumPy, Python counters), which a replay does not repeat, or the forward of "
                     "a primitive does not write to out="
                 )
@@ -508,7 +508,7 @@ def _changed(before: dict[str, numpy.ndarray], after: dict[str, numpy.ndarray]) 
 
 
 def _leaves_behind(outputs: Sequence[Tensor]) -> list[Tensor]:
-    """Return the leaves that results were computed from."""
+    """Return the leaves from which results were computed."""
     seen: dict[int, Tensor] = {}
     waiting = list(outputs)
     while waiting:

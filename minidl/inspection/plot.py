@@ -1,4 +1,4 @@
-"""The picture of a network: Layers as nested boxes, data flowing down, shared weights joined by lines."""
+"""The plot of a network: Layers as nested boxes, data flowing down, lines between shared weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minidl import files
-from minidl.inspection.trace import Call, Trace, trace
+from minidl.inspection.trace import LayerCall, NetworkTrace, trace
 from minidl.layers.layer import Layer
 from minidl.program.program import Instruction, Value
 
@@ -28,9 +28,9 @@ class Node:
     """A box without boxes inside: a Layer, or what an outer Layer computes between others."""
 
     label: str
-    path: list[Call]
+    path: list[LayerCall]
     steps: list[Instruction] = field(default_factory=list)
-    call: Call | None = None  # of the Layer that it is
+    call: LayerCall | None = None  # of the Layer that it is
     parameters: dict[str, str] = field(default_factory=dict)  # dotted name: how it is written
     sources: dict[int, Value] = field(default_factory=dict)  # number of the node before: what comes from it
     top: float = 0.0
@@ -47,7 +47,7 @@ class Node:
 
 
 def plot_network(network: Layer, inputs: tuple[Any, ...], path: str | PathLike[str] | None = None) -> Figure:
-    """Return the picture of a network; write it to a file if one is named."""
+    """Return a figure of a network, and write it to a file if ``path`` is given."""
     from matplotlib.figure import Figure
 
     if not inputs:
@@ -72,10 +72,10 @@ def plot_network(network: Layer, inputs: tuple[Any, ...], path: str | PathLike[s
     return figure
 
 
-# --- what is in the picture ---------------------------------------------------------------------------
+# --- what is plotted ----------------------------------------------------------------------------------
 
 
-def nodes_of(traced: Trace) -> tuple[list[Node], dict[Value, int]]:
+def nodes_of(traced: NetworkTrace) -> tuple[list[Node], dict[Value, int]]:
     """Return the boxes in the order in which they run, and for each value the box that it comes from.
 
     Inputs come from box -1.
@@ -103,14 +103,14 @@ def nodes_of(traced: Trace) -> tuple[list[Node], dict[Value, int]]:
     return nodes, made
 
 
-def _collect(call: Call, path: list[Call], nodes: list[Node], traced: Trace) -> None:
-    inner = any(isinstance(item, Call) for item in call.items)
+def _collect(call: LayerCall, path: list[LayerCall], nodes: list[Node], traced: NetworkTrace) -> None:
+    inner = any(isinstance(item, LayerCall) for item in call.items)
     if not inner and path:
-        title = f"{type(call.layer).__name__}({call.layer.settings()})"
+        title = f"{type(call.layer).__name__}({call.layer.extra_repr()})"
         nodes.append(Node(title, path, call.instructions, call))
         return
     for part in call.parts():
-        if isinstance(part, Call):
+        if isinstance(part, LayerCall):
             _collect(part, [*path, call], nodes, traced)
         elif traced.formula(part):
             nodes.append(Node(traced.formula(part), [*path, call], part))
@@ -120,7 +120,7 @@ def _collect(call: Call, path: list[Call], nodes: list[Node], traced: Trace) -> 
 
 def _place(nodes: list[Node]) -> float:
     """Set how far down each box stands; return where the last one ends."""
-    position, before = 0.0, []  # type: float, list[Call]
+    position, before = 0.0, []  # type: float, list[LayerCall]
     for node in nodes:
         common = sum(a is b for a, b in zip(before, node.path, strict=False))
         position += 0.18 * (len(before) - common) + 0.36 * (len(node.path) - common)
@@ -174,7 +174,9 @@ def _draw_nodes(axes: Axes, nodes: list[Node]) -> None:
         axes.text(*middle, node.label, ha="center", va="center", fontsize=9.5, color=INK, zorder=22)
 
 
-def _draw_flow(axes: Axes, nodes: list[Node], made: dict[Value, int], traced: Trace, bottom: float) -> None:
+def _draw_flow(
+    axes: Axes, nodes: list[Node], made: dict[Value, int], traced: NetworkTrace, bottom: float
+) -> None:
     """Draw arrows with the shapes of what flows; those that pass other boxes go around them."""
     ends = {-1: -0.32, len(nodes): bottom + 0.45} | {i: node.bottom for i, node in enumerate(nodes)}
     for names, values, height, side in (

@@ -51,6 +51,6 @@ class Dense(Layer):
         y = x @ self.weight
         return y if self.bias is None else y + self.bias
 
-    def settings(self) -> str:
-        """Return the sizes, and that there is no bias if so."""
+    def extra_repr(self) -> str:
+        """Return the sizes, and ``bias=False`` where there is none."""
         return f"{self.in_features}, {self.out_features}" + (", bias=False" if self.bias is None else "")

@@ -27,13 +27,13 @@ class Dropout(Layer):
         self.generator = as_generator(seed)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute the output, of the shape of x."""
+        """Compute the output, in the shape of x."""
         if not self.training or self.rate == 0:
             return x
         check_input(self, x, (...,), kinds="f")
         kept = random_uniform(x, generator=self.generator) >= self.rate
         return x * kept * (1 / (1 - self.rate))
 
-    def settings(self) -> str:
+    def extra_repr(self) -> str:
         """Return the rate."""
         return str(self.rate)

@@ -27,7 +27,7 @@ class Normalize(Layer):
     """Shift and scale inputs by statistics of the training data: ``(x - offset) * factor``.
 
     The statistics are state: saved with the weights, not trained. A Trainer fits what is unfitted
-    before it trains; `fit` does so by hand.
+    before it trains; without a Trainer, call `fit`.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ class Normalize(Layer):
 
         Parameters
         ----------
-        x : an array (observations, *shape), or an iterable of mini-batches of them, gone through once
+        x : an array (observations, *shape), or an iterable of such mini-batches, which is read once
 
         Raises
         ------
@@ -118,13 +118,13 @@ class Normalize(Layer):
             return self.method(x)
         if self.method == "none":
             return x
-        # On a GPU, looking would wait for it at every step, so there only recording looks.
+        # On a GPU, reading the statistics would wait for it at every step, so there only recording does.
         if (x.device == "cpu" or mode.recorder is not None) and not self.fitted:
             raise RuntimeError(f"{self!r} has no statistics yet: call fit(x) first; a Trainer does that")
         return (x - self.offset) * self.factor
 
-    def settings(self) -> str:
-        """Return shape and method."""
+    def extra_repr(self) -> str:
+        """Return the shape, the method and which values share statistics."""
         method = getattr(self.method, "__name__", self.method)
         return f"{self.shape}, {method!r}, over={self.over!r}"
 
@@ -133,7 +133,7 @@ class Statistics:
     """Count, mean, squared deviations, smallest and largest value, gathered batch by batch in float64.
 
     Batches are merged by the formulas of Chan, Golub & LeVeque (1979), which stay exact where the mean
-    is large beside the spread.
+    is large compared with the spread.
     """
 
     def __init__(self, layer: Normalize):
@@ -147,7 +147,7 @@ class Statistics:
         self.high: Any = -math.inf
 
     def add(self, batch: Any) -> None:
-        """Take a batch in, a block of it at a time, as float64 needs more memory than most data have."""
+        """Add a batch, in blocks: as float64 it may need several times its memory."""
         array = devices.to_numpy(batch.data if isinstance(batch, Tensor) else batch)
         check_shape(self.layer, array.shape, ("batch", *self.layer.shape))
         rows = max(1, _BLOCK // max(1, math.prod(array.shape[1:])))
@@ -168,7 +168,7 @@ class Statistics:
         self.high = numpy.maximum(self.high, array.max(axis=self.axes, keepdims=True))
 
     def offset_and_factor(self, method: str) -> tuple[numpy.ndarray, numpy.ndarray]:
-        """Return what to subtract and what to multiply by; where all values are equal, by 1."""
+        """Return what to subtract, and what to multiply by (1 where all values are equal)."""
         one = numpy.ones_like(self.mean)
         # Where all values are equal, rounding may still leave deviations, too small to divide by.
         spread = self.high - self.low

@@ -10,7 +10,7 @@ from minidl.tensor import Tensor
 
 
 class Flatten(Layer):
-    """Put all elements of each observation into one axis: (batch, ...) to (batch, features)."""
+    """Flatten each observation: (batch, ...) to (batch, features)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute (batch, features) from (batch, ...)."""
@@ -43,6 +43,6 @@ class Reshape(Layer):
             raise ValueError(f"{self!r} takes inputs (batch, ...) with {known} values each; got {x.shape}")
         return x.reshape(x.shape[0], *(size // known if length == -1 else length for length in self.shape))
 
-    def settings(self) -> str:
+    def extra_repr(self) -> str:
         """Return the shape."""
         return ", ".join(map(str, self.shape))
