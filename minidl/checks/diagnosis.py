@@ -231,7 +231,7 @@ class LocalRule:
         return self._one_observation(given, known)
 
     def _is_diagonal(self, comparison: Comparison) -> bool:
-        """Return whether the gradient has only the diagonal terms: result element by input element at one place."""
+        """Return whether the gradient has only diagonal terms: elements of both at the same place."""
         if self.x.shape != self.out.shape or not 1 < self.x.size <= _SMALL:
             return False
         for place in numpy.ndindex(self.x.shape):

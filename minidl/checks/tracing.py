@@ -1,8 +1,8 @@
 """What a function uses: recorders that compile nothing and refuse nothing.
 
 apply(), assign(), Layers and Generators report to the current recorder. A UsageRecorder collects which
-Tensors, Layers and Generators a function reads and changes, while the function runs as usual. An OperationTrace also
-keeps every operation, so that a wrong gradient can be traced to the operation that causes it.
+Tensors, Layers and Generators a function reads and changes, while the function runs as usual. An
+OperationTrace also keeps every operation, so that a wrong gradient can be traced to its cause.
 """
 
 from __future__ import annotations
