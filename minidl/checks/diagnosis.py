@@ -16,6 +16,7 @@ from minidl import autodiff, devices
 from minidl.checks.differences import RIGHT, Comparison, Differences, Element, Tolerance
 from minidl.checks.hints import likely_cause
 from minidl.checks.tracing import OperationTrace, TracedOperation
+from minidl.mode import no_grad
 from minidl.tensor import Tensor
 
 _TOLERANCE = Tolerance(relative=1e-5, absolute=1e-7)
@@ -53,7 +54,7 @@ class Diagnosis:
         guilty = self._guilty_operations(x, reached)
         if guilty:
             return guilty[:2] + ([f"seen as a whole, {general}"] if general and len(guilty) > 1 else [])
-        hidden = self._hidden_ways(x, reached)
+        hidden = self._hidden_uses(x, reached)
         return [text for text in (general, *hidden) if text] or ["unknown: no operation by itself is wrong"]
 
     def _guilty_operations(self, x: Tensor, reached: set[int]) -> list[str]:
@@ -93,8 +94,8 @@ class Diagnosis:
             return None
         return problem + ("" if operation.line == self.own_line else f" ({operation.line})")
 
-    def _hidden_ways(self, x: Tensor, reached: set[int]) -> list[str]:
-        """Return in which way a function may depend on x without an operation."""
+    def _hidden_uses(self, x: Tensor, reached: set[int]) -> list[str]:
+        """Return how the function may depend on x without an operation."""
         readings = [(reader, line) for source, reader, line in self.trace.readings if id(source) in reached]
         if readings:
             reader, line = readings[0]
@@ -169,14 +170,16 @@ class LocalRule:
         return self._measured(self.g, given.numpy()).is_wrong
 
     def _apply(self, rule: Any, g: Tensor) -> Tensor:
-        with autodiff.no_grad():
-            return rule(g, self.out, *self.inputs, **self.operation.attributes)
+        with no_grad():
+            gradient: Tensor = rule(g, self.out, *self.inputs, **self.operation.attributes)
+        return gradient
 
     def _apply_transposed(self, rule: Any, place: int) -> Tensor:
         """Apply a rule with one of the inputs transposed."""
         inputs = [x.T if i == place else x for i, x in enumerate(self.inputs)]
-        with autodiff.no_grad():
-            return rule(self.g, self.out, *inputs, **self.operation.attributes)
+        with no_grad():
+            gradient: Tensor = rule(self.g, self.out, *inputs, **self.operation.attributes)
+        return gradient
 
     def _measured(self, g: Tensor, given: numpy.ndarray) -> Comparison:
         return self._differences(g).compare("", self.x, given)
@@ -219,7 +222,7 @@ class LocalRule:
         for k, x in enumerate(self.inputs):
             if x.ndim == 2 and gives(lambda k=k: self._apply_transposed(rule, k), right):
                 return f"input {k} should be transposed in it"
-        with autodiff.no_grad():
+        with no_grad():
             if len(self.inputs) == 1 and gives(
                 lambda: rule(self.g, self.x, self.out, **self.operation.attributes), right
             ):

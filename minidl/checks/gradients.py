@@ -125,14 +125,15 @@ class _Check:
 
     def value(self) -> float:
         """Return the weighted sum for the inputs and Parameters as they are now."""
-        return self.total(self.isolated.call()).item()
+        return float(self.total(self.isolated.call()).item())
 
     def gradients_as_outputs(self, *inputs: Tensor) -> list[Tensor]:
         """Return the gradients as a differentiable function of the inputs."""
         watched = [x for x in inputs if x.requires_grad]
         watched += [x for name, x in self.isolated.watched().items() if not name.startswith("input ")]
         total = self.total(outputs_of(self.isolated.eager(*inputs)))
-        return autodiff.grad(total, watched, create_graph=True)
+        gradients: list[Tensor] = autodiff.grad(total, watched, create_graph=True)
+        return gradients
 
     # --- the comparison ---------------------------------------------------------------------------
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy
 
-from minidl import autodiff, devices
+from minidl import devices
 from minidl.checks.gradients import check_gradients
 from minidl.checks.layer_run import LayerRun, Problem, Skip, tensors_of
 from minidl.layers.layer import Layer
 from minidl.layers.network import Network
+from minidl.mode import no_grad
 from minidl.tensor import Parameter, Tensor, tensor
 
 _SEVERAL = 4
@@ -205,7 +206,7 @@ class LayerTests(LayerRun):
     def evaluation_state(self) -> str | None:
         """evaluation changes no state"""
         before, names, draws = _plain_arrays(self.layer), _state(self.layer), _draws(self.layer)
-        with autodiff.no_grad():
+        with no_grad():
             for stream in range(2):
                 self.outputs(self.examples.batch(_SEVERAL, stream))
         self._state_is_the_same(names)
@@ -309,19 +310,18 @@ class LayerTests(LayerRun):
         state, twin = self.layer.state_dict(), _copy(self.layer)
         if not state:
             raise Skip("nothing to save")
-        predict = lambda layer: [y.numpy() for y in tensors_of(layer.eval()(*self.examples.batch(_SEVERAL)))]
-        before = predict(self.layer)
+        before = self._predictions(self.layer)
         with tempfile.TemporaryDirectory() as folder:
             path, other = Path(folder) / "layer.safetensors", Path(folder) / "other.safetensors"
             self.layer.save(path)
             for _, x in self.layer.named_tensors():
                 if x.dtype.kind == "f":
                     x.assign(x + 1)
-            moved = predict(self.layer)
+            moved = self._predictions(self.layer)
             self.layer.save(other)
             self.layer.load(path)
-            after = predict(self.layer)
-            fresh = moved if twin is None else predict(twin.load(other))
+            after = self._predictions(self.layer)
+            fresh = moved if twin is None else self._predictions(twin.load(other))
         for name, values in self.layer.state_dict().items():
             if not _all_equal([values], [state[name]]):
                 raise Problem(f"{name} is not what it was when it was saved")
@@ -331,6 +331,9 @@ class LayerTests(LayerRun):
                 "state is kept in an attribute (a stale cache), or part of the state is not in Tensors"
             )
         return f"{len(state)} Tensors"
+
+    def _predictions(self, layer: Layer) -> list[numpy.ndarray]:
+        return [y.numpy() for y in tensors_of(layer.eval()(*self.examples.batch(_SEVERAL)))]
 
     def float32(self) -> str | None:
         """float32"""
