@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from minidl import devices
 from minidl.layers.layer import Layer, layer_hook
 from minidl.layers.normalize import Normalize
 from minidl.mode import mode, no_grad
-from minidl.nests import leaves
+from minidl.nests import leaves, named_leaves
 from minidl.primitives.elementwise import cast, negative
 from minidl.primitives.linear_algebra import matmul_
 from minidl.primitives.shape import broadcast_to_, detach, reshape_, transpose_
@@ -76,14 +77,15 @@ class NetworkTrace:
     Attributes
     ----------
     root : the call of the network
-    inputs, outputs : the values that the network takes and returns
+    inputs, outputs : the values that the network takes and returns, by name: that of the argument, or the
+        place of an output in what forward() returns, such as "0" or "mean"; "" for a single output
     parameters : the dotted name of each value that is a Parameter
     texts : the text of each value that is a Parameter, state or a transpose of one: ``encoder.0.weight.T``
     """
 
     root: LayerCall
-    inputs: list[Value]
-    outputs: list[Value]
+    inputs: list[tuple[str, Value]]
+    outputs: list[tuple[str, Value]]
     parameters: dict[Value, str]
     texts: dict[Value, str]
 
@@ -137,8 +139,8 @@ def trace(network: Layer, inputs: tuple[Any, ...]) -> NetworkTrace:
     try:
         with _preserved(network), no_grad(), layer_hook(hook):
             network.eval()
-            outputs = [x for x in leaves(network(*samples)) if isinstance(x, Tensor)]
-        program = recorder.finish(outputs)
+            outputs = [(n, x) for n, x in named_leaves(network(*samples)) if isinstance(x, Tensor)]
+        program = recorder.finish([x for _, x in outputs])
     finally:
         mode.recorder = None
         recorder.rewind()
@@ -148,7 +150,19 @@ def trace(network: Layer, inputs: tuple[Any, ...]) -> NetworkTrace:
     for step in program.steps:
         if isinstance(step, Instruction) and step.primitive is transpose_ and step.inputs[0] in texts:
             texts[step.output] = f"{texts[step.inputs[0]]}.T"
-    return NetworkTrace(root, program.inputs, program.outputs, parameters, texts)
+    named_inputs = list(zip(_argument_names(network, len(samples)), program.inputs, strict=True))
+    named_outputs = [(name, value) for (name, _), value in zip(outputs, program.outputs, strict=True)]
+    return NetworkTrace(root, named_inputs, named_outputs, parameters, texts)
+
+
+def _argument_names(network: Layer, count: int) -> list[str]:
+    """Return the names of the arguments of forward(); numbers for those in ``*arguments``."""
+    named = [
+        parameter.name
+        for parameter in inspect.signature(network.forward).parameters.values()
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    return [named[i] if i < len(named) else str(i) for i in range(count)]
 
 
 #: Operators of operations of two inputs, with their precedence.

@@ -61,8 +61,8 @@ def test_calls_of_layers_are_nested_as_the_layers_are():
 
 def test_inputs_and_outputs_are_in_order():
     traced = trace(TwoInputs(), (3, numpy.zeros((7, 5), "float32")))
-    assert [value.shape for value in traced.inputs] == [(1, 3), (1, 5)]
-    assert [value.shape for value in traced.outputs] == [(1, 2), (1, 4)]
+    assert [(name, value.shape) for name, value in traced.inputs] == [("x", (1, 3)), ("z", (1, 5))]
+    assert [(name, value.shape) for name, value in traced.outputs] == [("0", (1, 2)), ("1", (1, 4))]
 
 
 def test_outputs_in_a_nest_are_found():
@@ -72,7 +72,7 @@ def test_outputs_in_a_nest_are_found():
 
     traced = trace(Nested(), (3,))
     assert [traced.formula([step]) for step in traced.root.instructions] == ["x * 2", "x + 1", "exp(x)"]
-    assert len(traced.outputs) == 3
+    assert [name for name, _ in traced.outputs] == ["double", "more.0", "more.1.0"]
 
 
 def test_what_is_no_observation_is_refused():
