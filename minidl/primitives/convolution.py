@@ -260,3 +260,126 @@ conv_weight_ = Primitive(
     ),
     promotes_to_float=True,
 )
+
+
+# --- functions ------------------------------------------------------------------------------------
+
+
+def conv1d(
+    x: Any,
+    weight: Any,
+    stride: PerAxis = 1,
+    padding: Padding = "valid",
+    dilation: PerAxis = 1,
+    groups: int = 1,
+) -> Any:
+    """Return the convolution of x (batch, time, channels): (batch, count, out_channels).
+
+    ``weight`` is (window, channels / groups, out_channels); other arguments and errors are those of conv2d().
+    """
+    return _convolve("conv1d", 1, x, weight, stride, padding, dilation, groups)
+
+
+def conv2d(
+    x: Any,
+    weight: Any,
+    stride: PerAxis = 1,
+    padding: Padding = "valid",
+    dilation: PerAxis = 1,
+    groups: int = 1,
+) -> Any:
+    """Return the convolution of x (batch, height, width, channels).
+
+    The result is (batch, rows, columns, out_channels): the sum over every window of its elements times the
+    weights. The window is not flipped.
+
+    Parameters
+    ----------
+    weight : (height, width, channels / groups, out_channels)
+    stride : how far apart windows start, for both axes or each
+    padding : the border of zeros: ``"valid"`` (none), ``"same"`` (ceil(length / stride) windows; of an odd
+        border, the larger half comes after), an integer, or an integer or pair (before, after) for each axis
+    dilation : how far apart the elements of one window lie
+    groups : the channels are cut into so many groups, each with output channels of its own
+
+    Raises
+    ------
+    ValueError
+        The shapes do not fit each other, or no window fits.
+    """
+    return _convolve("conv2d", 2, x, weight, stride, padding, dilation, groups)
+
+
+def conv_transpose2d(
+    x: Any,
+    weight: Any,
+    stride: PerAxis = 1,
+    padding: Padding = "valid",
+    dilation: PerAxis = 1,
+    groups: int = 1,
+) -> Any:
+    """Return the transposed convolution of x (batch, height, width, channels): the adjoint of conv2d().
+
+    Each element adds the weights, times itself, to a window of the result. The result's lengths are
+    (length - 1) * stride + (window - 1) * dilation + 1, less the border that ``padding`` cuts off; with
+    ``"same"`` they are length * stride.
+
+    Parameters
+    ----------
+    weight : (height, width, out_channels / groups, channels): of the convolution that this is the adjoint of
+    stride, padding, dilation, groups : of that convolution
+    """
+    operation = "conv_transpose2d"
+    x, weight = as_tensors((x, weight))
+    _require_axes(operation, 2, x, weight)
+    if x.shape[-1] != weight.shape[-1] or weight.shape[-1] % groups:
+        raise ValueError(
+            f"{operation}: {x.shape[-1]} channels and {groups} groups do not fit a weight of shape {weight.shape}"
+        )
+    window, counts = weight.shape[:-2], x.shape[1:-1]
+    stride, dilation = per_axis(stride, 2, "stride"), per_axis(dilation, 2, "dilation")
+    if padding == "same":
+        lengths = tuple(n * s for n, s in zip(counts, stride, strict=True))
+        pairs = padding_pairs("same", lengths, window, stride, dilation)
+    else:
+        pairs = padding_pairs(padding, counts, window, stride, dilation)
+        lengths = tuple(
+            (n - 1) * s + (k - 1) * d + 1 - sum(pair)
+            for n, s, k, d, pair in zip(counts, stride, window, dilation, pairs, strict=True)
+        )
+    require_windows(operation, counts, window, lengths)
+    return conv_input_(
+        x, weight, lengths=lengths, stride=stride, padding=pairs, dilation=dilation, groups=groups
+    )
+
+
+def _convolve(
+    operation: str,
+    axes: int,
+    x: Any,
+    weight: Any,
+    stride: PerAxis,
+    padding: Padding,
+    dilation: PerAxis,
+    groups: int,
+) -> Any:
+    x, weight = as_tensors((x, weight))
+    _require_axes(operation, axes, x, weight)
+    if x.shape[-1] != weight.shape[-2] * groups or weight.shape[-1] % groups:
+        raise ValueError(
+            f"{operation}: {x.shape[-1]} channels and {groups} groups do not fit a weight of shape {weight.shape}"
+        )
+    window, lengths = weight.shape[:-2], x.shape[1:-1]
+    stride, dilation = per_axis(stride, axes, "stride"), per_axis(dilation, axes, "dilation")
+    pairs = padding_pairs(padding, lengths, window, stride, dilation)
+    bordered = tuple(length + sum(pair) for length, pair in zip(lengths, pairs, strict=True))
+    require_windows(operation, bordered, window, _counts(lengths, window, stride, pairs, dilation))
+    return conv_(x, weight, stride=stride, padding=pairs, dilation=dilation, groups=groups)
+
+
+def _require_axes(operation: str, axes: int, x: Any, weight: Any) -> None:
+    if x.ndim != axes + 2 or weight.ndim != axes + 2:
+        raise ValueError(
+            f"{operation} takes {axes + 2} axes, (batch, ..., channels) and (*window, channels, channels); "
+            f"got shapes {x.shape} and {weight.shape}"
+        )
