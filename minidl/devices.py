@@ -76,9 +76,9 @@ def current(array: Array) -> AbstractContextManager[Any]:
 
 
 def copy(array: Array) -> Array:
-    """Return a copy of the array on its own device, with elements in C order."""
+    """Return a copy of the array on its own device, with elements in C order and native byte order."""
     if isinstance(array, numpy.ndarray):
-        return array.copy()
+        return array.copy() if array.dtype.isnative else array.astype(native(array.dtype), order="C")
     with current(array):
         return array.copy()
 

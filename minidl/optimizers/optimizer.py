@@ -175,7 +175,7 @@ class Optimizer:
         return gradients
 
     def _following(self, parameter: Parameter, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the state on the device and in the working dtype of its Parameter, should that have moved."""
+        """Return the state on the device of its Parameter, should that have moved, in its working dtype."""
         for x in state.values():
             _follow(x, parameter.device, _working_dtype(parameter.dtype))
         return state

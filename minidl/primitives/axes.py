@@ -1,4 +1,4 @@
-"""Axes as NumPy understands them: negative ones count from the end, and one that does not exist is refused."""
+"""Axes as in NumPy: negative ones count from the end, and one that does not exist is refused."""
 
 from __future__ import annotations
 

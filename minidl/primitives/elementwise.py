@@ -48,14 +48,20 @@ divide = elementwise(
     domain=(0.5, 2.0),
     doc="Return a / b.",
 )
+
+
+def _zero_power(a: Any, b: Any) -> Any:
+    return (a == 0) * (b >= 0)
+
+
 power_ = elementwise(
     "power",
     lambda xp, a, b, out=None: xp.power(a, b, out=out),
     expression="pow(a, b)",
-    # At a = 0, 0 * a**-1 and 0**b * log(a) are 0 by their limits, where their factors are infinite.
+    # a**0 is constant, and so is 0**b: there the derivatives are 0, whatever their factors are.
     gradients=(
-        lambda g, out, a, b: g * b * power_(a, where(b == 0, where(a == 0, 1, b), b) - 1),
-        lambda g, out, a, b: g * out * log(where(a == 0, where(b >= 0, 1, a), a)),
+        lambda g, out, a, b: where(b == 0, 0, g * (b * power_(a, where(b == 0, 1, b) - 1))),
+        lambda g, out, a, b: where(_zero_power(a, b), 0, g * (out * log(where(_zero_power(a, b), 1, a)))),
     ),
     domain=(0.5, 2.0),
 )

@@ -86,7 +86,7 @@ _COMBINED = {"sum": "total", "max": "larger", "min": "smaller"}
 def reduction_kernel(
     name: str, x: Array, axis: tuple[int, ...], out: Array, zeros: Callable[[int, numpy.dtype], Array]
 ) -> Kernel:
-    """Return the kernel of a ``"sum"``, ``"max"``, ``"min"`` or ``"argmax"`` over axes, into a contiguous array.
+    """Return the kernel of a sum, max, min or argmax (``name``) over axes, into a contiguous array.
 
     ``"argmax"`` has one axis. A block has a rectangle of threads: along what is kept, and across, over what
     is reduced. Where that would leave a large GPU idle, the reduction is cut into parts, one for each block,
