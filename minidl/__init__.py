@@ -49,7 +49,7 @@ from minidl.primitives.elementwise import (
     where,
 )
 from minidl.primitives.linear_algebra import matmul
-from minidl.primitives.reduction import argmax, logsumexp, max, mean, min, softmax, std, sum, var
+from minidl.primitives.reduction import argmax, log_softmax, logsumexp, max, mean, min, softmax, std, sum, var
 from minidl.primitives.shape import (
     broadcast_to,
     concatenate,
@@ -130,6 +130,7 @@ __all__ = [
     "initializers",
     "log",
     "log1p",
+    "log_softmax",
     "logsumexp",
     "mae",
     "mape",
