@@ -154,7 +154,14 @@ class DepthwiseConv2D(Conv2D):
         **options: Any,
     ):
         super().__init__(
-            channels, channels * multiplier, kernel_size, stride, padding, dilation, groups=channels, **options
+            channels,
+            channels * multiplier,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups=channels,
+            **options,
         )
         self.multiplier = multiplier
 

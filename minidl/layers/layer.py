@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -48,8 +49,12 @@ class Layer:
         """Compute the output Tensor, or a tuple of them, from the input Tensors."""
         raise NotImplementedError(f"{type(self).__name__} has no forward()")
 
-    def __call__(self, *inputs: Any) -> Any:
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
         """Return forward() of the inputs; NumPy and CuPy arrays among them become Tensors."""
+        if named:  # hooks see inputs by position
+            call = inspect.signature(self.forward).bind(*inputs, **named)
+            call.apply_defaults()
+            inputs = call.args
         if mode.recorder is not None:
             mode.recorder.guard(self, "training")
         is_array = [hasattr(x, "dtype") and not isinstance(x, Tensor) for x in inputs]

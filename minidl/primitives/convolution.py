@@ -86,7 +86,9 @@ def _columns(
     """
     channels = x.shape[-1] // groups
     size = math.prod(window) * channels
-    lengths = [(n - 1) * s + (k - 1) * d + 1 for n, s, k, d in zip(counts, stride, window, dilation, strict=True)]
+    lengths = [
+        (n - 1) * s + (k - 1) * d + 1 for n, s, k, d in zip(counts, stride, window, dilation, strict=True)
+    ]
     scratch = None
     for images, rows in _blocks(len(x), counts, size * groups):
         here = (rows.stop - rows.start, *counts[1:])
@@ -187,9 +189,7 @@ def _conv_input(
     return out
 
 
-def _add_windows(
-    out: Array, parts: Array, starts: list[int], stride: Lengths, dilation: Lengths
-) -> None:
+def _add_windows(out: Array, parts: Array, starts: list[int], stride: Lengths, dilation: Lengths) -> None:
     """Add windows (batch, *counts, *window, channels) to where they begin; what is outside is dropped."""
     axes = len(starts)
     counts, window = parts.shape[1 : 1 + axes], parts.shape[1 + axes : -1]

@@ -107,7 +107,9 @@ def _windows(
     return out
 
 
-def taps(window: Lengths, count: Lengths, stride: Lengths, dilation: Lengths) -> Iterator[tuple[Lengths, Any]]:
+def taps(
+    window: Lengths, count: Lengths, stride: Lengths, dilation: Lengths
+) -> Iterator[tuple[Lengths, Any]]:
     """Yield each position in a window with the key of the elements that stand there in all windows."""
     for position in itertools.product(*map(range, window)):
         starts = [p * d for p, d in zip(position, dilation, strict=True)]
@@ -275,9 +277,7 @@ scatter_to_maxima_ = Primitive(
 # --- pooling --------------------------------------------------------------------------------------
 
 
-def max_pool2d(
-    x: Any, window: PerAxis = 2, stride: PerAxis | None = None, padding: Padding = "valid"
-) -> Any:
+def max_pool2d(x: Any, window: PerAxis = 2, stride: PerAxis | None = None, padding: Padding = "valid") -> Any:
     """Return the largest element of each window of x (batch, height, width, channels), for each channel.
 
     The gradient goes to the first of equal maxima, row by row.
