@@ -97,7 +97,8 @@ class MultiHeadAttention(Layer):
         if mask.shape == (batch, query.shape[1], time):
             return mask.reshape(batch, 1, query.shape[1], time)
         raise ValueError(
-            f"{self!r} takes a mask ({batch}, {time}) or ({batch}, {query.shape[1]}, {time}); got {mask.shape}"
+            f"MultiHeadAttention({self.extra_repr()}) takes a mask ({batch}, {time}) "
+            f"or ({batch}, {query.shape[1]}, {time}); got {mask.shape}"
         )
 
     def extra_repr(self) -> str:

@@ -48,8 +48,8 @@ class BatchNorm(Layer):
         count = x.size // self.features
         if count < 2:
             raise ValueError(
-                f"{self!r} needs at least two values of each channel in training, got an input of shape {x.shape}: "
-                "make the mini-batch larger, or switch to evaluation with .eval()"
+                f"{self!r} needs at least two values of each channel in training, got an input of shape "
+                f"{x.shape}: make the mini-batch larger, or switch to evaluation with .eval()"
             )
         axes = tuple(range(x.ndim - 1))
         center = mean(x, axes)

@@ -74,7 +74,7 @@ class _Recurrent(Layer):
         self.bias = initial_parameter(bias_initializer, (columns,), generator)
 
     def step(self, x: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        """Compute the next state from x @ input_weight + bias, (batch, gates * hidden_features), and the state."""
+        """Compute the next state from ``x @ input_weight + bias`` of one step, and the state."""
         raise NotImplementedError
 
     def reset_state(self, batch: int) -> None:
@@ -133,7 +133,7 @@ class _Recurrent(Layer):
 
 
 class RNN(_Recurrent):
-    """The simple recurrent layer (Elman, 1990): ``h = tanh(x @ input_weight + h @ recurrent_weight + bias)``."""
+    """The simple recurrent layer: ``h = tanh(x @ input_weight + h @ recurrent_weight + bias)``."""
 
     def forward(self, x: Tensor, h: Tensor | None = None, mask: Tensor | None = None) -> Any:
         """Compute (batch, hidden_features) from (batch, time, in_features), or all steps: (batch, time, ...).
@@ -141,8 +141,8 @@ class RNN(_Recurrent):
         Parameters
         ----------
         h : the initial state (batch, hidden_features); 0 by default
-        mask : bools (batch, time), False where a sequence has ended or not begun: such a step leaves the state
-            as it is, and its output is 0
+        mask : bools (batch, time), False where a sequence has ended or not begun: such a step leaves
+            the state as it is, and its output is 0
         """
         return self.run(x, [h], mask)
 
@@ -180,8 +180,8 @@ class LSTM(_Recurrent):
         Parameters
         ----------
         h, c : the initial state, each (batch, hidden_features); 0 by default
-        mask : bools (batch, time), False where a sequence has ended or not begun: such a step leaves the state
-            as it is, and its output is 0
+        mask : bools (batch, time), False where a sequence has ended or not begun: such a step leaves
+            the state as it is, and its output is 0
         """
         return self.run(x, [h, c], mask)
 
@@ -227,8 +227,8 @@ class GRU(_Recurrent):
         Parameters
         ----------
         h : the initial state (batch, hidden_features); 0 by default
-        mask : bools (batch, time), False where a sequence has ended or not begun: such a step leaves the state
-            as it is, and its output is 0
+        mask : bools (batch, time), False where a sequence has ended or not begun: such a step leaves
+            the state as it is, and its output is 0
         """
         return self.run(x, [h], mask)
 

@@ -334,7 +334,7 @@ def conv_transpose2d(
     _require_axes(operation, 2, x, weight)
     if x.shape[-1] != weight.shape[-1] or weight.shape[-1] % groups:
         raise ValueError(
-            f"{operation}: {x.shape[-1]} channels and {groups} groups do not fit a weight of shape {weight.shape}"
+            f"{operation}: {x.shape[-1]} channels in {groups} groups do not fit weights of {weight.shape}"
         )
     window, counts = weight.shape[:-2], x.shape[1:-1]
     stride, dilation = per_axis(stride, 2, "stride"), per_axis(dilation, 2, "dilation")
@@ -367,7 +367,7 @@ def _convolve(
     _require_axes(operation, axes, x, weight)
     if x.shape[-1] != weight.shape[-2] * groups or weight.shape[-1] % groups:
         raise ValueError(
-            f"{operation}: {x.shape[-1]} channels and {groups} groups do not fit a weight of shape {weight.shape}"
+            f"{operation}: {x.shape[-1]} channels in {groups} groups do not fit weights of {weight.shape}"
         )
     window, lengths = weight.shape[:-2], x.shape[1:-1]
     stride, dilation = per_axis(stride, axes, "stride"), per_axis(dilation, axes, "dilation")

@@ -179,7 +179,7 @@ def windows(x: Any, window: PerAxis, stride: PerAxis = 1, dilation: PerAxis = 1)
 
 
 def overlap_add(parts: Any, lengths: Sequence[int], stride: PerAxis = 1, dilation: PerAxis = 1) -> Any:
-    """Return windows (batch, *counts, *window, channels) added up at their places: (batch, *lengths, channels).
+    """Return windows (batch, *counts, *window, channels) added up in place: (batch, *lengths, channels).
 
     This is the adjoint of windows(), with the same stride and dilation.
     """
