@@ -21,7 +21,7 @@ def textbook(x, weight, stride=1, dilation=1):
 def convolutions(draw):
     """Draw inputs and settings for one, two or three middle axes; borders may be larger than windows."""
     axes = draw(st.integers(1, 3))
-    several = lambda low, high: draw(st.tuples(*[st.integers(low, high)] * axes))  # noqa: E731
+    several = lambda low, high: draw(st.tuples(*[st.integers(low, high)] * axes))
     window, stride, dilation = several(1, 3), several(1, 3), several(1, 2)
     before, after, more = several(0, 3), several(0, 3), several(0, 3)
     reach = [(k - 1) * d + 1 for k, d in zip(window, dilation, strict=True)]
@@ -80,7 +80,10 @@ def test_a_destination_that_is_not_contiguous_is_filled(rng):
 def test_no_more_than_a_block_is_unfolded(rng):
     import tracemalloc
 
-    x, w = rng.normal(size=(1, 300, 300, 8)).astype("float32"), rng.normal(size=(5, 5, 8, 8)).astype("float32")
+    x, w = (
+        rng.normal(size=(1, 300, 300, 8)).astype("float32"),
+        rng.normal(size=(5, 5, 8, 8)).astype("float32"),
+    )
     out = numpy.empty((1, 300, 300, 8), "float32")
     where = {"stride": (1, 1), "padding": ((2, 2), (2, 2)), "dilation": (1, 1), "groups": 1}
     tracemalloc.start()
@@ -95,7 +98,9 @@ def test_causal_padding_sees_no_later_step(rng):
     w = rng.normal(size=(3, 2, 1))
     before = dl.conv1d(x, w, padding=[(4, 0)], dilation=2).numpy()
     x[:, 4:] = 9
-    numpy.testing.assert_array_equal(dl.conv1d(x, w, padding=[(4, 0)], dilation=2).numpy()[:, :4], before[:, :4])
+    numpy.testing.assert_array_equal(
+        dl.conv1d(x, w, padding=[(4, 0)], dilation=2).numpy()[:, :4], before[:, :4]
+    )
 
 
 @pytest.mark.parametrize("length", [5, 6, 7])

@@ -103,7 +103,9 @@ def test_global_average_and_upsampling(rng):
     numpy.testing.assert_array_equal(dl.upsample2d(x, (2, 3)).numpy(), x.repeat(2, 1).repeat(3, 2))
 
 
-@pytest.mark.parametrize("function", [dl.max_pool2d, dl.average_pool2d, dl.global_average_pool2d, dl.upsample2d])
+@pytest.mark.parametrize(
+    "function", [dl.max_pool2d, dl.average_pool2d, dl.global_average_pool2d, dl.upsample2d]
+)
 def test_other_than_images_are_refused(function):
     with pytest.raises(ValueError, match=f"{function.__name__} takes images"):
         function(dl.ones((2, 3, 4)))
@@ -112,7 +114,7 @@ def test_other_than_images_are_refused(function):
 def test_windows_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"a window of \(5, 5\) does not fit into \(4, 4\)"):
         dl.max_pool2d(dl.ones((1, 4, 4, 1)), 5)
-    with pytest.raises(ValueError, match="border .* alone"):
+    with pytest.raises(ValueError, match="would lie in the border"):
         dl.average_pool2d(dl.ones((1, 4, 4, 1)), 2, padding=2)
     with pytest.raises(ValueError, match="does not hold the windows"):
         overlap_add(dl.ones((1, 3, 2, 1)), (5,))
