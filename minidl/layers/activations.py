@@ -6,6 +6,7 @@ from minidl.creation import full
 from minidl.layers.layer import Layer
 from minidl.layers.validation import check_input
 from minidl.primitives import elementwise, reduction
+from minidl.primitives.activations import elu, gelu, leaky_relu, silu
 from minidl.tensor import Parameter, Tensor
 
 
@@ -66,7 +67,7 @@ class GELU(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the output, of the shape of x."""
-        return elementwise.gelu(x)
+        return gelu(x)
 
 
 class SiLU(Layer):
@@ -74,7 +75,7 @@ class SiLU(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the output, of the shape of x."""
-        return elementwise.silu(x)
+        return silu(x)
 
 
 class LeakyReLU(Layer):
@@ -90,7 +91,7 @@ class LeakyReLU(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the output, of the shape of x."""
-        return elementwise.leaky_relu(x, self.slope)
+        return leaky_relu(x, self.slope)
 
     def extra_repr(self) -> str:
         """Return the slope."""
@@ -110,7 +111,7 @@ class ELU(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the output, of the shape of x."""
-        return elementwise.elu(x, self.alpha)
+        return elu(x, self.alpha)
 
     def extra_repr(self) -> str:
         """Return alpha."""
