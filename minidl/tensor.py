@@ -452,6 +452,11 @@ def as_tensors(
     )
 
 
+def as_tensor(value: Any) -> Tensor:
+    """Return a value as a Tensor: itself if it is one."""
+    return value if isinstance(value, Tensor) else as_tensors((value,))[0]
+
+
 def promote_dtypes(tensors: tuple[Tensor, ...], floating: bool = False) -> tuple[Tensor, ...]:
     """Return Tensors that NumPy combines without leaving float32 by itself.
 
