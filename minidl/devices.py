@@ -100,6 +100,31 @@ def cast(array: Array, dtype: Any) -> Array:
         return array.astype(native(dtype), order="C")
 
 
+def from_any(data: Any) -> Array:
+    """Return numbers, nested lists or the array of any library as a NumPy or CuPy array.
+
+    Raises
+    ------
+    TypeError
+        There is no array that says the same: elements are masked, or a gradient would be lost.
+    """
+    if isinstance(data, numpy.ma.MaskedArray) and numpy.ma.is_masked(data):
+        raise TypeError("a masked array has elements without a value: fill them first, with .filled(value)")
+    if type(data) is numpy.ndarray or (is_array(data) and not isinstance(data, numpy.ndarray)):
+        return data
+    if getattr(data, "requires_grad", False):
+        raise TypeError(f"the tape of another library ends here: detach the {type(data).__name__} first")
+    if hasattr(data, "__dlpack_device__") and not isinstance(data, numpy.ndarray):
+        kind, _ = data.__dlpack_device__()
+        if kind == _DLPACK_CUDA:
+            return _cupy().from_dlpack(data)
+    return numpy.array(data)  # a subclass of ndarray loses what only it has
+
+
+#: What DLPack calls memory of an NVIDIA GPU.
+_DLPACK_CUDA = 2
+
+
 def to_device(array: Array, device: str) -> Array:
     """Return the array on the device: itself if it is there already, else a copy.
 

@@ -1,4 +1,4 @@
-"""Activation functions that are compositions; those with a backward step of their own are in elementwise.py."""
+"""Activation functions that are compositions; those that are primitives are in elementwise.py."""
 
 from __future__ import annotations
 

@@ -118,9 +118,7 @@ def index(x: Any, key: Any) -> Any:
     return index_by_key(x, *prepared_key(x, key))
 
 
-def _set_items(
-    xp: Any, x: Any, value: Any, *positions: Any, key: tuple, out: Any = None
-) -> Any:
+def _set_items(xp: Any, x: Any, value: Any, *positions: Any, key: tuple, out: Any = None) -> Any:
     if out is None:
         out = xp.empty(x.shape, x.dtype)
     xp.copyto(out, x)
@@ -153,7 +151,7 @@ def take(x: Any, indices: Any, axis: int | None = None) -> Any:
 
 
 def take_along_axis(x: Any, indices: Any, axis: int | None = -1) -> Any:
-    """Return ``x[..., indices[..., i, ...], ...]``: for each place along an axis, an element of the same line.
+    """Return ``x[..., indices[..., i, ...], ...]``: for each place along an axis, an element of its line.
 
     The other axes of ``indices`` are those of x, or broadcast with them.
     """
@@ -177,7 +175,8 @@ def _triangle(x: Any, k: int, lower: bool) -> Any:
     x = as_tensor(x)
     if x.ndim < 2:
         raise ValueError(f"tril and triu need at least two axes, got shape {x.shape}")
-    inside = numpy.tri(*x.shape[-2:], k=k if lower else k - 1, dtype=bool)
+    rows, columns = x.shape[-2:]
+    inside = numpy.tri(rows, columns, k if lower else k - 1, dtype=bool)
     mask = Tensor(devices.to_device(inside if lower else ~inside, x.device))
     return where(mask, x, 0)
 
@@ -198,8 +197,9 @@ def diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
     if x.ndim < 2:
         raise ValueError(f"diagonal needs at least two axes, got shape {x.shape}")
     x = moveaxis(x, (axis1, axis2), (-2, -1))
-    rows, columns = _diagonal_places(*x.shape[-2:], offset)
-    return index(x, (Ellipsis, rows, columns))
+    rows, columns = x.shape[-2:]
+    places = _diagonal_places(rows, columns, offset)
+    return index(x, (Ellipsis, *(devices.to_device(array, x.device) for array in places)))
 
 
 def _diagonal_places(rows: int, columns: int, offset: int) -> tuple[Any, Any]:

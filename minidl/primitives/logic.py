@@ -9,7 +9,7 @@ import numpy
 
 from minidl.primitives.elementwise import absolute, equal, not_equal, where
 from minidl.primitives.primitive import Primitive, elementwise
-from minidl.tensor import as_tensor, as_tensors
+from minidl.tensor import as_tensor, as_tensors, promote_dtypes
 
 bitwise_and: Primitive = elementwise(
     "bitwise_and",
@@ -84,7 +84,7 @@ def isfinite(x: Any) -> Any:
 
 def isclose(a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Any:
     """Return as bool whether |a - b| <= atol + rtol * |b|, or both are equal infinities."""
-    a, b = as_tensors((a, b))
+    a, b = promote_dtypes(as_tensors((a, b)), floating=True)
     # The difference of equal infinities is NaN, and that of different ones is no larger than the tolerance.
     close = bitwise_and(absolute(a - b) <= atol + rtol * absolute(b), isfinite(b))
     close = bitwise_or(close, a == b)

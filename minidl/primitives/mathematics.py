@@ -214,4 +214,3 @@ def hypot(a: Any, b: Any) -> Any:
     """Return sqrt(a * a + b * b)."""
     a, b = as_tensor(a), as_tensor(b)
     return sqrt(a * a + b * b)
-

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy
 
+from minidl import devices
 from minidl.primitives.axes import normalize_axes, normalize_axis, ordered_axes
 from minidl.primitives.primitive import Primitive
 from minidl.tensor import as_tensor, as_tensors
@@ -271,14 +272,14 @@ def tile(x: Any, reps: int | Sequence[int]) -> Any:
 
 
 def repeat(x: Any, repeats: int | Sequence[int], axis: int | None = None) -> Any:
-    """Return x with each element along an axis (or in one axis) repeated, all alike or each as often as said."""
+    """Return x with each element along an axis (or in one axis) repeated, all alike or by its own count."""
     x = as_tensor(x)
     if axis is None:
         x, axis = ravel(x), 0
     position = normalize_axis(axis, x.ndim, "repeat")
-    if isinstance(repeats, Sequence) or getattr(repeats, "ndim", 0):
+    if isinstance(repeats, Sequence) or getattr(repeats, "ndim", False):
         places = numpy.repeat(numpy.arange(x.shape[position]), numpy.asarray(repeats))
-        return x[(slice(None),) * position + (places,)]
+        return x[(slice(None),) * position + (devices.to_device(places, x.device),)]
     front, back = x.shape[: position + 1], x.shape[position + 1 :]
     apart = broadcast_to(reshape(x, (*front, 1, *back)), (*front, operator.index(repeats), *back))
     return reshape(apart, (*front[:-1], front[-1] * operator.index(repeats), *back))
@@ -312,5 +313,5 @@ def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: float =
     for axis, pair in enumerate(pairs):
         if any(pair):
             places = numpy.pad(numpy.arange(x.shape[axis]), pair, mode)  # type: ignore[call-overload]
-            x = x[(slice(None),) * axis + (places,)]
+            x = x[(slice(None),) * axis + (devices.to_device(places, x.device),)]
     return x

@@ -39,7 +39,7 @@ def sort(x: Any, axis: int | None = -1) -> Any:
 
 
 def topk(x: Any, k: int, axis: int = -1, largest: bool = True) -> tuple[Any, Any]:
-    """Return the k largest (or smallest) elements along an axis, the most extreme first, and their positions."""
+    """Return the k largest (or smallest) elements along an axis, in order, and their positions."""
     x = as_tensor(x)
     position = normalize_axis(axis, x.ndim, "topk")
     if not 0 <= k <= x.shape[position]:
