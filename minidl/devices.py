@@ -31,6 +31,17 @@ _STAY: AbstractContextManager[Any] = nullcontext()
 _HOW_TO_INSTALL = "install it with `pip install minidl[gpu]` (CUDA 12) or `pip install minidl[gpu13]`"
 
 
+class Unavailable:
+    """In the place of an array whose values are gone: its shape and dtype, and what to raise for the rest."""
+
+    __slots__ = ("base", "dtype", "ndim", "problem", "shape", "size")
+
+    def __init__(self, array: Array, problem: Exception):
+        self.shape, self.dtype, self.ndim, self.size = array.shape, array.dtype, array.ndim, array.size
+        self.problem = problem
+        self.base = None
+
+
 def is_array(x: Any) -> bool:
     """Say whether something is a NumPy or CuPy array."""
     cupy = sys.modules.get("cupy")
@@ -44,6 +55,8 @@ def array_module(array: Array) -> ModuleType:
     cupy = sys.modules.get("cupy")
     if cupy is not None and isinstance(array, cupy.ndarray):
         return cupy
+    if isinstance(array, Unavailable):
+        raise array.problem
     raise TypeError(f"expected a NumPy or CuPy array, got {type(array).__name__}")
 
 
@@ -58,7 +71,7 @@ def common_module(arrays: list[Array], operation: str) -> ModuleType:
 
 
 def device_of(array: Array) -> str:
-    """Return where an array lifetimes: ``"cpu"``, ``"gpu:0"``, ``"gpu:1"``, ..."""
+    """Return where an array lives: ``"cpu"``, ``"gpu:0"``, ``"gpu:1"``, ..."""
     if array_module(array) is numpy:
         return "cpu"
     return f"gpu:{array.device.id}"
@@ -83,6 +96,12 @@ def copy(array: Array) -> Array:
         return array.copy()
 
 
+def native_copy(array: Array) -> Array:
+    """Return a copy as copy() does, in the byte order of this machine."""
+    native = array.dtype.newbyteorder("=")
+    return copy(array) if native == array.dtype else array.astype(native)
+
+
 def write(target: Array, values: Array) -> None:
     """Write values of one array, broadcast, into another one on the same device."""
     with current(target):
@@ -98,6 +117,31 @@ def cast(array: Array, dtype: Any) -> Array:
     """Return a copy of the array in another dtype, on its own device, with elements in C order."""
     with current(array):
         return array.astype(native(dtype), order="C")
+
+
+def from_any(data: Any) -> Array:
+    """Return numbers, nested lists or the array of any library as a NumPy or CuPy array.
+
+    Raises
+    ------
+    TypeError
+        There is no array that says the same: elements are masked, or a gradient would be lost.
+    """
+    if isinstance(data, numpy.ma.MaskedArray) and numpy.ma.is_masked(data):
+        raise TypeError("a masked array has elements without a value: fill them first, with .filled(value)")
+    if type(data) is numpy.ndarray or (is_array(data) and not isinstance(data, numpy.ndarray)):
+        return data
+    if getattr(data, "requires_grad", False):
+        raise TypeError(f"the tape of another library ends here: detach the {type(data).__name__} first")
+    if hasattr(data, "__dlpack_device__") and not isinstance(data, numpy.ndarray):
+        kind, _ = data.__dlpack_device__()
+        if kind == _DLPACK_CUDA:
+            return _cupy().from_dlpack(data)
+    return numpy.array(data)  # a subclass of ndarray loses what only it has
+
+
+#: What DLPack calls memory of an NVIDIA GPU.
+_DLPACK_CUDA = 2
 
 
 def to_device(array: Array, device: str) -> Array:

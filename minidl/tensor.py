@@ -21,6 +21,15 @@ DTypeLike = Any
 _clock = itertools.count(1)
 
 
+class _Storage:
+    """What a Tensor and its views share: when their memory was last assigned a new value."""
+
+    __slots__ = ("assigned_at",)
+
+    def __init__(self) -> None:
+        self.assigned_at = 0
+
+
 class Tensor:
     """An array plus how it was made.
 
@@ -39,56 +48,91 @@ class Tensor:
 
     __slots__ = (
         "__weakref__",
-        "assigned_at",
+        "_array",
+        "_grad",
+        "_storage",
         "attributes",
         "created_at",
-        "data",
-        "grad",
         "inputs",
         "primitive",
         "requires_grad",
     )
 
-    __array_ufunc__ = None  # NumPy's operators leave `array * tensor` to Tensor.__rmul__
-
     def __init__(self, data: devices.Array, requires_grad: bool = False):
         if requires_grad and data.dtype.kind != "f":
             raise TypeError(f"only floating-point Tensors can require a gradient, got {data.dtype}")
-        self.data = data
+        self._array = data
         self.requires_grad = requires_grad
-        self.grad: Tensor | None = None
+        self._grad: Tensor | None = None
+        self._storage: _Storage | None = None
         self.primitive: Primitive | None = None
         self.inputs: tuple[Tensor, ...] | None = None
         self.attributes: dict[str, Any] = {}
         self.created_at = next(_clock)
-        self.assigned_at = 0
+
+    # --- what a recorder is told of ---------------------------------------------------------------
+
+    @property
+    def data(self) -> devices.Array:
+        """The NumPy or CuPy array. A compiled function cannot read it: a replay would not see its values."""
+        if mode.recorder is not None:
+            mode.recorder.before_data(self)
+        return self._array
+
+    @data.setter
+    def data(self, array: devices.Array) -> None:
+        self._array = array
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The gradient that backward() has added up, or None."""
+        if mode.recorder is not None:
+            mode.recorder.before_gradient(self)
+        return self._grad
+
+    @grad.setter
+    def grad(self, gradient: Tensor | None) -> None:
+        if mode.recorder is not None:
+            mode.recorder.before_gradient(self)
+        self._grad = gradient
+
+    @property
+    def assigned_at(self) -> int:
+        """When the memory of this Tensor was last assigned a new value, through it or a view; 0 for never."""
+        return 0 if self._storage is None else self._storage.assigned_at
+
+    @assigned_at.setter
+    def assigned_at(self, moment: int) -> None:
+        if moment or self._storage is not None:
+            self._storage = self._storage or _Storage()
+            self._storage.assigned_at = moment
 
     # --- what it is -------------------------------------------------------------------------------
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The length of each axis."""
-        return self.data.shape
+        return self._array.shape
 
     @property
     def ndim(self) -> int:
         """The number of axes."""
-        return self.data.ndim
+        return self._array.ndim
 
     @property
     def size(self) -> int:
         """The number of elements."""
-        return self.data.size
+        return self._array.size
 
     @property
     def dtype(self) -> numpy.dtype:
         """The NumPy dtype of the elements."""
-        return self.data.dtype
+        return self._array.dtype
 
     @property
     def device(self) -> str:
-        """Where the array lifetimes: ``"cpu"``, ``"gpu:0"``, ..."""
-        return devices.device_of(self.data)
+        """Where the array lives: ``"cpu"``, ``"gpu:0"``, ..."""
+        return devices.device_of(self._array)
 
     def __len__(self) -> int:
         if not self.shape:
@@ -98,7 +142,9 @@ class Tensor:
     def __repr__(self) -> str:
         if mode.recorder is not None:
             return f"tensor(shape={self.shape}, dtype={self.dtype})"
-        text = numpy.array2string(devices.to_numpy(self.data), separator=", ", prefix="tensor(", threshold=50)
+        text = numpy.array2string(
+            devices.to_numpy(self._array), separator=", ", prefix="tensor(", threshold=50
+        )
         notes = "" if self.dtype == numpy.float32 else f", dtype={self.dtype}"
         notes += "" if self.device == "cpu" else f", device={self.device}"
         if self.requires_grad:
@@ -111,7 +157,7 @@ class Tensor:
         """Return the array to be read by Python; a step that is being recorded cannot allow that."""
         if mode.recorder is not None:
             mode.recorder.refuse_reading(self, reader)
-        return self.data
+        return self._array
 
     def numpy(self) -> Any:
         """Return the values as a NumPy array of their own (a copy, on the host)."""
@@ -137,6 +183,24 @@ class Tensor:
         if self.device != "cpu":
             raise TypeError(f"a Tensor on {self.device} is not converted implicitly: use .numpy()")
         return self.numpy().astype(dtype) if dtype is not None else self.numpy()
+
+    def __array_ufunc__(self, function: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        """Let NumPy's functions of elements, and ``array * tensor``, be ours."""
+        return numpy_functions.call_ufunc(function, method, inputs, options)
+
+    def __array_function__(self, function: Any, types: Any, inputs: Any, options: Any) -> Any:
+        """Let NumPy's other functions be ours."""
+        return numpy_functions.call(function, inputs, options)
+
+    def __format__(self, specification: str) -> str:
+        if not specification:
+            return repr(self)
+        if self.size == 1:
+            return format(self.item(), specification)
+        raise TypeError(
+            f"format {specification!r} is for a Tensor of one element, got shape {self.shape}: "
+            "format its .numpy(), or one element"
+        )
 
     def __float__(self) -> float:
         return float(self.item())
@@ -187,14 +251,14 @@ class Tensor:
             )
         if value.dtype != self.dtype:
             value = value.detach().astype(self.dtype)
-        xp = devices.common_module([self.data, value.data], "assign")
+        xp = devices.common_module([self._array, value._array], "assign")
         if mode.recorder is not None:
             mode.recorder.before_assign(self)
         if xp is numpy:
-            indexing.assign_.forward(xp, self.data, value.data)
+            indexing.assign_.forward(xp, self._array, value._array)
         else:
-            with devices.current(self.data):
-                indexing.assign_.forward(xp, self.data, value.data)
+            with devices.current(self._array):
+                indexing.assign_.forward(xp, self._array, value._array)
         mark_assigned(self)
         if mode.recorder is not None:
             mode.recorder.record(indexing.assign_, (self, value), {}, self)
@@ -212,18 +276,18 @@ class Tensor:
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         twin = type(self).__new__(type(self))
         memo[id(self)] = twin
-        Tensor.__init__(twin, devices.copy(self.data), self.requires_grad and self.primitive is None)
+        Tensor.__init__(twin, devices.copy(self._array), self.requires_grad and self.primitive is None)
         return twin
 
     def zeros_like(self) -> Tensor:
         """Return zeros of this shape, dtype and device."""
-        with devices.current(self.data):
-            return Tensor(devices.array_module(self.data).zeros(self.shape, self.dtype))
+        with devices.current(self._array):
+            return Tensor(devices.array_module(self._array).zeros(self.shape, self.dtype))
 
     def ones_like(self) -> Tensor:
         """Return ones of this shape, dtype and device."""
-        with devices.current(self.data):
-            return Tensor(devices.array_module(self.data).ones(self.shape, self.dtype))
+        with devices.current(self._array):
+            return Tensor(devices.array_module(self._array).ones(self.shape, self.dtype))
 
     # --- operators --------------------------------------------------------------------------------
 
@@ -262,19 +326,62 @@ class Tensor:
     def __neg__(self) -> Tensor:
         return elementwise.negative(self)
 
+    def __pos__(self) -> Tensor:
+        return self
+
+    def __invert__(self) -> Tensor:
+        return logic.invert(self)
+
+    def __mod__(self, other: Any) -> Tensor:
+        return mathematics.mod(self, other)
+
+    def __rmod__(self, other: Any) -> Tensor:
+        return mathematics.mod(other, self)
+
+    def __floordiv__(self, other: Any) -> Tensor:
+        return mathematics.floor_divide(self, other)
+
+    def __rfloordiv__(self, other: Any) -> Tensor:
+        return mathematics.floor_divide(other, self)
+
+    def __and__(self, other: Any) -> Tensor:
+        return logic.bitwise_and(self, other)
+
+    def __rand__(self, other: Any) -> Tensor:
+        return logic.bitwise_and(other, self)
+
+    def __or__(self, other: Any) -> Tensor:
+        return logic.bitwise_or(self, other)
+
+    def __ror__(self, other: Any) -> Tensor:
+        return logic.bitwise_or(other, self)
+
+    def __xor__(self, other: Any) -> Tensor:
+        return logic.bitwise_xor(self, other)
+
+    def __rxor__(self, other: Any) -> Tensor:
+        return logic.bitwise_xor(other, self)
+
+    def __round__(self, decimals: int | None = None) -> Tensor:
+        return mathematics.round(self, decimals or 0)
+
     def __abs__(self) -> Tensor:
         return elementwise.absolute(self)
 
     def __matmul__(self, other: Any) -> Tensor:
-        return linear_algebra.matmul(*as_tensors((self, other)))
+        return linear_algebra.matmul(self, other)
 
     def __rmatmul__(self, other: Any) -> Tensor:
-        return linear_algebra.matmul(*as_tensors((other, self)))
+        return linear_algebra.matmul(other, self)
 
     def __eq__(self, other: Any) -> Any:
+        if other is None or isinstance(other, str):
+            return NotImplemented  # no element of a Tensor is; Python then compares identities
         return elementwise.equal(self, other)
 
     def __ne__(self, other: Any) -> Any:
+        if other is None or isinstance(other, str):
+            return NotImplemented
         return elementwise.not_equal(self, other)
 
     def __lt__(self, other: Any) -> Tensor:
@@ -291,6 +398,10 @@ class Tensor:
 
     def __getitem__(self, key: Any) -> Tensor:
         return indexing.index(self, key)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Assign this Tensor's value with some elements replaced: assign() says to what that can be done."""
+        self.assign(indexing.with_items(self, key, value))
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[i] for i in range(len(self)))
@@ -312,11 +423,43 @@ class Tensor:
 
     def flatten(self) -> Tensor:
         """Return the elements in one axis."""
-        return shape_operations.reshape(self, (-1,))
+        return shape_operations.ravel(self)
+
+    def ravel(self) -> Tensor:
+        """Return the elements in one axis."""
+        return shape_operations.ravel(self)
 
     def squeeze(self, axis: Any = None) -> Tensor:
-        """Return the Tensor without its axes of length 1."""
+        """Return the Tensor without its axes of length 1, or without those given."""
         return shape_operations.squeeze(self, axis)
+
+    def swapaxes(self, axis1: int, axis2: int) -> Tensor:
+        """Return the Tensor with two axes exchanged, as a view."""
+        return shape_operations.swapaxes(self, axis1, axis2)
+
+    def repeat(self, repeats: Any, axis: int | None = None) -> Tensor:
+        """Return the Tensor with each element along an axis repeated."""
+        return shape_operations.repeat(self, repeats, axis)
+
+    def take(self, indices: Any, axis: int | None = None) -> Tensor:
+        """Return the elements at positions along an axis, or of all elements in one."""
+        return indexing.take(self, indices, axis)
+
+    def diagonal(self, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
+        """Return a diagonal of matrices as the last axis."""
+        return indexing.diagonal(self, offset, axis1, axis2)
+
+    def trace(self, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
+        """Return the sum of a diagonal of matrices."""
+        return indexing.trace(self, offset, axis1, axis2)
+
+    def dot(self, other: Any) -> Tensor:
+        """Return the sum of products over the last axis of this and the last but one of the other."""
+        return linear_algebra.dot(self, other)
+
+    def round(self, decimals: int = 0) -> Tensor:
+        """Return the Tensor rounded to a number of decimals."""
+        return mathematics.round(self, decimals)
 
     def astype(self, dtype: DTypeLike) -> Tensor:
         """Return the Tensor converted to a dtype; itself if it has it."""
@@ -353,6 +496,34 @@ class Tensor:
         """Return the index of the largest element along an axis, or of all elements in one axis."""
         return reduction.argmax(self, axis, keepdims)
 
+    def argmin(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
+        """Return the index of the smallest element along an axis, or of all elements in one axis."""
+        return reduction.argmin(self, axis, keepdims)
+
+    def argsort(self, axis: int | None = -1) -> Tensor:
+        """Return the positions along an axis in ascending order of the elements."""
+        return sorting.argsort(self, axis)
+
+    def all(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        """Return as bool whether all elements over the axes are not 0."""
+        return reduction.all(self, axis, keepdims)
+
+    def any(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        """Return as bool whether any element over the axes is not 0."""
+        return reduction.any(self, axis, keepdims)
+
+    def prod(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        """Return the product over the axes."""
+        return reduction.prod(self, axis, keepdims)
+
+    def cumsum(self, axis: int | None = None) -> Tensor:
+        """Return the sums of the elements up to each along an axis."""
+        return cumulative.cumsum(self, axis)
+
+    def cumprod(self, axis: int | None = None) -> Tensor:
+        """Return the products of the elements up to each along an axis."""
+        return cumulative.cumprod(self, axis)
+
     def clip(self, min: Any = None, max: Any = None) -> Tensor:
         """Return the Tensor limited to [min, max]."""
         return elementwise.clip(self, min, max)
@@ -378,7 +549,7 @@ class Parameter(Tensor):
         source = tensor(value)
         if source.dtype.kind != "f":
             source = source.astype(numpy.float32)
-        super().__init__(devices.copy(source.data), requires_grad=True)
+        super().__init__(devices.copy(source._array), requires_grad=True)
         self.learning_rate_factor = learning_rate_factor
         self.l2_factor = (1.0 if self.ndim >= 2 else 0.0) if l2_factor is None else l2_factor
 
@@ -403,7 +574,7 @@ def apply(primitive: Primitive, inputs: tuple[Tensor, ...], attributes: dict[str
     ValueError
         The shapes do not fit each other; the message names the primitive and the shapes.
     """
-    arrays = [x.data for x in inputs]
+    arrays = [x._array for x in inputs]
     xp = numpy
     for array in arrays:
         if type(array) is not numpy.ndarray:
@@ -426,6 +597,8 @@ def apply(primitive: Primitive, inputs: tuple[Tensor, ...], attributes: dict[str
             if x.requires_grad and primitive.rule(index) is not None:
                 out.requires_grad = True
                 break
+    if data.base is not None:
+        _share_storage(out, inputs)
     if out.requires_grad or primitive.keeps_inputs:
         out.primitive, out.inputs, out.attributes = primitive, inputs, attributes
     if mode.recorder is not None:
@@ -433,9 +606,22 @@ def apply(primitive: Primitive, inputs: tuple[Tensor, ...], attributes: dict[str
     return out
 
 
+def _share_storage(view: Tensor, inputs: tuple[Tensor, ...]) -> None:
+    """Note whose memory a result is a view of, so that assignments through either are known to both."""
+    memory = view._array.base
+    for x in inputs:
+        if x._array is memory or x._array.base is memory:
+            if x._storage is None:
+                x._storage = _Storage()
+            view._storage = x._storage
+            return
+
+
 def mark_assigned(x: Tensor) -> None:
     """Note that the array of a Tensor has been written, as assign() does."""
-    x.assigned_at = next(_clock)
+    if x._storage is None:
+        x._storage = _Storage()
+    x._storage.assigned_at = next(_clock)
 
 
 def as_tensors(
@@ -452,14 +638,19 @@ def as_tensors(
     )
 
 
+def as_tensor(value: Any) -> Tensor:
+    """Return a value as a Tensor: itself if it is one."""
+    return value if isinstance(value, Tensor) else as_tensors((value,))[0]
+
+
 def promote_dtypes(tensors: tuple[Tensor, ...], floating: bool = False) -> tuple[Tensor, ...]:
     """Return Tensors that NumPy combines without leaving float32 by itself.
 
     Integers beside floating-point Tensors take their dtype (NumPy would make float64 of int64 and
     float32). With ``floating``, integers and bools alone become float32.
     """
-    dtypes = {x.data.dtype for x in tensors}
-    if len(dtypes) == 1 and not (floating and tensors[0].data.dtype.kind != "f"):
+    dtypes = {x._array.dtype for x in tensors}
+    if len(dtypes) == 1 and not (floating and tensors[0]._array.dtype.kind != "f"):
         return tensors
     floats = [dtype for dtype in dtypes if dtype.kind == "f"]
     if not floats and not floating:
@@ -505,7 +696,7 @@ def tensor(
 
     Parameters
     ----------
-    data : numbers in nested lists, a NumPy or CuPy array, or a Tensor; always copied
+    data : numbers in nested lists, an array (of NumPy, CuPy or another library), or a Tensor; always copied
     dtype : by default, arrays and Tensors keep theirs, and Python's floats become float32
     device : ``"cpu"``, ``"gpu"``, ``"gpu:1"`` or ``"auto"``; by default, data stay where they are
     requires_grad : whether backward() computes a gradient for it
@@ -519,14 +710,10 @@ def tensor(
     """
     if isinstance(data, Tensor):
         data = data._values("tensor()")
-    if hasattr(data, "dtype") and not isinstance(data, numpy.generic):
-        array = devices.cast(data, dtype if dtype is not None else data.dtype)
-    else:
-        array = numpy.array(data)
-        if dtype is None and array.dtype == numpy.float64:
-            dtype = numpy.float32
-        if dtype is not None:
-            array = devices.cast(array, dtype)
+    array = devices.from_any(data)
+    if dtype is None and array.dtype == numpy.float64 and not hasattr(data, "dtype"):
+        dtype = numpy.float32
+    array = devices.cast(array, array.dtype if dtype is None else dtype)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"a Tensor holds numbers, got {type(data).__name__} of dtype {array.dtype}")
     if device is not None:
@@ -536,6 +723,16 @@ def tensor(
 
 # Primitives call apply(), and operators call primitives: each module needs the other when it is
 # used, not while it is being read.
-from minidl.primitives import elementwise, indexing, linear_algebra, reduction  # noqa: E402
+from minidl import numpy_functions  # noqa: E402
+from minidl.primitives import (  # noqa: E402
+    cumulative,
+    elementwise,
+    indexing,
+    linear_algebra,
+    logic,
+    mathematics,
+    reduction,
+    sorting,
+)
 from minidl.primitives import shape as shape_operations  # noqa: E402
 from minidl.primitives.primitive import Primitive  # noqa: E402

@@ -35,8 +35,6 @@ def test_numpy_arrays_leave_operators_to_tensors():
     x = dl.tensor([3.0, 4.0])
     for result in (array + x, array * x, array - x, array / x, array @ x):
         assert isinstance(result, dl.Tensor)
-    with pytest.raises(TypeError):
-        numpy.exp(x)
 
 
 def test_data_are_copied_in_and_out():
@@ -86,7 +84,7 @@ def test_operators_agree_with_numpy(rng):
         (x[..., None, 0], a[..., None, 0]),
         (dl.stack([x, y], axis=1), numpy.stack([a, b], axis=1)),
         (dl.concatenate([x, y], axis=-1), numpy.concatenate([a, b], axis=-1)),
-        (dl.pad(x, 1, value=3), numpy.pad(a, 1, constant_values=3)),
+        (dl.pad(x, 1, constant_values=3), numpy.pad(a, 1, constant_values=3)),
         (dl.where(x > y, x, 0), numpy.where(a > b, a, 0)),
         (dl.maximum(x, 1), numpy.maximum(a, 1)),
         (dl.softplus(x), numpy.log1p(numpy.exp(a))),
@@ -195,7 +193,7 @@ def test_identity_is_what_tells_tensors_apart():
         (lambda: dl.concatenate([]), ValueError, "at least one"),
         (lambda: dl.clip(dl.ones(3), 2, 1), ValueError, "min <= max"),
         (lambda: dl.squeeze(dl.ones((2, 3)), 1), ValueError, "has length 3, not 1"),
-        (lambda: dl.pad(dl.ones((2, 3)), ((1, 1),)), ValueError, "a pair of widths"),
+        (lambda: dl.pad(dl.ones((2, 3)), ((1, 1),) * 3), ValueError, "a pair of widths"),
     ],
 )
 def test_bad_input_is_refused_with_a_clear_error(action, error, message):

@@ -14,9 +14,10 @@ from typing import Any
 import numpy
 
 from minidl.primitives.axes import Axes, normalize_axes, normalize_axis
-from minidl.primitives.elementwise import exp, not_equal, sqrt, where
+from minidl.primitives.elementwise import absolute, exp, not_equal, sqrt, where
 from minidl.primitives.primitive import Primitive
-from minidl.primitives.shape import broadcast_to, reshape
+from minidl.primitives.shape import broadcast_to, concatenate, moveaxis, reshape, squeeze
+from minidl.tensor import as_tensor, as_tensors
 
 
 def _spread(reduced: Any, x: Any, axis: tuple[int, ...]) -> Any:
@@ -113,13 +114,19 @@ argmax_ = Primitive(
     lambda xp, x, axis, out=None: xp.argmax(x, axis=axis, out=out),
     gradients=(None,),
 )
+argmin_ = Primitive(
+    "argmin",
+    lambda xp, x, axis, out=None: xp.argmin(x, axis=axis, out=out),
+    gradients=(None,),
+)
 
 
-def _in_float32(reduction: Any) -> Any:
-    """Let a reduction of float16 compute in float32; only its result is float16 again."""
+def _of_array(reduction: Any) -> Any:
+    """Let a reduction take arrays and lists, and compute that of float16 in float32."""
 
     @functools.wraps(reduction)
     def reduce(x: Any, *arguments: Any, **keywords: Any) -> Any:
+        x = as_tensor(x)
         if x.dtype != numpy.float16:
             return reduction(x, *arguments, **keywords)
         return reduction(x.astype(numpy.float32), *arguments, **keywords).astype(numpy.float16)
@@ -127,13 +134,13 @@ def _in_float32(reduction: Any) -> Any:
     return reduce
 
 
-@_in_float32
+@_of_array
 def sum(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
     """Return the sum of x over the axes."""
     return sum_(x, axis=normalize_axes(axis, x.ndim, "sum"), keepdims=keepdims)
 
 
-@_in_float32
+@_of_array
 def mean(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
     """Return the mean of x over the axes; of no elements it is NaN, as in NumPy."""
     axes = normalize_axes(axis, x.ndim, "mean")
@@ -141,11 +148,13 @@ def mean(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
     return sum(x, axes, keepdims) * (1 / count if count else math.nan)
 
 
+@_of_array
 def max(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
     """Return the largest element over the axes; equal maxima share the gradient evenly."""
     return max_(x, axis=_axes_with_elements(x, axis, "max"), keepdims=keepdims)
 
 
+@_of_array
 def min(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
     """Return the smallest element over the axes; equal minima share the gradient evenly."""
     return min_(x, axis=_axes_with_elements(x, axis, "min"), keepdims=keepdims)
@@ -158,7 +167,7 @@ def _axes_with_elements(x: Any, axis: Axes, operation: str) -> tuple[int, ...]:
     return axes
 
 
-@_in_float32
+@_of_array
 def var(x: Any, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> Any:
     """Return the variance over the axes: squared deviations from the mean over (count - ddof).
 
@@ -170,26 +179,25 @@ def var(x: Any, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> Any
     return sum(deviation * deviation, axes, keepdims) * (1 / freedom if freedom > 0 else math.inf)
 
 
-@_in_float32
+@_of_array
 def std(x: Any, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> Any:
     """Return the standard deviation over the axes, the root of var(); at 0 its gradient is 0."""
-    variance = var(x, axis, ddof, keepdims)
-    return where(variance == 0, 0, sqrt(where(variance == 0, 1, variance)))
+    return _root(var(x, axis, ddof, keepdims))
 
 
-@_in_float32
+@_of_array
 def logsumexp(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
     """Return log(sum(exp(x))) over the axes, without overflow; of no elements it is -infinity."""
     return logsumexp_(x, axis=normalize_axes(axis, x.ndim, "logsumexp"), keepdims=keepdims)
 
 
-@_in_float32
+@_of_array
 def softmax(x: Any, axis: Axes = -1) -> Any:
     """Return exp(x) / sum(exp(x)) over the axes (the last one by default), without overflow."""
     return softmax_(x, axis=normalize_axes(axis, x.ndim, "softmax"))
 
 
-@_in_float32
+@_of_array
 def log_softmax(x: Any, axis: Axes = -1) -> Any:
     """Return log(softmax(x)) over the axes, exact where softmax rounds to 0 or 1."""
     return log_softmax_(x, axis=normalize_axes(axis, x.ndim, "log_softmax"))
@@ -200,10 +208,100 @@ def argmax(x: Any, axis: int | None = None, keepdims: bool = False) -> Any:
 
     It has no gradient.
     """
+    return _position(argmax_, as_tensor(x), axis, keepdims)
+
+
+def argmin(x: Any, axis: int | None = None, keepdims: bool = False) -> Any:
+    """Return the index of the first smallest element along one axis, or of all in one axis, as int64.
+
+    It has no gradient.
+    """
+    return _position(argmin_, as_tensor(x), axis, keepdims)
+
+
+def _position(primitive: Primitive, x: Any, axis: int | None, keepdims: bool) -> Any:
+    axes = normalize_axes(axis, x.ndim, primitive.name)
+    kept = tuple(1 if i in axes else length for i, length in enumerate(x.shape))
     if axis is None or x.ndim == 0:
-        normalize_axes(axis, x.ndim, "argmax")
-        flat = argmax_(reshape(x, (-1,)), axis=0)
-        return reshape(flat, (1,) * x.ndim) if keepdims else flat
-    position = normalize_axis(axis, x.ndim, "argmax")
-    index = argmax_(x, axis=position)
-    return reshape(index, (*x.shape[:position], 1, *x.shape[position + 1 :])) if keepdims else index
+        index = primitive(reshape(x, (-1,)), axis=0)
+    else:
+        index = primitive(x, axis=axes[0])
+    return reshape(index, kept) if keepdims else index
+
+
+def all(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
+    """Return as bool whether all elements over the axes are not 0."""
+    return sum(as_tensor(x) == 0, axis, keepdims) == 0
+
+
+def any(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
+    """Return as bool whether any element over the axes is not 0."""
+    return count_nonzero(x, axis, keepdims) > 0
+
+
+def count_nonzero(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
+    """Return how many elements over the axes are not 0, as int64."""
+    return sum(as_tensor(x) != 0, axis, keepdims)
+
+
+@_of_array
+def prod(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
+    """Return the product of x over the axes; its gradient is right where elements are 0, too."""
+    axes = normalize_axes(axis, x.ndim, "prod")
+    kept = tuple(length for i, length in enumerate(x.shape) if i not in axes)
+    shape = tuple(1 if i in axes else length for i, length in enumerate(x.shape)) if keepdims else kept
+    if x.dtype.kind in "bi":
+        x = x.astype(numpy.int64)
+    x = reshape(moveaxis(x, axes, range(len(axes))), (math.prod(x.shape[a] for a in axes), *kept))
+    if len(x) == 0:
+        x = broadcast_to(as_tensors((1,), like=x)[0], (1, *kept))
+    while len(x) > 1:  # multiply halves, so that no element is ever divided out
+        half = len(x) // 2
+        products = x[:half] * x[half : 2 * half]
+        x = concatenate([products, x[2 * half :]]) if len(x) % 2 else products
+    return reshape(x, shape)
+
+
+@_of_array
+def norm(x: Any, ord: Any = None, axis: Axes = None, keepdims: bool = False) -> Any:
+    """Return a norm as numpy.linalg.norm does; where it is 0 its gradient is 0.
+
+    Parameters
+    ----------
+    ord : of vectors (one axis, or all elements of one axis): infinity, -infinity, 0 or another number p, by
+        default 2; of matrices (two axes): "fro", 1, -1, infinity or -infinity, by default "fro"
+    axis : one axis for vectors, two for matrices; with neither axis nor ord, all elements are one vector
+
+    Raises
+    ------
+    ValueError
+        The order is one of matrices by their singular values (2, -2, "nuc"), or not one at all.
+    """
+    if ord is None:
+        return _root(sum(absolute(x) ** 2, axis, keepdims))
+    axes = tuple(axis) if isinstance(axis, (tuple, list)) else normalize_axes(axis, x.ndim, "norm")
+    size = absolute(x)
+    if len(axes) == 1:
+        if ord in (math.inf, -math.inf):
+            return (max if ord > 0 else min)(size, axes, keepdims)
+        if ord == 0:
+            return sum((x != 0).astype(size.dtype), axes, keepdims)
+        if isinstance(ord, str):
+            raise ValueError(f"norm: {ord!r} is an order of matrices, over two axes")
+        if ord == 2:
+            return _root(sum(size * size, axes, keepdims))
+        return sum(size**ord, axes, keepdims) ** (1 / ord)
+    if len(axes) != 2 or ord not in ("fro", 1, -1, math.inf, -math.inf):
+        raise ValueError(f"norm: there is no order {ord!r} over {len(axes)} axes here")
+    if ord == "fro":
+        return _root(sum(size * size, axes, keepdims))
+    rows, columns = (normalize_axis(a, x.ndim, "norm") for a in axes)
+    added, compared = (rows, columns) if ord in (1, -1) else (columns, rows)
+    sums = sum(size, added, keepdims=True)
+    result = (max if ord > 0 else min)(sums, compared, keepdims=True)
+    return result if keepdims else squeeze(result, (rows, columns))
+
+
+def _root(x: Any) -> Any:
+    """Return sqrt(x), with the gradient 0 at 0."""
+    return where(x == 0, 0, sqrt(where(x == 0, 1, x)))

@@ -1,5 +1,5 @@
 """check_layer: the rows of the report, the inputs it takes, and what it leaves alone. Mistakes it finds
-are in test_planted_bugs.py."""
+are in test_layer_tests.py."""
 
 import copy
 import subprocess

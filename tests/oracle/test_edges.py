@@ -41,12 +41,37 @@ ORACLES = {
     "clip beyond the dtype": lambda x: torch.clamp(x, -1000, 299),
     "where": lambda a, b: torch.where(a > b, a, b),
     "where with a number": lambda x: torch.where(x > 0, x, 0.1),
+    "tan": torch.tan,
+    "sinh": torch.sinh,
+    "cosh": torch.cosh,
+    "arcsin": torch.arcsin,
+    "arccos": torch.arccos,
+    "arctan": torch.arctan,
+    "arctan2": torch.arctan2,
+    "arcsinh": torch.arcsinh,
+    "arccosh": torch.arccosh,
+    "arctanh": torch.arctanh,
+    "exp2": torch.exp2,
+    "expm1": torch.expm1,
+    "log2": torch.log2,
+    "log10": torch.log10,
+    "logaddexp": torch.logaddexp,
+    "erf": torch.erf,
+    "erfinv": torch.erfinv,
+    "mod": torch.remainder,
+    "nan_to_num": torch.nan_to_num,
     "square": torch.square,
     "root by power": lambda x: x**0.5,
     "cube": lambda x: x**3,
 }
 #: Operations whose results are bool, or do not change with small changes of the inputs.
-WITHOUT_GRADIENT = {"sign", "floor", "equal", "not_equal", "less", "less_equal", "greater", "greater_equal"}
+WITHOUT_GRADIENT = {
+    *("sign", "floor", "ceil", "trunc", "rint", "floor_divide"),
+    *("equal", "not_equal", "less", "less_equal", "greater", "greater_equal"),
+    *("bitwise_and", "bitwise_or", "bitwise_xor", "invert"),
+    *("logical_and", "logical_or", "logical_xor", "logical_not"),
+    *("isnan", "isinf", "isfinite", "isclose"),
+}
 
 #: Where gradients differ on purpose: the points, as a function of the inputs, and the reason.
 DIFFERENCES = {

@@ -173,6 +173,27 @@ ORACLES = {
     "softmax": softmaxed,
     "log_softmax": lambda x, axis: x - torch.logsumexp(x, axis, keepdim=True) if axis else x * 0,
     "argmax": lambda x, axis: torch.argmax(x, axis),
+    "argmin": lambda x, axis: torch.argmin(x, axis),
+    "argsort": lambda x, axis: torch.argsort(x, dim=axis, stable=True),
+    "cumsum": lambda x, axis: torch.cumsum(x, axis),
+    "bitwise_and": torch.bitwise_and,
+    "bitwise_or": torch.bitwise_or,
+    "bitwise_xor": torch.bitwise_xor,
+    "inv": torch.linalg.inv,
+    "solve": torch.linalg.solve,
+    "cholesky": torch.linalg.cholesky,
+    "log_abs_det": lambda x: torch.linalg.slogdet(x)[1],
+    "sign_of_det": lambda x: torch.linalg.slogdet(x)[0],
+    **{
+        name: getattr(torch, name)
+        for name in (
+            *("exp2", "expm1", "log2", "log10", "logaddexp", "tan", "sinh", "cosh"),
+            *("arcsin", "arccos", "arctan", "arctan2", "arcsinh", "arccosh", "arctanh"),
+            *("erf", "erfinv", "ceil", "trunc", "floor_divide"),
+        )
+    },
+    "rint": torch.round,
+    "mod": torch.remainder,
     "reshape": lambda x, shape: x.reshape(shape),
     "transpose": lambda x, axes: x.permute(axes),
     "broadcast_to": lambda x, shape: x.broadcast_to(shape),
@@ -194,6 +215,7 @@ ORACLES = {
 NOT_COMPARED = {
     "detach": "has a value and no gradient by its meaning",
     "assign": "has no result",
+    "set_items": "has no gradient; see tests/test_tensor.py",
     "random_uniform": "draws other numbers than PyTorch",
     "random_normal": "draws other numbers than PyTorch",
     "sort_places": "a step of scatter_add on a GPU",

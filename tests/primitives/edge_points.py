@@ -3,9 +3,11 @@
 An operation joins by its entry in ELEMENTWISE: ours, and NumPy's function of the same meaning.
 """
 
+import inspect
 import itertools
 
 import numpy
+import scipy.special
 
 import minidl as dl
 from minidl.primitives.primitive import PRIMITIVES
@@ -73,6 +75,41 @@ ELEMENTWISE = {
         lambda x: dl.where(x > 0, x, 0.1),
         lambda x: numpy.where(x > 0, x, numpy.asarray(0.1, x.dtype if x.dtype.kind == "f" else "float32")),
     ),
+    "tan": (dl.tan, numpy.tan),
+    "sinh": (dl.sinh, numpy.sinh),
+    "cosh": (dl.cosh, numpy.cosh),
+    "arcsin": (dl.arcsin, numpy.arcsin),
+    "arccos": (dl.arccos, numpy.arccos),
+    "arctan": (dl.arctan, numpy.arctan),
+    "arctan2": (dl.arctan2, numpy.arctan2),
+    "arcsinh": (dl.arcsinh, numpy.arcsinh),
+    "arccosh": (dl.arccosh, numpy.arccosh),
+    "arctanh": (dl.arctanh, numpy.arctanh),
+    "exp2": (dl.exp2, numpy.exp2),
+    "expm1": (dl.expm1, numpy.expm1),
+    "log2": (dl.log2, numpy.log2),
+    "log10": (dl.log10, numpy.log10),
+    "logaddexp": (dl.logaddexp, numpy.logaddexp),
+    "erf": (dl.erf, lambda x: scipy.special.erf(x).astype(x.dtype)),
+    "erfinv": (dl.erfinv, lambda x: scipy.special.erfinv(x).astype(x.dtype)),
+    "ceil": (dl.ceil, numpy.ceil),
+    "trunc": (dl.trunc, numpy.trunc),
+    "rint": (dl.rint, numpy.rint),
+    "mod": (dl.Tensor.__mod__, numpy.mod),
+    "floor_divide": (dl.Tensor.__floordiv__, numpy.floor_divide),
+    "bitwise_and": (dl.Tensor.__and__, numpy.bitwise_and),
+    "bitwise_or": (dl.Tensor.__or__, numpy.bitwise_or),
+    "bitwise_xor": (dl.Tensor.__xor__, numpy.bitwise_xor),
+    "invert": (dl.Tensor.__invert__, numpy.invert),
+    "logical_and": (dl.logical_and, numpy.logical_and),
+    "logical_or": (dl.logical_or, numpy.logical_or),
+    "logical_xor": (dl.logical_xor, numpy.logical_xor),
+    "logical_not": (dl.logical_not, numpy.logical_not),
+    "isnan": (dl.isnan, numpy.isnan),
+    "isinf": (dl.isinf, numpy.isinf),
+    "isfinite": (dl.isfinite, numpy.isfinite),
+    "isclose": (dl.isclose, numpy.isclose),
+    "nan_to_num": (dl.nan_to_num, numpy.nan_to_num),
     "square": (lambda x: x**2, numpy.square),
     "root by power": (lambda x: x**0.5, lambda x: x**0.5),
     "cube": (lambda x: x**3, lambda x: x**3),
@@ -89,12 +126,20 @@ ELSEWHERE = {
 }
 
 #: Operations for which NumPy has no bool form, or one of another meaning; they are refused by NumPy's error.
-NOT_FOR_BOOL = {"subtract", "negative", "sign", "cube", "square", "clip", "clip beyond the dtype"}
+NOT_FOR_BOOL = {
+    *("subtract", "negative", "sign", "cube", "square", "clip", "clip beyond the dtype"),
+    *("mod", "floor_divide"),
+}
+#: Operations of whole numbers and bools.
+NOT_FOR_FLOATS = {"bitwise_and", "bitwise_or", "bitwise_xor", "invert"}
 
 
 def arity(function):
     """Return how many arrays NumPy's function of an entry takes."""
-    return function.nin if isinstance(function, numpy.ufunc) else function.__code__.co_argcount
+    if isinstance(function, numpy.ufunc):
+        return function.nin
+    parameters = inspect.signature(function).parameters.values()
+    return sum(parameter.default is parameter.empty for parameter in parameters)
 
 
 def converted(name, array):

@@ -12,6 +12,7 @@ from tests.primitives.edge_points import (
     FLOATS,
     INTEGERS,
     NOT_FOR_BOOL,
+    NOT_FOR_FLOATS,
     arity,
     converted,
     pairs,
@@ -51,7 +52,7 @@ def table(dtype):
     """Return the operations of a dtype, with their inputs: (name, ours, NumPy's, arrays)."""
     kind = numpy.dtype(dtype).kind
     for name, (ours, theirs) in ELEMENTWISE.items():
-        if (name, kind) in DIFFERENCES or (kind == "b" and name in NOT_FOR_BOOL):
+        if (name, kind) in DIFFERENCES or name in {"b": NOT_FOR_BOOL, "f": NOT_FOR_FLOATS}.get(kind, ()):
             continue
         arrays = pairs(dtype) if arity(theirs) == 2 else (points(dtype),)
         yield name, ours, theirs, arrays
