@@ -48,7 +48,7 @@ def window_view(
 
 def per_axis(value: PerAxis, axes: int, what: str, smallest: int = 1) -> Lengths:
     """Return one integer for each axis, from one for all of them or one for each."""
-    numbers = (value,) * axes if isinstance(value, int) else tuple(value)
+    numbers = tuple(value) if isinstance(value, (tuple, list)) else (value,) * axes
     if len(numbers) != axes or not all(isinstance(n, int) and n >= smallest for n in numbers):
         raise ValueError(f"{what} is an integer of at least {smallest}, or {axes} of them; got {value!r}")
     return numbers
@@ -295,7 +295,7 @@ def max_pool2d(x: Any, window: PerAxis = 2, stride: PerAxis | None = None, paddi
     """
     x, window, stride, pairs = _pooling("max_pool2d", x, window, stride, padding)
     if any(map(any, pairs)):
-        x = pad(x, ((0, 0), *pairs, (0, 0)), -math.inf)
+        x = pad(x, ((0, 0), *pairs, (0, 0)), constant_values=-math.inf)
     return select_maxima_(x, x, window=window, stride=stride)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from minidl import devices
@@ -21,6 +22,12 @@ def flops(step: Step) -> int:
         return sum(member.output.size for member in step.members)
     if step.name == "matmul":
         return 2 * step.output.size * step.inputs[0].shape[-1]
+    if step.name in ("conv", "conv_input", "conv_weight"):
+        x, w = step.inputs
+        g, weight = {"conv": (step.output, w), "conv_input": (x, w), "conv_weight": (w, step.output)}[
+            step.name
+        ]
+        return 2 * g.size * math.prod(weight.shape[:-1])
     if isinstance(step, PartialSum):
         return step.value.size
     return 0 if step.primitive.kind == "view" else max(value.size for value in [*step.inputs, step.output])
