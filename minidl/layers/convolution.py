@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from minidl.initializers import Initializer, initial_parameter
 from minidl.layers.layer import Layer
+from minidl.layers.sizes import may_be_open
 from minidl.layers.validation import check_input
 from minidl.primitives.convolution import conv1d, conv2d, conv_transpose2d
 from minidl.primitives.windows import Padding, PerAxis, per_axis
@@ -20,6 +21,7 @@ class _Convolution(Layer):
     axes: ClassVar[tuple[str, ...]]
     function: ClassVar[Callable[..., Any]]
 
+    @may_be_open("in_channels")
     def __init__(
         self,
         in_channels: int,
@@ -90,7 +92,8 @@ class Conv2D(_Convolution):
 
     Parameters
     ----------
-    in_channels, out_channels : lengths of the last axis of input and output
+    in_channels, out_channels : lengths of the last axis of input and output; ``in_channels`` may be None
+        until ``initialize(sample)``
     kernel_size : the (height, width) of the window, or one number for both
     stride : how far apart windows start
     padding : ``"valid"``, ``"same"`` (ceil(length / stride) windows; of an odd border, the larger half comes
@@ -143,6 +146,7 @@ class DepthwiseConv2D(Conv2D):
     weight : Parameter (height, width, 1, channels * multiplier)
     """
 
+    @may_be_open("channels")
     def __init__(
         self,
         channels: int,

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy
 
 from minidl import devices, weights
-from minidl.mode import mode
+from minidl.layers.sizes import fill
+from minidl.mode import mode, no_grad
 from minidl.nests import named_leaves
 from minidl.random.generator import Generator
 from minidl.tensor import Parameter, Tensor, tensor
@@ -45,6 +46,7 @@ class Layer(Tracked):
     """
 
     training = True
+    unset: Any = None  # of a Layer whose size was left open, how it is completed: see sizes.py
 
     def forward(self, *inputs: Any) -> Any:
         """Compute the output Tensor, or a tuple of them, from the input Tensors."""
@@ -58,6 +60,8 @@ class Layer(Tracked):
             inputs = call.args
         is_array = [hasattr(x, "dtype") and not isinstance(x, Tensor) for x in inputs]
         inputs = tuple(tensor(x) if bare else x for x, bare in zip(inputs, is_array, strict=True))
+        if self.unset is not None:
+            fill(self, inputs)
         if mode.layer_hook is None:
             return self.forward(*inputs)
         return mode.layer_hook(self, inputs)
@@ -115,6 +119,24 @@ class Layer(Tracked):
     def parameter_count(self) -> int:
         """Return the number of trainable values; shared ones count once."""
         return sum(parameter.size for parameter in self.parameters())
+
+    def initialize(self, *samples: Any) -> Self:
+        """Fill the sizes that were left open, as in ``Dense(None, 10)``, from a sample. Returns the Layer.
+
+        What has its size stays as it is, and so do modes and statistics. Make the optimizer afterwards.
+
+        Parameters
+        ----------
+        samples : for each input, an array of observations, or the shape of one observation
+        """
+        inputs = [numpy.zeros((1, *x), numpy.float32) if isinstance(x, (tuple, list)) else x for x in samples]
+        outer, mode.filling = mode.filling, True
+        try:
+            with no_grad(), self.evaluating():
+                self(*inputs)
+        finally:
+            mode.filling = outer
+        return self
 
     # --- mode, device and dtype -------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ class Network(Layer):
     is indexed, sliced and iterated like a list; a slice shares its Layers with the whole.
 
     It is edited like a list, too: ``append``, ``insert``, ``network[i] = layer``, ``del network[i]``, and
-    ``replace``. An optimizer holds the Parameters that were there when it was made: make a new one afterwards.
+    ``replace``. An optimizer holds the Parameters that were there when it was made: make another one then.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ class Network(Layer):
         self._set(layers)
 
     def replace(self, old: Any, *new: Any) -> None:
-        """Put other Layers, one or several, where a Layer stands in this Network, as often as it stands there.
+        """Put other Layers, one or several, wherever a Layer stands in this Network.
 
         Raises
         ------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from minidl.creation import ones, zeros
 from minidl.layers.layer import Layer
+from minidl.layers.sizes import may_be_open
 from minidl.layers.validation import check_input
 from minidl.primitives.normalization import batch_norm, group_norm, layer_norm, rms_norm
 from minidl.primitives.reduction import mean
@@ -20,7 +21,7 @@ class BatchNorm(Layer):
 
     Parameters
     ----------
-    features : the length of the last axis
+    features : the length of the last axis; it may be None until ``initialize(sample)``
     momentum : how far the running statistics move at each step, 0 < momentum <= 1
     epsilon : added to the variance, so that equal values can be divided
 
@@ -30,6 +31,7 @@ class BatchNorm(Layer):
     running_mean, running_variance : state Tensors (features,)
     """
 
+    @may_be_open("features")
     def __init__(self, features: int, momentum: float = 0.1, epsilon: float = 1e-5):
         _require_features("BatchNorm", features)
         if not 0 < momentum <= 1:
@@ -72,7 +74,7 @@ class LayerNorm(Layer):
 
     Parameters
     ----------
-    features : the length of the last axis
+    features : the length of the last axis; it may be None until ``initialize(sample)``
     epsilon : added to the variance
     bias : whether there is a bias
 
@@ -81,6 +83,7 @@ class LayerNorm(Layer):
     gain, bias : Parameters (features,), without L2 regularisation; the bias may be None
     """
 
+    @may_be_open("features")
     def __init__(self, features: int, epsilon: float = 1e-5, bias: bool = True):
         _require_features("LayerNorm", features)
         self.features = features
@@ -103,7 +106,7 @@ class RMSNorm(Layer):
 
     Parameters
     ----------
-    features : the length of the last axis
+    features : the length of the last axis; it may be None until ``initialize(sample)``
     epsilon : added to the mean square
 
     Attributes
@@ -111,6 +114,7 @@ class RMSNorm(Layer):
     gain : Parameter (features,), without L2 regularisation
     """
 
+    @may_be_open("features")
     def __init__(self, features: int, epsilon: float = 1e-5):
         _require_features("RMSNorm", features)
         self.features = features
@@ -141,6 +145,7 @@ class GroupNorm(Layer):
     gain, bias : Parameters (features,), without L2 regularisation
     """
 
+    @may_be_open("features")
     def __init__(self, groups: int, features: int, epsilon: float = 1e-5):
         _require_features("GroupNorm", features)
         if groups < 1 or features % groups:

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import numpy
+
 from minidl.creation import zeros
 from minidl.initializers import Initializer, initial_parameter
 from minidl.layers.layer import Layer
+from minidl.layers.sizes import may_be_open
 from minidl.layers.validation import check_input
 from minidl.primitives.elementwise import sigmoid, tanh, where
 from minidl.primitives.shape import stack
@@ -22,7 +25,8 @@ class _Recurrent(Layer):
 
     Parameters
     ----------
-    in_features, hidden_features : lengths of the last axis of input and output
+    in_features, hidden_features : lengths of the last axis of input and output; ``in_features`` may be None
+        until ``initialize(sample)``
     return_sequences : whether the output holds all steps, or the last one alone
     return_state : whether the final state is returned, too: ``(y, h)``, and of an LSTM ``(y, h, c)``
     stateful : whether each call begins with the state in which the last one ended; set it to 0, for a
@@ -42,6 +46,7 @@ class _Recurrent(Layer):
     gates: ClassVar[int] = 1
     states: ClassVar[tuple[str, ...]] = ("h",)
 
+    @may_be_open("in_features")
     def __init__(
         self,
         in_features: int,
@@ -51,7 +56,7 @@ class _Recurrent(Layer):
         stateful: bool = False,
         weight_initializer: str | Initializer = "glorot_uniform",
         recurrent_initializer: str | Initializer = "orthogonal",
-        bias_initializer: str | Initializer = "zeros",
+        bias_initializer: str | Initializer | None = None,
         seed: int | Generator | None = None,
     ):
         if in_features < 1 or hidden_features < 1:
@@ -71,7 +76,16 @@ class _Recurrent(Layer):
         self.recurrent_weight = initial_parameter(
             recurrent_initializer, (hidden_features, columns), generator
         )
-        self.bias = initial_parameter(bias_initializer, (columns,), generator)
+        self.bias = initial_parameter(bias_initializer or self.initial_bias, (columns,), generator)
+        self.add_parameters()
+
+    def add_parameters(self) -> None:
+        """Make the Parameters that only this kind of layer has."""
+
+    @staticmethod
+    def initial_bias(shape: tuple[int, ...], generator: Any) -> Any:
+        """Return the initial bias, where no other initializer is asked for: 0."""
+        return numpy.zeros(shape)
 
     def step(self, x: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """Compute the next state from ``x @ input_weight + bias`` of one step, and the state."""
@@ -167,10 +181,10 @@ class LSTM(_Recurrent):
     gates = 4
     states = ("h", "c")
 
-    def __init__(self, *arguments: Any, **options: Any):
-        super().__init__(*arguments, **options)
-        if "bias_initializer" not in options:
-            self.bias = _with_open_forget_gate(self.bias, self.hidden_features)
+    @staticmethod
+    def initial_bias(shape: tuple[int, ...], generator: Any) -> Any:
+        """Return the initial bias: 1 for the forget gate, else 0."""
+        return numpy.repeat([0.0, 1.0, 0.0, 0.0], shape[0] // 4)
 
     def forward(
         self, x: Tensor, h: Tensor | None = None, c: Tensor | None = None, mask: Tensor | None = None
@@ -194,12 +208,6 @@ class LSTM(_Recurrent):
         return sigmoid(o) * tanh(c), c
 
 
-def _with_open_forget_gate(bias: Parameter, hidden: int) -> Parameter:
-    values = bias.numpy()
-    values[hidden : 2 * hidden] = 1
-    return Parameter(values)
-
-
 class GRU(_Recurrent):
     """The gated recurrent unit (Cho et al., 2014), with the reset gate behind the product, as PyTorch has it.
 
@@ -217,8 +225,8 @@ class GRU(_Recurrent):
 
     gates = 3
 
-    def __init__(self, *arguments: Any, **options: Any):
-        super().__init__(*arguments, **options)
+    def add_parameters(self) -> None:
+        """Make the bias inside the reset gate."""
         self.recurrent_bias = Parameter(zeros(self.hidden_features))
 
     def forward(self, x: Tensor, h: Tensor | None = None, mask: Tensor | None = None) -> Any:
