@@ -66,13 +66,14 @@ class _Convolution(Layer):
         """Return the sizes, and what is not the default."""
         text = f"{self.in_channels}, {self.out_channels}, {_short(self.kernel_size)}"
         for name, usual in (("stride", 1), ("padding", "valid"), ("dilation", 1), ("groups", 1)):
-            value = getattr(self, name)
-            value = _short(value) if isinstance(value, tuple) else value
+            value = _short(getattr(self, name))
             text += "" if value == usual else f", {name}={value!r}"
         return text + (", bias=False" if self.bias is None else "")
 
 
-def _short(numbers: tuple[Any, ...]) -> Any:
+def _short(numbers: Any) -> Any:
+    if not isinstance(numbers, tuple):
+        return numbers
     return numbers[0] if len(set(numbers)) == 1 and isinstance(numbers[0], int) else numbers
 
 
@@ -171,6 +172,8 @@ class DepthwiseConv2D(Conv2D):
 
     def extra_repr(self) -> str:
         """Return the sizes, and what is not the default."""
+        if self.unset is not None:
+            return f"None, {self.kernel_size}"
         _, _, rest = super().extra_repr().split(", ", 2)
         rest = rest.replace(f", groups={self.groups}", "")
         return f"{self.in_channels}, {rest}" + (
