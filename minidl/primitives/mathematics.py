@@ -84,14 +84,25 @@ arccos: Primitive = _function(
 arctan: Primitive = _function(
     "arctan", lambda g, out, x: g / (1 + x * x), "Return the angle (radians) whose tangent is x.", "atan"
 )
+
+
+def _over_square_of_radius(x: Any, a: Any, b: Any) -> Any:
+    square_of_radius = a * a + b * b
+    origin = square_of_radius == 0
+    return where(origin, 0, x / where(origin, 1, square_of_radius))
+
+
 arctan2: Primitive = elementwise(
     "arctan2",
     lambda xp, a, b, out=None: xp.arctan2(a, b, out=out),
     expression="atan2(a, b)",
-    gradients=(lambda g, out, a, b: g * b / (a * a + b * b), lambda g, out, a, b: -g * a / (a * a + b * b)),
+    gradients=(
+        lambda g, out, a, b: _over_square_of_radius(g * b, a, b),
+        lambda g, out, a, b: _over_square_of_radius(-g * a, a, b),
+    ),
     promotes_to_float=True,
     domain=(0.5, 2.0),
-    doc="Return the angle (radians) of the point with the ordinate a and the abscissa b.",
+    doc="Return the angle (radians) of the point with ordinate a and abscissa b; at (0, 0) the gradient is 0.",
 )
 sinh: Primitive = _function("sinh", lambda g, out, x: g * cosh(x), "Return the hyperbolic sine of x.")
 cosh: Primitive = _function("cosh", lambda g, out, x: g * sinh(x), "Return the hyperbolic cosine of x.")

@@ -383,7 +383,9 @@ def test_a_function_that_changes_a_list_runs_as_it_is_and_says_so():
 
     function(dl.ones(2))
     function(dl.ones(2))
-    with pytest.warns(RuntimeWarning, match=r"function .*line \d+\) changes .*variable 'escaped'|escaped was changed"):
+    with pytest.warns(
+        RuntimeWarning, match=r"function .*line \d+\) changes .*variable 'escaped'|escaped was changed"
+    ):
         function(dl.ones(2))
     function(dl.ones(2))
     assert [x.tolist() for x in escaped] == [[2.0, 2.0]] * 4
