@@ -102,7 +102,7 @@ arctan2: Primitive = elementwise(
     ),
     promotes_to_float=True,
     domain=(0.5, 2.0),
-    doc="Return the angle (radians) of the point with ordinate a and abscissa b; at (0, 0) the gradient is 0.",
+    doc="Return the angle (radians) of the point with ordinate a and abscissa b; no gradient at (0, 0).",
 )
 sinh: Primitive = _function("sinh", lambda g, out, x: g * cosh(x), "Return the hyperbolic sine of x.")
 cosh: Primitive = _function("cosh", lambda g, out, x: g * sinh(x), "Return the hyperbolic cosine of x.")
