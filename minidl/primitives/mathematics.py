@@ -52,8 +52,8 @@ log10: Primitive = _function(
 logaddexp: Primitive = elementwise(
     "logaddexp",
     lambda xp, a, b, out=None: xp.logaddexp(a, b, out=out),
-    # Where both are equal they may be infinite, and have no difference.
-    expression="a == b ? a + log1p(a - a + 1) : max(a, b) + log1p(exp(-abs(a - b)))",
+    # Where both are equal they may be infinite, and have no difference; log(2) is 0.693...
+    expression="a == b ? a + 0.6931471805599453 : max(a, b) + log1p(exp(-abs(a - b)))",
     gradients=(
         lambda g, out, a, b: where(a == b, g * 0.5, g * sigmoid(a - b)),
         lambda g, out, a, b: where(a == b, g * 0.5, g * sigmoid(b - a)),
@@ -172,6 +172,10 @@ def _remainder_gradient(g: Any, out: Any, a: Any, b: Any) -> Any:
 mod: Primitive = elementwise(
     "mod",
     lambda xp, a, b, out=None: xp.remainder(a, b, out=out),
+    expression=(
+        "fmod(a, b) == 0 ? (b < 0 ? -0.0 : 0.0) : "
+        "(fmod(a, b) < 0) == (b < 0) ? fmod(a, b) : fmod(a, b) + b"
+    ),
     gradients=(lambda g, out, a, b: g, _remainder_gradient),
     domain=(0.5, 2.0),
     doc="Return the remainder of a / b rounded down; it has the sign of b.",
@@ -179,6 +183,10 @@ mod: Primitive = elementwise(
 floor_divide: Primitive = elementwise(
     "floor_divide",
     lambda xp, a, b, out=None: xp.floor_divide(a, b, out=out),
+    expression=(
+        "b == 0 ? a / b : "
+        "rint((a - fmod(a, b)) / b - (fmod(a, b) != 0 && (fmod(a, b) < 0) != (b < 0)))"
+    ),
     gradients=(None, None),
     doc="Return a / b rounded down; integers stay integers.",
 )

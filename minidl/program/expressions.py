@@ -11,6 +11,10 @@ import numpy
 from minidl.program.program import Instruction, Value
 
 
+#: Primitives whose expressions hold for floating-point numbers alone.
+_OF_FLOATS = ("mod", "floor_divide")
+
+
 class Unsupported(Exception):
     """A step that a generator does not handle; the array module runs it instead."""
 
@@ -26,7 +30,7 @@ def expression(
     ``functions`` says by which names the functions in the expression go.
     """
     template = member.primitive.expression
-    if template is None:
+    if template is None or (member.name in _OF_FLOATS and member.output.dtype.kind != "f"):
         raise Unsupported(member.name)
     kind = type_name(member.output.dtype)
     attributes = {
