@@ -5,32 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from minidl import devices
-from minidl.program.program import Gemm, Group, Instruction, PartialSum, Program, Step, Value
+from minidl.program.costs import PRODUCTS, bytes_moved, flops
+from minidl.program.program import Program, Step, Value
 
 if TYPE_CHECKING:
     from minidl.program.reports.profile import Profile
 
 PHASES = ("forward", "backward", "update")
-
-
-def flops(step: Step) -> int:
-    """Return the floating-point operations of a step; an elementwise operation counts as one."""
-    if isinstance(step, Gemm):
-        return sum(2 * a.size * b.shape[1] for a, b in step.terms)
-    if isinstance(step, Group):
-        return sum(member.output.size for member in step.members)
-    if step.name == "matmul":
-        return 2 * step.output.size * step.inputs[0].shape[-1]
-    if isinstance(step, PartialSum):
-        return step.value.size
-    return 0 if step.primitive.kind == "view" else max(value.size for value in [*step.inputs, step.output])
-
-
-def bytes_moved(step: Step) -> int:
-    """Return the bytes a step reads and writes, each value once; views move nothing."""
-    if isinstance(step, Instruction) and step.primitive.kind == "view":
-        return 0
-    return sum(value.nbytes for value in dict.fromkeys([*step.inputs, *step.outputs]))
 
 
 def names_of(program: Program) -> dict[Value, str]:
@@ -79,7 +60,7 @@ def _row(
     ]
     if profile:
         seconds = profile.seconds.get(id(step))
-        is_product = isinstance(step, Gemm)
+        is_product = step.operation in PRODUCTS
         row.append(f"{seconds * 1e6:.0f}" if seconds else "")
         row.append(f"{flops(step) / seconds / profile.gemm:.0%}" if seconds and is_product else "")
         row.append(f"{bytes_moved(step) / seconds / profile.copy:.0%}" if seconds and not is_product else "")
@@ -87,23 +68,24 @@ def _row(
 
 
 def _totals(program: Program, profile: Profile | None) -> list[str]:
-    products = [step for step in program.steps if isinstance(step, Gemm)]
+    products = [step for step in program.steps if step.operation in PRODUCTS]
     lines = [
         f"{len(program.steps)} steps, {sum(map(flops, program.steps)) / 1e6:.1f} Mflop, of them "
         f"{sum(map(flops, products)) / 1e6:.1f} in {len(products)} matrix products; "
         f"{sum(map(bytes_moved, program.steps)) / 2**20:.1f} MB moved"
     ]
-    if hasattr(program.executor, "memory"):
-        memory = program.executor.memory
+    executor = program.executor
+    if executor is not None and executor.memory is not None:
+        memory = executor.memory
         lines.append(
             f"memory of results: {memory.planned / 2**20:.2f} MB planned, "
-            f"{memory.unplanned / 2**20:.2f} MB unplanned; {program.executor.note()}"
+            f"{memory.unplanned / 2**20:.2f} MB unplanned; {executor.note()}"
         )
     if profile:
         in_products = sum(profile.seconds.get(id(step), 0.0) for step in products)
         lines.append(
             f"{profile.total * 1e3:.2f} ms in all, {in_products * 1e3:.2f} ms in matrix products, at "
-            f"{sum(map(flops, products)) / max(in_products, 1e-12) / profile.gemm:.0%} of the ceiling "
+            f"{sum(map(flops, products)) / max(in_products, 1e-12) / profile.gemm:.0%} of the peak rate "
             f"({profile.gemm / 1e9:.0f} Gflop/s; copying: {profile.copy / 2**30:.1f} GB/s)"
         )
         by_phase = {

@@ -153,8 +153,8 @@ def _indented(lines: Sequence[str]) -> str:
 
 # --- scatter_add with positions -------------------------------------------------------------------
 #
-# See program/lowered/sorted_scatter.py. To compare all positions with all takes too long for thousands of them, and a
-# chain of those that are equal has to be walked link by link. Sorted, those that are equal are neighbours.
+# See program/lowered/sorted_scatter.py. To compare all positions with all others takes too long for thousands
+# of them, and a chain of equal ones has to be walked link by link. Sorted, equal ones are neighbours.
 # They are sorted by counting, for each place, those below it: all pairs of places in a stretch are compared,
 # from shared memory, and beyond it the places below are found by bisection of each other stretch.
 
