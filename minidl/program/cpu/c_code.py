@@ -52,7 +52,7 @@ __attribute__((simd("notinbranch"))) float powf(float, float);
 #define min(a, b) ((a) != (a) || (a) < (b) ? (a) : (b))
 #define abs(a) ((a) > 0 ? (a) : 0 - (a))  /* 0 - -0.0 is 0.0 */
 
-/* A float32 rounded to so many bits after the leading one, ties to even; NaN stays. */
+/* A float32 rounded to this number of bits after the leading one, ties to even; NaN stays. */
 static inline uint32_t bits_of(float x) { return (union { float number; uint32_t bits; }) {x}.bits; }
 static inline float round_off(float x, int bits) {
     uint32_t old = bits_of(x), last = 1u << (23 - bits);

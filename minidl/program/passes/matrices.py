@@ -1,6 +1,6 @@
 """A pass on shapes: elementwise work on observations of any shape, done on matrices (batch, features).
 
-Images (128, 28, 28, 1) that meet the output of a dense layer (128, 784) are reshaped back and forth.
+Images (128, 28, 28, 1) combined with the output of a dense layer (128, 784) are reshaped back and forth.
 After this pass both are matrices, so that they can be stored, partitioned and grouped alike.
 """
 

@@ -1,4 +1,4 @@
-"""The plan of a program for several threads: who computes which rows, and where barriers are needed.
+"""The plan of a program for several threads: which rows each computes, and where barriers are needed.
 
 All threads walk through the same steps, each computing its own block of rows (or, of a matrix stored by
 columns, of columns). A block of rows of an elementwise result needs only the same block of its inputs,
@@ -62,7 +62,7 @@ class _Planner:
         for earlier, later in itertools.pairwise(draws):
             self.before[id(later)].append(earlier)
         self.result = TaskSchedule()
-        # What happened to each piece of memory since the last barrier: who wrote it, who read it.
+        # What happened to each piece of memory since the last barrier: which threads wrote and read it.
         self.written: dict[Value, int] = {}
         self.read: dict[Value, set[int]] = {}
         self.load = [0.0] * threads
@@ -145,7 +145,7 @@ class _Planner:
                 waiting.extend(self.before[id(current)])
         return False
 
-    # --- who may run what without a barrier -------------------------------------------------------
+    # --- what can run without a barrier -----------------------------------------------------------
 
     def _owner(self, task: Task) -> int | None:
         """Return the thread that can run a step now, ALL_THREADS for a block each, or None for neither."""

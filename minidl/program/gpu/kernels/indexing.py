@@ -39,7 +39,7 @@ __device__ inline long long wrapped(long long position, long long length) {
     return position < 0 ? position + length : position;
 }
 
-/* How many of so many sorted numbers are below one. */
+/* How many of `count` sorted numbers are below one. */
 template <typename T> __device__ int below(const T *sorted, int count, T number) {
     int low = 0;
     while (count > 0) {
@@ -231,7 +231,7 @@ _RUNS = """\
 def sort_places_kernel(
     positions: Sequence[Array], lengths: Sequence[int], stretch: int, out: Array
 ) -> Kernel:
-    """Return the kernel that computes places, and sorts them within each stretch of so many.
+    """Return the kernel that computes places, and sorts them within each stretch.
 
     Each place is compared with those of its stretch, a multiple of THREADS.
     """
