@@ -212,14 +212,13 @@ def accumulate_products(program: Program) -> Program:
     kept = set(program.results_needed)
     products: dict[Value, Gemm] = {}
     steps: list[Step] = []
-    for step in program.steps:
-        if isinstance(step, Instruction) and step.primitive is matmul_ and len(step.output.shape) == 2:
+    for step in instructions(program):
+        if step.primitive is matmul_ and len(step.output.shape) == 2:
             gemm = Gemm([(step.inputs[0], step.inputs[1])], step.output, step.phase)
             products[step.output] = gemm
             steps.append(gemm)
         elif (
-            isinstance(step, Instruction)
-            and step.primitive is add
+            step.primitive is add
             and all(v in products and readers[v] == 1 and v not in kept for v in step.inputs)
             and step.inputs[0].shape == step.inputs[1].shape
             and step.inputs[0] is not step.inputs[1]
