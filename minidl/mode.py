@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from minidl.primitives.primitive import Primitive
     from minidl.random.generator import Generator
     from minidl.tensor import Tensor
+    from minidl.tracking import Tracked
 
 
 class Recorder(Protocol):
@@ -34,8 +35,14 @@ class Recorder(Protocol):
     def refuse_reading(self, x: Tensor, reader: str) -> None:
         """Note, or refuse with an error, that Python reads the values of a Tensor."""
 
-    def guard(self, owner: Any, *names: str) -> None:
-        """Note an object whose plain attributes, and those named, decide what is computed."""
+    def before_gradient(self, x: Tensor) -> None:
+        """Note a Tensor whose gradient is about to be read or replaced."""
+
+    def before_data(self, x: Tensor) -> None:
+        """Note, or refuse with an error, that the array of a Tensor is asked for."""
+
+    def before_attribute(self, owner: Tracked, name: str) -> None:
+        """Note an object of which an attribute is about to be set or deleted."""
 
     def phase(self, name: str) -> AbstractContextManager[None]:
         """Return a context in which ``current_phase`` is this one."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from minidl import devices
 from minidl.program.costs import PRODUCTS, bytes_moved, flops
 from minidl.program.program import Program, Step, Value
+from minidl.tables import table
 
 if TYPE_CHECKING:
     from minidl.program.reports.profile import Profile
@@ -32,17 +33,16 @@ def listing(program: Program, profile: Profile | None = None) -> str:
     """Return the program as text: forward, backward and update, step by step, and totals."""
     names = names_of(program)
     states = {value: state for state, value in program.updates.items()}
-    rows: list[tuple[str, ...]] = []
+    rows: list[tuple[str, ...] | str] = []
     for phase in PHASES:
         steps = [step for step in program.steps if step.phase == phase]
         if steps:
-            rows.append((phase.upper(),))
+            rows.append(phase.upper())
         for step in steps:
             rows.append(_row(step, names, states, profile))
     header = ["step", "result", "shape", "reads", "Mflop", "KB"]
     header += ["us", "% of GEMM", "% of copy"] if profile else []
-    lines = _table([tuple(header), *rows], right_from=4)
-    return "\n".join([*lines, "", *_totals(program, profile)])
+    return "\n".join([table(header, rows, align="llllr", indent="  "), "", *_totals(program, profile)])
 
 
 def _row(
@@ -98,20 +98,3 @@ def _totals(program: Program, profile: Profile | None) -> list[str]:
 
 def _shortened(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 3] + "..."
-
-
-def _table(rows: list[tuple[str, ...]], right_from: int) -> list[str]:
-    """Return lines with aligned columns; a row of one cell is a heading."""
-    full = [row for row in rows if len(row) > 1]
-    widths = [max(len(row[i]) for row in full) for i in range(len(full[0]))]
-    lines = []
-    for row in rows:
-        if len(row) == 1:
-            lines.append(row[0])
-            continue
-        cells = [
-            cell.rjust(width) if i >= right_from else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  " + "  ".join(cells).rstrip())
-    return lines
