@@ -12,7 +12,7 @@ from typing import Any
 import numpy
 
 from minidl import devices
-from minidl.primitives.primitive import Primitive
+from minidl.primitives.primitive import Kind, Primitive
 
 
 class _Slot:
@@ -52,7 +52,7 @@ slice_ = Primitive(
     "slice",
     _index,
     gradients=(lambda g, out, x, key: scatter_add_(g, key=key, shape=x.shape),),
-    kind="view",
+    kind=Kind.VIEW,
     keeps_inputs=True,
 )
 gather_ = Primitive(
@@ -108,4 +108,4 @@ def _assign(xp: Any, target: Any, value: Any, out: Any = None) -> Any:
     return target
 
 
-assign_ = Primitive("assign", _assign, gradients=(None, None), kind="assign")
+assign_ = Primitive("assign", _assign, gradients=(None, None), kind=Kind.ASSIGN)

@@ -8,7 +8,14 @@ from collections.abc import Callable, Mapping
 
 import numpy
 
+from minidl.primitives.elementwise import cast, floor
 from minidl.program.program import Instruction, Value
+
+#: Expressions for results of a kind of dtype for which a primitive's own does not do.
+_OTHER_DTYPES = {
+    (cast, "b"): "x != 0",
+    **{(floor, kind): "x" for kind in "iub"},
+}
 
 
 class Unsupported(Exception):
@@ -25,7 +32,7 @@ def expression(
 
     ``functions`` says by which names the functions in the expression go.
     """
-    template = member.primitive.expression
+    template = _OTHER_DTYPES.get((member.primitive, member.output.dtype.kind), member.primitive.expression)
     if template is None:
         raise Unsupported(member.name)
     kind = type_name(member.output.dtype)
@@ -33,10 +40,6 @@ def expression(
         name: type_name(numpy.dtype(value)) if name == "dtype" else f"(({kind}) {number(value)})"
         for name, value in member.attributes.items()
     }
-    if member.name == "cast" and member.output.dtype.kind == "b":
-        template = "x != 0"
-    if member.name == "floor" and member.output.dtype.kind != "f":
-        template = "x"
     parameters = list(inspect.signature(member.primitive.forward).parameters)[1:]
     arguments = dict(functions or {})
     arguments |= zip(parameters, (names[value] for value in member.inputs), strict=False)

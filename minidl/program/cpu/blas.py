@@ -116,7 +116,7 @@ def default_threads() -> int:
 
 @contextmanager
 def one_blas_thread_each() -> Iterator[None]:
-    """Let each call of BLAS use one thread, because the threads of a team call it side by side."""
+    """Let each call of BLAS use one thread, because the threads of a pool call it side by side."""
     blas = best_blas()
     if blas is None:
         yield

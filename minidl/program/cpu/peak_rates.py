@@ -1,4 +1,4 @@
-"""What a machine reaches at best: operations of a matrix product, and copied bytes, per second."""
+"""What the CPU reaches at best: operations of a matrix product, and copied bytes, per second."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def peak_rates(threads: int) -> tuple[float, float]:
     parts = [share(len(big), i, threads) for i in range(threads)]
     products = [[[matmul_call(a[r], b, out[r], add=False)] for r in rows]]
     copies = [[[lambda p=p: numpy.copyto(target[p], big[p])] for p in parts]]
-    team = thread_pool(threads)
+    pool = thread_pool(threads)
 
     def best(phases: Any) -> float:
         times = []
         for _ in range(8):
             started = perf_counter()
-            team.run(phases)
+            pool.run(phases)
             times.append(perf_counter() - started)
         return min(times)
 

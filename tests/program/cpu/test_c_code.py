@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 import minidl as dl
 from minidl import files
 from minidl.program.cpu import c_code
+from minidl.program.cpu.statements import group_statement
+from minidl.program.expressions import Unsupported
 from minidl.program.recorder import Recorder
 from tests.primitives.test_gradients import BUILT_IN, FLOAT32_ONLY, case, primitives
 
@@ -27,10 +29,10 @@ def evaluated_as_c(primitive, inputs, attributes):
     places = dict(zip(program.inputs, (x.data for x in tensors), strict=True))
     places |= {v: v.array for v in program.values() if v.kind == "constant"}
     places[program.outputs[0]] = result = numpy.full(out.shape, 77).astype(out.dtype)
-    source = c_code.Source()
+    source = c_code.CSource()
     try:
-        statement = c_code.group_statement(source, program.steps, program.outputs, places, out.shape)
-    except c_code.Unsupported:
+        statement = group_statement(source, program.steps, program.outputs, places, out.shape)
+    except Unsupported:
         assume(out.ndim <= 2)  # NumPy runs what the generator cannot walk as rows and columns
         raise
     source.segment([statement])
