@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import ctypes
 import importlib.metadata
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import cache, partial
 from typing import Any
 
 import numpy
 
-from minidl.program.cpu.threads import available_cores
+from minidl.program.cpu.threads import available_cores, renew_after_fork
 from minidl.program.plan.layout import blas_takes, layout_of
 
 _ROW_MAJOR = 101
@@ -114,19 +115,67 @@ def default_threads() -> int:
     return available_cores() if best_blas() is not None else 1
 
 
-@contextmanager
-def one_blas_thread_each() -> Iterator[None]:
-    """Let each call of BLAS use one thread, because the threads of a team call it side by side."""
-    blas = best_blas()
-    if blas is None:
-        yield
-        return
-    before = blas.get_threads()
-    blas.set_threads(1)
-    try:
-        yield
-    finally:
-        blas.set_threads(before)
+class _OneThreadEach:
+    """While any thread is inside, each call of BLAS uses one thread; the last one restores the number.
+
+    A thread is counted by its number, so that one whom Ctrl-C drove out half-way is not counted for ever.
+    """
+
+    def __init__(self) -> None:
+        self.inside: set[int] = set()
+        self.before: int | None = None  # how many threads BLAS used
+        self.lock = threading.Lock()
+        renew_after_fork(self)
+
+    def __enter__(self) -> None:
+        try:
+            blas = best_blas()
+            if blas is None:
+                return
+            with self.lock:
+                if self.before is None:
+                    self.before = blas.get_threads()
+                self.inside.add(threading.get_ident())
+                blas.set_threads(1)
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *exception: object) -> None:
+        try:
+            self._leave()
+        except BaseException:  # Ctrl-C on the way out
+            self._leave()
+            raise
+
+    def _leave(self) -> None:
+        with self.lock:
+            self.inside.discard(threading.get_ident())
+            self._restore()
+
+    def _restore(self) -> None:
+        blas = best_blas()
+        if blas is not None and self.before is not None and not self.inside:
+            blas.set_threads(self.before)
+            self.before = None
+
+    def after_fork(self) -> None:
+        """Count only the thread that forked."""
+        self.lock = threading.Lock()
+        self.inside &= {threading.get_ident()}
+        self._restore()
+
+
+_one_thread_each = _OneThreadEach()
+
+
+def one_blas_thread_each() -> AbstractContextManager[None]:
+    """Let each call of BLAS use one thread, because the threads of a pool call it side by side.
+
+    Several threads may be inside at a time, each once. The number of threads is one setting of the
+    library: other code that calls BLAS meanwhile uses one thread too.
+    """
+    return _one_thread_each
 
 
 def matmul_call(a: numpy.ndarray, b: numpy.ndarray, out: numpy.ndarray, add: bool) -> Callable[[], Any]:
