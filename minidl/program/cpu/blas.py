@@ -12,7 +12,6 @@ import ctypes
 import importlib.metadata
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from functools import cache, partial
 from typing import Any
 
@@ -116,9 +115,9 @@ def default_threads() -> int:
 
 
 class _OneThreadEach:
-    """While any thread is inside, each call of BLAS uses one thread; the last one restores the number.
+    """Counts the threads for whose work each call of BLAS uses one thread; the last one restores the number.
 
-    A thread is counted by its number, so that one whom Ctrl-C drove out half-way is not counted for ever.
+    They are counted by their identifiers, so that none is counted for ever if Ctrl-C drives it out.
     """
 
     def __init__(self) -> None:
@@ -127,35 +126,20 @@ class _OneThreadEach:
         self.lock = threading.Lock()
         renew_after_fork(self)
 
-    def __enter__(self) -> None:
-        try:
-            blas = best_blas()
-            if blas is None:
-                return
-            with self.lock:
-                if self.before is None:
-                    self.before = blas.get_threads()
-                self.inside.add(threading.get_ident())
-                blas.set_threads(1)
-        except BaseException:
-            self.__exit__()
-            raise
+    def enter(self, blas: Blas) -> None:
+        with self.lock:
+            if self.before is None:
+                self.before = blas.get_threads()
+            self.inside.add(threading.get_ident())
+            blas.set_threads(1)
 
-    def __exit__(self, *exception: object) -> None:
-        try:
-            self._leave()
-        except BaseException:  # Ctrl-C on the way out
-            self._leave()
-            raise
-
-    def _leave(self) -> None:
+    def leave(self, blas: Blas) -> None:
         with self.lock:
             self.inside.discard(threading.get_ident())
-            self._restore()
+            self.restore(blas)
 
-    def _restore(self) -> None:
-        blas = best_blas()
-        if blas is not None and self.before is not None and not self.inside:
+    def restore(self, blas: Blas) -> None:
+        if self.before is not None and not self.inside:
             blas.set_threads(self.before)
             self.before = None
 
@@ -163,19 +147,34 @@ class _OneThreadEach:
         """Count only the thread that forked."""
         self.lock = threading.Lock()
         self.inside &= {threading.get_ident()}
-        self._restore()
+        blas = best_blas()
+        if blas is not None:
+            self.restore(blas)
 
 
 _one_thread_each = _OneThreadEach()
 
 
-def one_blas_thread_each() -> AbstractContextManager[None]:
-    """Let each call of BLAS use one thread, because the threads of a pool call it side by side.
+def with_one_blas_thread_each(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return ``function(*arguments)``; meanwhile each call of BLAS uses one thread.
 
-    Several threads may be inside at a time, each once. The number of threads is one setting of the
-    library: other code that calls BLAS meanwhile uses one thread too.
+    So the threads of a pool call it side by side. Several threads may be inside this function at a time,
+    each once. The number of threads is one setting of the library: other code that calls BLAS meanwhile
+    uses one thread too. This is no context manager because Ctrl-C may come when ``__exit__`` is about to
+    begin, which would then not run.
     """
-    return _one_thread_each
+    blas = best_blas()
+    if blas is None:
+        return function(*arguments)
+    try:
+        try:
+            _one_thread_each.enter(blas)
+            return function(*arguments)
+        finally:
+            _one_thread_each.leave(blas)
+    except BaseException:
+        _one_thread_each.leave(blas)  # again, for Ctrl-C may have come on the way out
+        raise
 
 
 def matmul_call(a: numpy.ndarray, b: numpy.ndarray, out: numpy.ndarray, add: bool) -> Callable[[], Any]:

@@ -17,7 +17,7 @@ import numpy
 
 from minidl.primitives.reduction import sum_
 from minidl.program.cpu import peak_rates
-from minidl.program.cpu.blas import default_threads, matmul_call, one_blas_thread_each
+from minidl.program.cpu.blas import default_threads, matmul_call, with_one_blas_thread_each
 from minidl.program.cpu.c_code import Source, gemm_statement, group_statement, sum_statement
 from minidl.program.cpu.kernel_cache import KernelsUnavailable
 from minidl.program.cpu.threads import thread_pool
@@ -77,8 +77,7 @@ class NumpyExecutor:
 
     def run(self, phases: Sequence[Sequence[Sequence[Call]]] | None = None) -> None:
         """Compute everything from the arrays of inputs and states, and update the states."""
-        with one_blas_thread_each():
-            self.team.run(self.phases if phases is None else phases)
+        with_one_blas_thread_each(self.team.run, self.phases if phases is None else phases)
 
     def array(self, value: Value) -> numpy.ndarray:
         """Return the array in which a value lies after run(); the next run overwrites it."""
