@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import importlib.util
+import importlib.metadata
 import itertools
 import json
 import os
@@ -98,18 +98,19 @@ class Compiler:
     Parameters
     ----------
     command : the program, and its first arguments
+    version : what tells it from its next version
     flags : options that stand before the source
     libraries : options that stand behind it
     """
 
     command: tuple[str, ...]
+    version: str
     flags: tuple[str, ...]
     libraries: tuple[str, ...]
 
     def identity(self) -> list[str]:
-        """Return what tells this compiler from others, and from its own next version."""
-        status = os.stat(self.command[0])
-        return [*self.command, *self.flags, *self.libraries, str(status.st_mtime_ns), str(status.st_size)]
+        """Return everything that what it makes may depend on."""
+        return [*self.command, self.version, *self.flags, *self.libraries]
 
 
 @cache
@@ -118,17 +119,21 @@ def compiler() -> Compiler | None:
     for name in ("cc", "gcc", "clang"):
         path = shutil.which(name)
         if path is not None:
-            return Compiler((path,), _flags(), _libraries())
+            status = os.stat(path)
+            return Compiler((path,), f"{status.st_size} {status.st_mtime_ns}", _flags(), _libraries())
     return zig()
 
 
 def zig() -> Compiler | None:
     """Return the C compiler of the package ``ziglang``, which ``pip`` installs, or None."""
-    if not sys.executable or importlib.util.find_spec("ziglang") is None:
+    try:
+        version = importlib.metadata.version("ziglang")
+    except importlib.metadata.PackageNotFoundError:
         return None
     # Its own default is to stop the process at what C leaves undefined.
     flags = (*_flags(), "-fno-sanitize=undefined")
-    return Compiler((sys.executable, "-m", "ziglang", "cc"), flags, () if _is_windows() else ("-lm",))
+    libraries = () if _is_windows() else ("-lm",)
+    return Compiler((sys.executable, "-m", "ziglang", "cc"), version, flags, libraries)
 
 
 def _flags() -> tuple[str, ...]:
