@@ -140,18 +140,18 @@ def test_what_a_run_called_is_not_kept():
 
 
 def test_threads_start_at_the_first_run_and_end_with_their_pool():
-    before = threading.active_count()
     pool = ThreadPool(4)
-    assert threading.active_count() == before
+    assert not pool._workers
     for _ in range(10):
         pool.run([[[], [int], [int], [int]]])
-    assert threading.active_count() == before + 3
+        threads = [worker.thread for worker in pool._workers]
+        assert len(threads) == 3
+    assert all(thread.is_alive() for thread in threads)
     del pool
     gc.collect()
-    deadline = time.time() + 10
-    while threading.active_count() > before and time.time() < deadline:
-        time.sleep(0.01)
-    assert threading.active_count() == before
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 def test_a_pool_that_cannot_start_its_threads_starts_them_later(monkeypatch):
