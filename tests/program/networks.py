@@ -5,7 +5,7 @@ import pytest
 
 import minidl as dl
 from minidl.mode import mode
-from minidl.program.cpu.c_code import compiler
+from minidl.program.cpu.kernel_cache import compiler
 from minidl.program.recorder import Recorder
 
 needs_c = pytest.mark.skipif(compiler() is None, reason="there is no C compiler on this machine")

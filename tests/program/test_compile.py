@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import minidl as dl
 from minidl.errors import RecordingError
 from minidl.mode import mode
-from minidl.program.cpu.c_code import compiler
+from minidl.program.cpu.kernel_cache import compiler
 from tests.program.networks import autoencoder, make_step, needs_c
 from tests.program.random_programs import functions
 
@@ -345,7 +345,9 @@ def test_a_function_that_changes_a_list_runs_as_it_is_and_says_so():
 
     function(dl.ones(2))
     function(dl.ones(2))
-    with pytest.warns(RuntimeWarning, match=r"function .*line \d+\) changes .*variable 'escaped'|escaped was changed"):
+    with pytest.warns(
+        RuntimeWarning, match=r"function .*line \d+\) changes .*variable 'escaped'|escaped was changed"
+    ):
         function(dl.ones(2))
     function(dl.ones(2))
     assert [x.tolist() for x in escaped] == [[2.0, 2.0]] * 4

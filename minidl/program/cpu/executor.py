@@ -7,6 +7,7 @@ replay is to run the calls.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -14,10 +15,11 @@ from time import perf_counter
 import numpy
 
 from minidl.program.cpu import peak_rates
-from minidl.program.cpu.blas import default_threads, one_blas_thread_each
+from minidl.program.cpu.blas import default_threads, with_one_blas_thread_each
 from minidl.program.cpu.blocks import block_of
 from minidl.program.cpu.c_code import CSource
 from minidl.program.cpu.calls import Call, Scratch, calls
+from minidl.program.cpu.kernel_cache import KernelsUnavailable
 from minidl.program.cpu.lowering import statements
 from minidl.program.cpu.threads import thread_pool
 from minidl.program.executor import Executor
@@ -58,13 +60,19 @@ class NumpyExecutor(Executor):
         self.schedule: TaskSchedule = schedule(program, self.threads, aliases)
         self.memory = plan_memory(program, self.schedule, aliases, by_columns)
         self.kernels = kernels
-        self.phases = self._phases(lambda task, calls: calls)
         self.pool = thread_pool(self.threads)
+        try:
+            self.phases = self._phases(lambda task, calls: calls)
+        except KernelsUnavailable as error:
+            warnings.warn(
+                f"no generated C can be used here, so NumPy computes: {error}", RuntimeWarning, stacklevel=2
+            )
+            self.kernels = "numpy"
+            self.phases = self._phases(lambda task, calls: calls)
 
     def run(self, phases: Sequence[Sequence[Sequence[Call]]] | None = None) -> None:
         """Compute everything from the arrays of inputs and states, and update the states."""
-        with one_blas_thread_each():
-            self.pool.run(self.phases if phases is None else phases)
+        with_one_blas_thread_each(self.pool.run, self.phases if phases is None else phases)
 
     def array(self, value: Value) -> numpy.ndarray:
         """Return the array in which a value lies after run(); the next run overwrites it."""
@@ -123,7 +131,7 @@ class NumpyExecutor(Executor):
             phases = _joined(phases, source.barrier(self.threads))
         every_piece = [piece for phase in phases for pieces in phase for piece in pieces]
         numbers = [(piece, source.segment(piece.statements)) for piece in every_piece if piece.is_c]
-        segments = source.build()
+        segments = source.build(self.pool.barrier)
         for piece, number in numbers:
             piece.calls = [segments[number]]
         return [
