@@ -173,8 +173,7 @@ mod: Primitive = elementwise(
     "mod",
     lambda xp, a, b, out=None: xp.remainder(a, b, out=out),
     expression=(
-        "fmod(a, b) == 0 ? (b < 0 ? -0.0 : 0.0) : "
-        "(fmod(a, b) < 0) == (b < 0) ? fmod(a, b) : fmod(a, b) + b"
+        "fmod(a, b) == 0 ? (b < 0 ? -0.0 : 0.0) : (fmod(a, b) < 0) == (b < 0) ? fmod(a, b) : fmod(a, b) + b"
     ),
     gradients=(lambda g, out, a, b: g, _remainder_gradient),
     domain=(0.5, 2.0),
@@ -184,8 +183,7 @@ floor_divide: Primitive = elementwise(
     "floor_divide",
     lambda xp, a, b, out=None: xp.floor_divide(a, b, out=out),
     expression=(
-        "b == 0 ? a / b : "
-        "rint((a - fmod(a, b)) / b - (fmod(a, b) != 0 && (fmod(a, b) < 0) != (b < 0)))"
+        "b == 0 ? a / b : rint((a - fmod(a, b)) / b - (fmod(a, b) != 0 && (fmod(a, b) < 0) != (b < 0)))"
     ),
     gradients=(None, None),
     doc="Return a / b rounded down; integers stay integers.",

@@ -9,7 +9,7 @@ import scipy.special
 
 import minidl as dl
 from minidl.checks import check_gradients
-from minidl.program.cpu.c_code import compiler
+from minidl.program.cpu.kernel_cache import compiler
 
 KERNELS = [
     "numpy",

@@ -5,32 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from minidl import devices
-from minidl.program.program import Gemm, Group, Instruction, PartialSum, Program, Step, Value
+from minidl.program.costs import PRODUCTS, bytes_moved, flops
+from minidl.program.program import Program, Step, Value
+from minidl.tables import table
 
 if TYPE_CHECKING:
     from minidl.program.reports.profile import Profile
 
 PHASES = ("forward", "backward", "update")
-
-
-def flops(step: Step) -> int:
-    """Return the floating-point operations of a step; an elementwise operation counts as one."""
-    if isinstance(step, Gemm):
-        return sum(2 * a.size * b.shape[1] for a, b in step.terms)
-    if isinstance(step, Group):
-        return sum(member.output.size for member in step.members)
-    if step.name == "matmul":
-        return 2 * step.output.size * step.inputs[0].shape[-1]
-    if isinstance(step, PartialSum):
-        return step.value.size
-    return 0 if step.primitive.kind == "view" else max(value.size for value in [*step.inputs, step.output])
-
-
-def bytes_moved(step: Step) -> int:
-    """Return the bytes a step reads and writes, each value once; views move nothing."""
-    if isinstance(step, Instruction) and step.primitive.kind == "view":
-        return 0
-    return sum(value.nbytes for value in dict.fromkeys([*step.inputs, *step.outputs]))
 
 
 def names_of(program: Program) -> dict[Value, str]:
@@ -51,17 +33,16 @@ def listing(program: Program, profile: Profile | None = None) -> str:
     """Return the program as text: forward, backward and update, step by step, and totals."""
     names = names_of(program)
     states = {value: state for state, value in program.updates.items()}
-    rows: list[tuple[str, ...]] = []
+    rows: list[tuple[str, ...] | str] = []
     for phase in PHASES:
         steps = [step for step in program.steps if step.phase == phase]
         if steps:
-            rows.append((phase.upper(),))
+            rows.append(phase.upper())
         for step in steps:
             rows.append(_row(step, names, states, profile))
     header = ["step", "result", "shape", "reads", "Mflop", "KB"]
     header += ["us", "% of GEMM", "% of copy"] if profile else []
-    lines = _table([tuple(header), *rows], right_from=4)
-    return "\n".join([*lines, "", *_totals(program, profile)])
+    return "\n".join([table(header, rows, align="llllr", indent="  "), "", *_totals(program, profile)])
 
 
 def _row(
@@ -79,7 +60,7 @@ def _row(
     ]
     if profile:
         seconds = profile.seconds.get(id(step))
-        is_product = isinstance(step, Gemm)
+        is_product = step.operation in PRODUCTS
         row.append(f"{seconds * 1e6:.0f}" if seconds else "")
         row.append(f"{flops(step) / seconds / profile.gemm:.0%}" if seconds and is_product else "")
         row.append(f"{bytes_moved(step) / seconds / profile.copy:.0%}" if seconds and not is_product else "")
@@ -87,23 +68,24 @@ def _row(
 
 
 def _totals(program: Program, profile: Profile | None) -> list[str]:
-    products = [step for step in program.steps if isinstance(step, Gemm)]
+    products = [step for step in program.steps if step.operation in PRODUCTS]
     lines = [
         f"{len(program.steps)} steps, {sum(map(flops, program.steps)) / 1e6:.1f} Mflop, of them "
         f"{sum(map(flops, products)) / 1e6:.1f} in {len(products)} matrix products; "
         f"{sum(map(bytes_moved, program.steps)) / 2**20:.1f} MB moved"
     ]
-    if hasattr(program.executor, "memory"):
-        memory = program.executor.memory
+    executor = program.executor
+    if executor is not None and executor.memory is not None:
+        memory = executor.memory
         lines.append(
             f"memory of results: {memory.planned / 2**20:.2f} MB planned, "
-            f"{memory.unplanned / 2**20:.2f} MB unplanned; {program.executor.note()}"
+            f"{memory.unplanned / 2**20:.2f} MB unplanned; {executor.note()}"
         )
     if profile:
         in_products = sum(profile.seconds.get(id(step), 0.0) for step in products)
         lines.append(
             f"{profile.total * 1e3:.2f} ms in all, {in_products * 1e3:.2f} ms in matrix products, at "
-            f"{sum(map(flops, products)) / max(in_products, 1e-12) / profile.gemm:.0%} of the ceiling "
+            f"{sum(map(flops, products)) / max(in_products, 1e-12) / profile.gemm:.0%} of the peak rate "
             f"({profile.gemm / 1e9:.0f} Gflop/s; copying: {profile.copy / 2**30:.1f} GB/s)"
         )
         by_phase = {
@@ -116,20 +98,3 @@ def _totals(program: Program, profile: Profile | None) -> list[str]:
 
 def _shortened(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 3] + "..."
-
-
-def _table(rows: list[tuple[str, ...]], right_from: int) -> list[str]:
-    """Return lines with aligned columns; a row of one cell is a heading."""
-    full = [row for row in rows if len(row) > 1]
-    widths = [max(len(row[i]) for row in full) for i in range(len(full[0]))]
-    lines = []
-    for row in rows:
-        if len(row) == 1:
-            lines.append(row[0])
-            continue
-        cells = [
-            cell.rjust(width) if i >= right_from else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  " + "  ".join(cells).rstrip())
-    return lines
