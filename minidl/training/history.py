@@ -29,11 +29,11 @@ class History:
     epochs : one entry per epoch: ``epoch`` (from 1), ``step`` (the last one), ``loss`` and the metrics
         over all its mini-batches, ``seconds`` since the start
     validation : one entry per validation: ``step`` (from 1), ``loss``, the metrics
-    settings : what the training was asked for
+    settings : the options and properties of the training
     best_step : the step after which the best validation was seen, or None
     returned : ``"best"`` or ``"last"``: which weights the network has now
     stop_reason : why it ended
-    seconds : how long it took, over all its runs if it was resumed
+    seconds : how long it took, all runs together if it was resumed
     """
 
     steps: dict[str, Column] = field(default_factory=dict)
@@ -76,7 +76,7 @@ class History:
     def to_json(self, path: str | PathLike[str] | None = None) -> str:
         """Return everything as JSON, and write it to a file if one is named.
 
-        Values that are no finite numbers become null, as JSON has none of them.
+        NaN and infinity become null: JSON has no such numbers.
         """
         text = json.dumps(_finite(self.to_dict()), indent=1, allow_nan=False)
         if path is not None:
@@ -114,7 +114,7 @@ def append(table: dict[str, Column], row: dict[str, float]) -> None:
 
 
 def _finite(x: Any) -> Any:
-    """Return the nest with None for NaN and infinities."""
+    """Return dicts and lists with None for NaN and infinity."""
     if isinstance(x, dict):
         return {name: _finite(value) for name, value in x.items()}
     if isinstance(x, (list, tuple)):

@@ -1,4 +1,4 @@
-"""A short training that writes checkpoints all the time: `python killed.py FOLDER [SLEEP]`. Tests kill it."""
+"""A short training that writes checkpoints all the time: `python -m tests.training.killed FOLDER [SLEEP]`. Tests kill it."""
 
 import sys
 import time

@@ -6,7 +6,7 @@ import numpy
 import pytest
 
 import minidl as dl
-from minidl.training import live_plot, progress
+from minidl.training import bars, live_plot
 from minidl.training.plot import smoothed
 
 QUIET = {"verbose": False}
@@ -185,7 +185,7 @@ def test_lines_where_nobody_watches(make_trainer, data, capsys):
 
 
 def test_a_bar_where_somebody_watches(make_trainer, data, capsys, monkeypatch):
-    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(bars.sys.stderr, "isatty", lambda: True)
     trainer = make_trainer()
     trainer.fit(*data, epochs=3, batch_size=32, validation_data=data)
     trainer.predict(data[0], batch_size=10, verbose=True)

@@ -8,8 +8,7 @@ import pytest
 
 import minidl as dl
 from minidl.errors import DivergenceError
-from minidl.training import fit
-from minidl.training import trainer as training
+from minidl.training import metric_averages
 from tests import strict_device
 from tests.training.conftest import assert_same_weights
 
@@ -194,7 +193,7 @@ def test_bad_mini_batches_are_refused(make_trainer, items, message):
 
 
 def test_an_iterator_that_is_used_up_says_so(make_trainer, data):
-    with pytest.raises(ValueError, match="epoch 2: an iterator can be gone through only once"):
+    with pytest.raises(ValueError, match="epoch 2: an iterator can be used only once"):
         make_trainer().fit(iter([data, data]), epochs=2, **QUIET)
 
 
@@ -655,8 +654,7 @@ def test_an_autoencoders_data_are_uploaded_once(strict_gpu, monkeypatch, data):
 @pytest.mark.parametrize("compile", [True, False])
 def test_the_host_does_not_wait_within_an_epoch(strict_gpu, make_trainer, data, monkeypatch, free, compile):
     monkeypatch.setattr(strict_gpu.cuda.Device, "mem_info", (free, 1 << 30))
-    for module in (fit, training):
-        monkeypatch.setattr(module, "FLUSH_SECONDS", math.inf)
+    monkeypatch.setattr(metric_averages, "FLUSH_SECONDS", math.inf)
     waits = []
     trainer = make_trainer(rate=0.2, device="gpu", compile=compile)
     note = lambda running: waits.append((running.epoch, list(strict_device.synchronisations)))
@@ -680,9 +678,9 @@ def test_figures_are_fetched_every_so_often(strict_gpu, make_trainer, data, monk
         if running.state == "step":
             seen.append(len(running._history.steps.get("loss", [])))
 
-    monkeypatch.setattr(fit, "FLUSH_SECONDS", -1.0)
+    monkeypatch.setattr(metric_averages, "FLUSH_SECONDS", -1.0)
     trainer.fit(*data, epochs=1, batch_size=24, callbacks=[note], **QUIET)
-    monkeypatch.setattr(fit, "FLUSH_SECONDS", math.inf)
+    monkeypatch.setattr(metric_averages, "FLUSH_SECONDS", math.inf)
     trainer.fit(*data, epochs=1, batch_size=24, callbacks=[note], **QUIET)
     assert seen == [1, 2, 3, 4, 0, 0, 0, 0]
 
@@ -708,7 +706,7 @@ def test_a_validation_loss_that_is_nan_ends_the_training(make_trainer, data):
 
 
 def test_lbfgs_wants_all_data_at_once(make_trainer, data):
-    with pytest.raises(TypeError, match="L-BFGS trains on all data at once: pass arrays"):
+    with pytest.raises(TypeError, match="LBFGS trains on all data at once: pass arrays"):
         make_trainer(optimizer="lbfgs").fit([data], **QUIET)
 
 
