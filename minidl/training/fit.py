@@ -19,7 +19,8 @@ from minidl.training.capture import capture, checkpoint_of, resume
 from minidl.training.checkpoints import CheckpointFolder
 from minidl.training.divergence import find_cause
 from minidl.training.evaluation import evaluate
-from minidl.training.history import History, append
+from minidl.training.history import History
+from minidl.training.history_tables import append
 from minidl.training.interrupt import stop_on_interrupt
 from minidl.training.live_plot import LivePlot
 from minidl.training.loaders import ArrayLoader, Loader

@@ -7,7 +7,8 @@ import time
 from typing import Any
 
 from minidl.tensor import Tensor
-from minidl.training.history import History, append
+from minidl.training.history import History
+from minidl.training.history_tables import append
 from minidl.training.interrupt import StopRequest
 from minidl.training.loaders import Loader
 from minidl.training.metric_averages import MetricAverages, PendingFigures

@@ -27,9 +27,9 @@ class Trainer(CompiledSteps):
     ----------
     network : a Layer; moved to the device
     loss : function of the network's outputs and the targets, in this order, that returns a 0-d Tensor
-    optimizer : an Optimizer or a full-batch optimizer (LBFGS) of the network's Parameters; or ``"adam"``, ``"rmsprop"``,
-        ``"sgdm"``, ``"lbfgs"``: these with the defaults of MATLAB's trainingOptions (l2=1e-4;
-        learning rate 0.001, for sgdm 0.01 and momentum 0.9)
+    optimizer : an Optimizer or a full-batch optimizer (LBFGS) of the network's Parameters; or one of
+        ``"adam"``, ``"rmsprop"``, ``"sgdm"``, ``"lbfgs"``, with the defaults of MATLAB's
+        trainingOptions (l2=1e-4; learning rate 0.001, for sgdm 0.01 and momentum 0.9)
     metrics : functions like the loss. A `Metric` is averaged correctly over mini-batches;
         another function is applied to each mini-batch while training, and to all predictions at
         once for validation.
