@@ -96,7 +96,8 @@ def test_the_file_gets_the_usual_permissions(umask, mode, target):
 @pytest.mark.skipif(sys.platform == "win32", reason="no permission bits")
 def test_the_umask_of_the_process_is_never_changed(target):
     """Another thread creates files all the time; none may get more permissions than its umask allows."""
-    outer = os.umask(0o077)
+    outer, interval = os.umask(0o077), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # threads take turns at nearly every instruction
     done, modes = threading.Event(), set()
 
     def create_files():
@@ -109,12 +110,13 @@ def test_the_umask_of_the_process_is_never_changed(target):
     thread = threading.Thread(target=create_files)
     thread.start()
     try:
-        for _ in range(300):
+        for _ in range(500):
             with replacing(target) as temporary:
                 temporary.write_bytes(b"new")
     finally:
         done.set()
         thread.join()
+        sys.setswitchinterval(interval)
         os.umask(outer)
     assert modes == {0o600}
 

@@ -1,10 +1,12 @@
 import inspect
 from dataclasses import fields
 
+import numpy
 import pytest
 
 import minidl as dl
 from minidl.training.options import FitArguments, Options
+from tests.training.helpers import QUIET
 
 
 def test_fit_has_the_signature_of_its_arguments():
@@ -46,3 +48,28 @@ def test_data_may_be_named(make_trainer, data):
     x, y = data
     history = make_trainer().fit(y=y, x=x, epochs=1, batch_size=48, verbose=False)
     assert len(history) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size of at least 1"),
+        ({"shuffle": "sometimes"}, "shuffle must be one of every-epoch, once, never; got 'sometimes'"),
+        ({"validation_frequency": 0}, "validation_frequency must be a number of steps or 'epoch', got 0"),
+        ({"objective": "rmsse"}, "objective must be one of loss, rmse; got 'rmsse'"),
+        ({"output_network": "first"}, "output_network must be one of auto, best, last"),
+        ({"output_network": "best"}, "needs validation_data"),
+        ({"resume": True}, "needs the checkpoint_folder"),
+        ({"keep_checkpoints": 0}, "keep_checkpoints must be at least 1"),
+        ({"plot": "nowhere/picture.png"}, "there is no folder 'nowhere'"),
+        ({"validation_data": (1, 2, 3)}, "must be a pair"),
+    ],
+)
+def test_bad_options_are_refused_before_training(make_trainer, data, options, message):
+    trainer = make_trainer()
+    before = trainer.network.state_dict()
+    with pytest.raises(ValueError, match=message):
+        trainer.fit(*data, **options, **QUIET)
+    for name, array in trainer.network.state_dict().items():
+        numpy.testing.assert_array_equal(before[name], array)
