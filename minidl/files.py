@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: written beside their place, then moved into it."""
+"""Files that are either complete or not there: written beside their place, then moved into it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises
     ------
     OSError
-        The file cannot be written, or ``path`` is something else than a file, such as a folder.
+        The file cannot be written, or ``path`` is not a file but a folder, for example.
     """
     path = Path(path)
     if path.is_symlink():

@@ -187,6 +187,6 @@ def _norm(gradients: list[Tensor]) -> Tensor:
 
 
 def clip_factor(limit: float, norm: Tensor) -> Tensor:
-    """Return the factor that brings a norm down to the limit: exactly 1 if it is not above it."""
+    """Return the factor that scales a norm down to the limit: exactly 1 if it is not above it."""
     tiny = float(numpy.finfo(norm.dtype).tiny)  # spares 0 / 0
     return limit / maximum(norm, max(limit, tiny))

@@ -17,7 +17,7 @@ from minidl.training.run_state import RunState
 
 
 def find_cause(run: RunState, snapshot: Checkpoint, step: int) -> str:
-    """Return what was not finite; leave the network as it was before the step that spoiled it.
+    """Return what was not finite; leave the network as it was before the step that went wrong.
 
     The steps since the snapshot are repeated, which gives the same numbers, until the step that failed
     or a step that leaves weights that are not finite.
@@ -39,7 +39,7 @@ def find_cause(run: RunState, snapshot: Checkpoint, step: int) -> str:
 
 
 def _repeat(run: RunState, loader: ArrayLoader, step: int) -> Batch:
-    """Bring the training to just before the step that spoiled it; return the mini-batch of that step."""
+    """Bring the training to just before the step that went wrong; return the mini-batch of that step."""
     while True:
         for inputs, targets in loader.epoch(run.epoch, run.position):
             batch = run.trainer.prepared(inputs, targets)

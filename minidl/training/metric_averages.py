@@ -60,7 +60,7 @@ class MetricAverages:
 class PendingFigures:
     """Figures of mini-batches that are still on the device that computed them.
 
-    To fetch a number waits for the GPU, so the figures of many mini-batches are fetched together.
+    Fetching a number waits for the GPU, so the figures of many mini-batches are fetched together.
     """
 
     def __init__(self) -> None:

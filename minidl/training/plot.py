@@ -1,4 +1,4 @@
-"""The picture of a training: metrics and loss over the steps, figures and settings beside them."""
+"""The plot of a training: metrics and loss over the steps, figures and settings beside them."""
 
 from __future__ import annotations
 

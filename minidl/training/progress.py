@@ -10,7 +10,7 @@ from minidl.training.run_state import RunState, Watcher
 
 
 def progress_display(line_frequency: int) -> Watcher:
-    """Return a bar where somebody watches, else lines for a log file."""
+    """Return a bar on a terminal and in a notebook, else lines for a log file."""
     return Bar() if has_bar() else Lines(line_frequency)
 
 

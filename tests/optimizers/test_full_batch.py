@@ -42,8 +42,8 @@ def test_the_minimum_is_found():
 def test_l2_counts_in_what_is_minimised_and_not_in_the_callbacks_loss():
     p, losses = dl.Parameter([5.0], l2_factor=1), []
     SteepestDescent([p], l2=2.0).minimize(square_error(p, 2), losses.append)
-    assert p.item() == pytest.approx(1)  # (p - 2)^2 + p^2
-    assert losses[-1] == pytest.approx(1)
+    assert p.item() == pytest.approx(1, rel=1e-3)  # the minimum of (p - 2)^2 + p^2; float32 is flat there
+    assert losses[-1] == pytest.approx(1, rel=1e-3)
 
 
 def test_the_lowest_point_is_kept():

@@ -19,7 +19,7 @@ def test_what_a_killed_process_left_over_is_removed(make_trainer, data, tmp_path
 @pytest.mark.parametrize("length", [0, 5, 100, 3000, -1])
 def test_a_truncated_checkpoint_is_named(make_trainer, data, checkpoint_file, length):
     checkpoint_file.write_bytes(checkpoint_file.read_bytes()[:length])
-    with pytest.raises(CheckpointError, match=f"{checkpoint_file.name} is damaged or no safetensors file"):
+    with pytest.raises(CheckpointError, match=f"{checkpoint_file.name} is damaged or not a safetensors file"):
         resume(make_trainer, data, checkpoint_file.parent)
 
 
@@ -36,7 +36,7 @@ def test_any_changed_byte_is_noticed(make_trainer, data, checkpoint_file):
 
 def test_a_foreign_file_is_named(make_trainer, data, checkpoint_file):
     make_trainer().network.save(checkpoint_file)
-    with pytest.raises(CheckpointError, match="no checkpoint of a training; weights alone are read with"):
+    with pytest.raises(CheckpointError, match="not a checkpoint of a training; weights alone are read with"):
         resume(make_trainer, data, checkpoint_file.parent)
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
         checkpoints.read(checkpoint_file.with_name("another"))
