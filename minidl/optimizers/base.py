@@ -39,7 +39,7 @@ class BaseOptimizer:
             if not isinstance(parameter, Parameter):
                 raise TypeError(f"{type(self).__name__} trains Parameters, got {type(parameter).__name__}")
         self.require_not_negative("l2", l2)
-        self.l2 = l2
+        self.l2 = float(l2)  # a scalar of NumPy could turn float32 gradients into float64
 
     def require_not_negative(self, name: str, value: float | None) -> None:
         """Refuse an option that is negative or NaN; None means that it is not used."""

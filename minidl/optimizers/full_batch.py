@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from operator import index
 from typing import Any
 
 import numpy
@@ -45,7 +46,7 @@ class FullBatchOptimizer(BaseOptimizer):
             raise ValueError(
                 f"{type(self).__name__}: max_iterations must be at least 1, got {max_iterations}"
             )
-        self.max_iterations = max_iterations
+        self.max_iterations = index(max_iterations)
 
     def search(self, objective: Objective, start: numpy.ndarray, after_iteration: AfterIteration) -> str:
         """Look for the minimum of the objective from ``start`` on; return why the search ended."""

@@ -9,6 +9,7 @@ import numpy
 from minidl import devices
 from minidl.layers.layer import Layer, layer_hook
 from minidl.mode import no_grad
+from minidl.optimizers.base import BaseOptimizer
 from minidl.tensor import Tensor
 from minidl.training.capture import capture, restore
 from minidl.training.checkpoints import Checkpoint
@@ -47,12 +48,18 @@ def _repeat(run: RunState, loader: ArrayLoader, step: int) -> Batch:
                 return batch
             before = capture(run)
             run.trainer.train_step(*batch)
-            if not all(_is_finite(parameter.data) for parameter in run.network.parameters()):
+            if not has_finite_weights(run.trainer.optimizer):
                 restore(run, before)
                 return batch
             run.step += 1
             run.position += 1
         run.epoch, run.position = run.epoch + 1, 0
+
+
+def has_finite_weights(optimizer: BaseOptimizer) -> bool:
+    """Return whether all Parameters that are trained are finite; on a GPU this waits for the result."""
+    trained = (parameter for parameter in optimizer.parameters if parameter.learning_rate_factor != 0)
+    return all(_is_finite(parameter.data) for parameter in trained)
 
 
 def first_layer_not_finite(network: Layer, inputs: tuple[Any, ...]) -> str:

@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from os import PathLike, fspath
 from typing import Any
 
 import numpy
@@ -17,7 +18,7 @@ from minidl.optimizers.full_batch import FullBatchOptimizer
 from minidl.tensor import Tensor
 from minidl.training.capture import capture, checkpoint_of, resume
 from minidl.training.checkpoints import CheckpointFolder
-from minidl.training.divergence import find_cause
+from minidl.training.divergence import find_cause, has_finite_weights
 from minidl.training.evaluation import evaluate
 from minidl.training.history import History
 from minidl.training.history_tables import append
@@ -88,7 +89,7 @@ class Fit(RunState):
                 for watcher in self._watchers():
                     watcher.end(self)
                 if not isinstance(self.options.plot, bool):
-                    self.history.plot(self.options.plot)
+                    self._write_plot(self.options.plot)
         self._run_callbacks("end")
         return self.history
 
@@ -110,7 +111,7 @@ class Fit(RunState):
         end_of_epoch = self.position + 1 == self.loader.steps
         self._after_step(len(targets[0]), [loss, *observed, rate], end_of_epoch)
         if self.step - self.snapshot.values["step"] >= SNAPSHOT_STEPS:
-            self.flush()
+            self._require_finite_weights()
             self.snapshot = capture(self)
 
     def _minimize(self) -> None:
@@ -159,7 +160,7 @@ class Fit(RunState):
             self._write_checkpoint(self.folder)
 
     def _finish(self) -> None:
-        self.flush()
+        self._require_finite_weights()
         history = self._history
         if self.folder is not None and self._checkpointed != self.step:
             self._write_checkpoint(self.folder)  # before a validation that a longer training would not make
@@ -210,6 +211,7 @@ class Fit(RunState):
     # --- checkpoints ------------------------------------------------------------------------------
 
     def _write_checkpoint(self, folder: CheckpointFolder) -> None:
+        self._require_finite_weights()
         with self._writing("checkpoint"):
             folder.write(self.step, checkpoint_of(self))
         self._write_best(folder)
@@ -233,6 +235,13 @@ class Fit(RunState):
                 stacklevel=2,
             )
 
+    def _write_plot(self, path: str | PathLike[str]) -> None:
+        """Write the plot; a failure is a warning, and replaces neither the History nor an error."""
+        try:
+            self.history.plot(path)
+        except Exception as error:
+            warnings.warn(f"the plot {fspath(path)!r} could not be written: {error}", stacklevel=2)
+
     def _resume(self, folder: CheckpointFolder) -> None:
         newest = folder.newest()
         if newest is None:
@@ -253,6 +262,12 @@ class Fit(RunState):
         self._checkpointed = self.step
 
     # --- divergence -------------------------------------------------------------------------------
+
+    def _require_finite_weights(self) -> None:
+        """Refuse weights that the last update made infinite or NaN: a finite loss can have such gradients."""
+        self.flush()
+        if not has_finite_weights(self.trainer.optimizer):
+            self.diverged(self.step + 1, math.nan, "weights")
 
     def diverged(self, step: int, loss: float, what: str = "loss") -> None:
         """Give the network its last good weights, and raise an error that explains what happened."""

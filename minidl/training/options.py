@@ -11,6 +11,8 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+import numpy
+
 Trains = TypeVar("Trains")
 Result = TypeVar("Result")
 Parameters = ParamSpec("Parameters")
@@ -38,6 +40,10 @@ class Options:
     verbose_frequency: int = 50
 
     def __post_init__(self) -> None:
+        for field in fields(Options):  # JSON, and so a checkpoint, holds no scalars of NumPy
+            value = getattr(self, field.name)
+            if isinstance(value, (numpy.generic, numpy.ndarray)) and value.ndim == 0:
+                setattr(self, field.name, value.item())
         for name in ("epochs", "verbose_frequency", "validation_patience", "keep_checkpoints"):
             if not getattr(self, name) >= 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)!r}")
@@ -51,8 +57,8 @@ class Options:
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
-        if not isinstance(self.plot, bool) and not Path(self.plot).parent.is_dir():
-            raise ValueError(f"plot: there is no folder {str(Path(self.plot).parent)!r}")
+        if not isinstance(self.plot, bool):
+            require_place_for_plot(self.plot)
         if self.resume and self.checkpoint_folder is None:
             raise ValueError("resume=True needs the checkpoint_folder to resume from")
 
@@ -60,6 +66,22 @@ class Options:
         """Return the options as JSON can hold them."""
         values = {field.name: getattr(self, field.name) for field in fields(Options)}
         return {name: fspath(x) if isinstance(x, PathLike) else x for name, x in values.items()}
+
+
+def require_place_for_plot(path: str | PathLike[str]) -> None:
+    """Refuse a file that a plot could not be written to, before the training that it shall show."""
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise ValueError(f"plot: there is no folder {str(path.parent)!r}")
+    if path.is_dir():
+        raise ValueError(f"plot: {str(path)!r} is a folder; name a file in it")
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    formats = FigureCanvasBase.get_supported_filetypes()
+    if path.suffix and path.suffix[1:].lower() not in formats:
+        raise ValueError(
+            f"plot: {path.suffix!r} is not a format of matplotlib; use one of {', '.join(sorted(formats))}"
+        )
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import index
 from typing import Any
 
 import numpy
@@ -50,7 +51,7 @@ class CompiledSteps:
             raise ValueError(
                 f"metrics need different names, none of them 'loss'; got {[*map(_name, metrics)]}"
             )
-        self.seed = int(numpy.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
+        self.seed = int(numpy.random.SeedSequence().generate_state(1)[0]) if seed is None else index(seed)
         options = compile if isinstance(compile, dict) else {}
         compiled = compile_function(**options) if compile or isinstance(compile, dict) else lambda f: f
         self.train_step = compiled(self._train_step)

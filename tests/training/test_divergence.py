@@ -5,6 +5,7 @@ import pytest
 
 import minidl as dl
 from minidl.errors import DivergenceError
+from minidl.training import checkpoints
 from tests.training.helpers import QUIET, assert_same_weights
 
 
@@ -118,3 +119,39 @@ def test_a_custom_layer_that_gives_nan_is_named(data):
     trainer = dl.Trainer(network, dl.mean_squared_error, seed=0, device="cpu")
     with pytest.warns(RuntimeWarning), pytest.raises(DivergenceError, match=r"is 1\.0, Logarithm\(\)"):
         trainer.fit(*data, epochs=1, **QUIET)
+
+
+class NanGradient(dl.Layer):
+    """Its output is finite; its gradient is NaN where an observation begins with 7."""
+
+    def __init__(self):
+        self.dense = dl.Dense(4, 2, seed=0)
+
+    def forward(self, x):
+        y = self.dense(x)
+        distance = abs(x[:, :1] - 7)
+        return y + dl.sqrt(distance * (y * y).mean(axis=-1, keepdims=True)) * (distance > 0)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("compile", [True, False])
+@pytest.mark.parametrize("frequency", ["epoch", 1, None])
+def test_a_finite_loss_with_nan_gradients_in_the_last_step_of_an_epoch(data, tmp_path, frequency, compile):
+    """No checkpoint holds the weights that its update spoiled, and the last good ones come back."""
+    x, y = data[0].copy(), data[1]
+    x[80, 0] = 7
+    trainer = dl.Trainer(NanGradient(), dl.mean_squared_error, seed=0, device="cpu", compile=compile)
+    options = {} if frequency is None else {"checkpoint_folder": tmp_path, "checkpoint_frequency": frequency}
+    with pytest.raises(DivergenceError, match=r"the update of step 6 left weights that are not finite"):
+        trainer.fit(x, y, epochs=1, batch_size=16, shuffle="never", **options, **QUIET)
+    assert finite(trainer.network)
+    for path in tmp_path.glob("checkpoint-*"):
+        assert all(numpy.isfinite(array).all() for array in checkpoints.read(path).part("network").values())
+
+
+def test_a_frozen_parameter_may_be_infinite(data):
+    """A mask of -infinity, for example, that belongs to the network and is not trained."""
+    network = dl.Network([dl.Dense(4, 2, seed=0)])
+    network.mask = dl.Parameter([-math.inf, 0.0], learning_rate_factor=0)
+    trainer = dl.Trainer(network, dl.mean_squared_error, seed=0, device="cpu")
+    assert len(trainer.fit(*data, epochs=1, batch_size=48, **QUIET)) == 2

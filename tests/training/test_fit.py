@@ -257,3 +257,32 @@ def test_lbfgs_cannot_be_resumed(make_trainer, data, tmp_path):
     assert files(tmp_path) == ["checkpoint-000003.safetensors"]
     with pytest.raises(ValueError, match="LBFGS cannot be resumed: checkpoints do not hold"):
         make_trainer(optimizer="lbfgs").fit(*data, resume=True, **options)
+
+
+# --- a plot that cannot be written ----------------------------------------------------------------
+
+
+def test_a_plot_that_fails_at_the_end_does_not_cost_the_history(make_trainer, data, tmp_path):
+    folder = tmp_path / "plots"
+    folder.mkdir()
+    vanish = lambda fit: folder.rmdir() if fit.step == 1 and fit.state == "step" else None
+    with pytest.warns(UserWarning, match=r"the plot '.*training\.png' could not be written"):
+        history = make_trainer().fit(
+            *data, epochs=2, batch_size=96, plot=folder / "training.png", callbacks=[vanish], **QUIET
+        )
+    assert len(history) == 2
+
+
+def test_a_plot_that_fails_does_not_hide_a_divergence(make_trainer, data, tmp_path):
+    folder = tmp_path / "plots"
+    folder.mkdir()
+    x, y = data
+    bad = numpy.full_like(x, numpy.nan)
+    vanish = lambda fit: folder.rmdir() if fit.step == 1 and fit.state == "step" else None
+    with (
+        pytest.warns(UserWarning, match="could not be written"),
+        pytest.raises(DivergenceError, match="became nan at step 2"),
+    ):
+        make_trainer().fit(
+            [(x, y), (bad, y)], epochs=1, plot=folder / "training.png", callbacks=[vanish], **QUIET
+        )

@@ -6,7 +6,7 @@ import pytest
 
 import minidl as dl
 from minidl.training.options import FitArguments, Options
-from tests.training.helpers import QUIET
+from tests.training.helpers import QUIET, assert_same_weights
 
 
 def test_fit_has_the_signature_of_its_arguments():
@@ -73,3 +73,47 @@ def test_bad_options_are_refused_before_training(make_trainer, data, options, me
         trainer.fit(*data, **options, **QUIET)
     for name, array in trainer.network.state_dict().items():
         numpy.testing.assert_array_equal(before[name], array)
+
+
+@pytest.mark.parametrize("convert", [numpy.int64, numpy.int32, numpy.uint8, numpy.array])
+def test_numbers_of_numpy_are_taken(make_trainer, data, tmp_path, convert):
+    network = make_trainer().network
+    optimizer = dl.Adam(network.parameters(), learning_rate=numpy.float64(0.001), l2=numpy.float64(1e-4))
+    trainer = dl.Trainer(network, dl.mean_squared_error, optimizer, device="cpu", seed=convert(0))
+    names = ("epochs", "validation_frequency", "checkpoint_frequency", "keep_checkpoints")
+    history = trainer.fit(
+        *data,
+        batch_size=convert(32),
+        drop_last=numpy.bool_(True),
+        validation_data=data,
+        validation_patience=numpy.float32(9),
+        checkpoint_folder=tmp_path,
+        **{name: convert(2) for name in names},
+        **QUIET,
+    )
+    assert history.validation["step"] == [2, 4, 6]
+    assert dl.History.from_json(_written(history, tmp_path)).settings == history.settings
+    assert {x.dtype for x in network.parameters()} == {numpy.dtype("float32")}
+    expected = make_trainer()
+    expected.fit(*data, epochs=2, batch_size=32, validation_data=data, validation_frequency=2, **QUIET)
+    assert_same_weights(trainer, expected)
+
+
+def _written(history, folder):
+    history.to_json(folder / "history.json")
+    return folder / "history.json"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("picture.xyz", "'.xyz' is not a format of matplotlib; use one of .*png"),
+        ("", "is a folder; name a file in it"),
+        ("nowhere/picture.png", "there is no folder"),
+    ],
+)
+def test_a_plot_that_cannot_be_written_is_refused_first(make_trainer, data, tmp_path, name, message):
+    steps = []
+    with pytest.raises(ValueError, match=message):
+        make_trainer().fit(*data, plot=tmp_path / name, callbacks=[steps.append], **QUIET)
+    assert steps == []
