@@ -36,7 +36,7 @@ def binary_cross_entropy(prediction: Any, target: Any, reduction: str = "mean") 
     """
     prediction, target = _pair("binary_cross_entropy", prediction, target)
     _require_unit_interval("binary_cross_entropy", target)
-    logits = _logits_of(prediction)
+    logits = _logits_behind(prediction)
     if logits is None:
         _require_range("binary_cross_entropy", "predictions", prediction, 0, 1, allow_nan=True)
     else:
@@ -91,8 +91,8 @@ def softmax_cross_entropy(logits: Any, target: Any, reduction: str = "mean") -> 
     Raises
     ------
     ValueError
-        The shapes do not fit, the batch is empty, or a class does not exist. Where checking that
-        would mean to wait (on a GPU, and when a compiled step is replayed), the loss is NaN instead.
+        The shapes do not fit, the batch is empty, or a class does not exist. Where that cannot be looked at
+        without a wait (on a GPU, and when a compiled step is replayed), the loss is NaN instead.
     """
     logits, target = as_tensors((logits, target))
     if logits.ndim < 1 or logits.size == 0:
@@ -115,7 +115,7 @@ def softmax_cross_entropy(logits: Any, target: Any, reduction: str = "mean") -> 
     return _reduce(logsumexp(logits, axis=-1) - picked, reduction)
 
 
-def _logits_of(prediction: Tensor) -> Tensor | None:
+def _logits_behind(prediction: Tensor) -> Tensor | None:
     """Return z if the prediction is sigmoid(z), perhaps reshaped or sliced; else None."""
     primitive, inputs = prediction.primitive, prediction.inputs
     if primitive is None or inputs is None or inputs[0].assigned_at > prediction.created_at:
@@ -123,7 +123,7 @@ def _logits_of(prediction: Tensor) -> Tensor | None:
     if primitive is elementwise.sigmoid:
         return inputs[0]
     if primitive.kind == "view":
-        logits = _logits_of(inputs[0])
+        logits = _logits_behind(inputs[0])
         return None if logits is None else primitive(logits, **prediction.attributes)
     return None
 
