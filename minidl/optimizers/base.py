@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from minidl.tensor import Parameter, Tensor
+from minidl.tracking import Tracked
 
 
-class BaseOptimizer:
+class BaseOptimizer(Tracked):
     """The Parameters that an optimizer trains, and what a Trainer asks of every optimizer.
 
     Two classes stand on it: `Optimizer`, which takes one step for each mini-batch, and

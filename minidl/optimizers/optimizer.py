@@ -98,7 +98,6 @@ class Optimizer(BaseOptimizer):
         if mode.recorder is None:
             self._step()
         else:
-            mode.recorder.guard(self)
             with mode.recorder.phase("update"):
                 self._step()
 

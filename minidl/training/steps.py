@@ -17,11 +17,12 @@ from minidl.optimizers.base import BaseOptimizer
 from minidl.optimizers.optimizer import Optimizer
 from minidl.program.compile import compile as compile_function
 from minidl.tensor import Tensor
+from minidl.tracking import Tracked
 from minidl.training.loaders import Arrays, Batch, converted, prepared
 from minidl.training.solvers import optimizer_of
 
 
-class CompiledSteps:
+class CompiledSteps(Tracked):
     """A network, its loss, optimizer and metrics, and what is done with them for each mini-batch.
 
     A Trainer adds the loops over the data; its documentation describes the parameters. Steps take a tuple
