@@ -1,1 +1,1 @@
-"""Peer benchmarks: minidl beside the frameworks it must be compared with, on one and the same job."""
+"""Peer benchmarks: minidl compared with other frameworks on the same job."""

@@ -1,4 +1,4 @@
-"""What the figures belong to (processor, cores, versions; no names, no paths), and how busy it is."""
+"""The machine of the figures (processor, cores, versions; no names, no paths), and how busy it is."""
 
 import os
 import platform
@@ -36,7 +36,7 @@ def processor() -> str:
 
 
 def card() -> str | None:
-    """The first GPU's name, memory and driver, as NVIDIA's tool tells them; None without a GPU."""
+    """The first GPU's name, memory and driver, as reported by nvidia-smi; None without a GPU."""
     query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     try:
         answer = subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()
@@ -66,7 +66,7 @@ def versions(packages) -> dict[str, str]:
 
 
 def busy_seconds() -> float | None:
-    """Seconds that all cores together have been at work so far; None where the system does not say."""
+    """Seconds that all cores together have been busy so far; None where the system does not report it."""
     file = Path("/proc/stat")
     if not file.exists():
         return None
@@ -83,7 +83,7 @@ class ForeignLoad:
         self.start = (time.perf_counter(), busy_seconds(), time.process_time())
 
     def cores(self) -> float:
-        """0.0 where the system does not say. The clock ticks make it uncertain by a few hundredths."""
+        """0.0 where the system does not report it. The clock ticks make it uncertain by a few hundredths."""
         start, busy, own = self.start
         if busy is None:
             return 0.0

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BLOCK_SECONDS = 0.3
 SETTLE_SECONDS = 0.15  # until the threads of the peer that had its turn have stopped spinning
 QUIET = 0.15  # cores: a block that other work disturbed more than this is measured again,
-MAX_TRIES = 5  # so many times at most
+MAX_TRIES = 5  # the largest number of attempts
 
 
 class Failure(Exception):
@@ -24,7 +24,7 @@ class Failure(Exception):
 
 
 class Child:
-    """A peer in a process of its own."""
+    """A peer in its own process."""
 
     def __init__(self, peer: str, images: Path):
         self.peer = peer
@@ -124,7 +124,7 @@ def largest_difference(losses: list[float], reference: list[float]) -> float:
 def take_turns(children, problems, rounds, say) -> tuple[dict[str, list[float]], float]:
     """Seconds per step of each peer in each round, and how many cores other work kept busy meanwhile.
 
-    A round gives every peer one block, in an order drawn anew: no peer always follows the same other one.
+    A round gives every peer one block, in a new random order: no peer always follows the same other one.
     """
     samples = {name: [] for name in children}
     loads = []

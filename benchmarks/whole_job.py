@@ -33,7 +33,7 @@ def train(peer: str, images: Path, epochs: int, weights: Path) -> float:
 def peak_memory() -> int:
     """Most bytes of resident memory of this process so far.
 
-    Linux carries `ru_maxrss` over from the parent at `exec`; VmHWM begins anew.
+    Linux carries `ru_maxrss` over from the parent at `exec`; VmHWM starts from zero.
     """
     status = Path("/proc/self/status")
     if status.exists():

@@ -1,8 +1,8 @@
-"""The child process in which one peer lifetimes: `python -m benchmarks.worker PEER IMAGES.npz`.
+"""The child process in which one peer runs: `python -m benchmarks.worker PEER IMAGES.npz`.
 
 It reads one JSON object a line from standard input and answers each with one; between them it sleeps.
 
-- `{"command": "build", "batch_size": 128}` builds the peer afresh and trains the checked steps: `{"losses"}`.
+- `{"command": "build", "batch_size": 128}` builds the peer again and trains the checked steps: `{"losses"}`.
 - `{"command": "block", "seconds": 0.3}` trains for about that time: `{"steps", "seconds", "foreign_load"}`.
 """
 

@@ -1,4 +1,4 @@
-"""Write a layer of your own, have it checked, and see what the check makes of two mistakes.
+"""Write your own layer, check it, and see how the check reports two mistakes.
 
 The layer scales each observation to mean 0 and variance 1, then multiplies by a gain that is learned.
 Run it: it prints the report of a wrong version, then that of the right one.
@@ -8,7 +8,7 @@ import minidl as dl
 
 
 class WrongStandardize(dl.Layer):
-    """With two mistakes that no shape error gives away."""
+    """With two mistakes that cause no shape error."""
 
     def __init__(self, features):
         self.gain = dl.Parameter(dl.ones(features))
@@ -20,7 +20,7 @@ class WrongStandardize(dl.Layer):
 
 
 class Standardize(dl.Layer):
-    """The same, put right: (batch, features) to (batch, features)."""
+    """The corrected layer: (batch, features) to (batch, features)."""
 
     def __init__(self, features):
         self.gain = dl.Parameter(dl.ones(features))
@@ -33,7 +33,7 @@ class Standardize(dl.Layer):
 
 def main():
     print(dl.check_layer(WrongStandardize(6), (6,)))
-    print("\n--- put right ---\n")
+    print("\n--- corrected ---\n")
     print(dl.check_layer(Standardize(6), (6,)))
 
 

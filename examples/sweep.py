@@ -1,7 +1,7 @@
 """Compare settings of the tied autoencoder: every combination is trained, several at a time.
 
 The answer to "which learning rate, which L2, which batch size, which latent size?" as a table
-(sweep.csv, best first) and a picture (sweep.png). Run it with --help to see what can be varied.
+(sweep.csv, best first) and a plot (sweep.png). Run it with --help to see what can be varied.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def build_network(latent_size, seed):
 
 
 def train_one(settings, data, epochs, seed):
-    """Train with one combination of settings, on one core; return it with what came out."""
+    """Train with one combination of settings, on one core; return it with the results."""
     images, test_images = load_images(data)
     validation_part, test_part = dl.data.partition(len(test_images), [0.6, 0.4], seed=seed)
     validation, test = test_images[validation_part], test_images[test_part]
@@ -57,7 +57,7 @@ def train_one(settings, data, epochs, seed):
             validation_data=(validation, validation),
             verbose=False,
         )
-    except FloatingPointError:  # a combination that diverges is a result, too
+    except FloatingPointError:  # divergence is a result as well
         return settings | {
             "test_rmse": float("nan"),
             "validation_loss": float("nan"),
@@ -71,7 +71,7 @@ def train_one(settings, data, epochs, seed):
 
 
 def run_all(combinations, options):
-    """Train all combinations in processes of their own; return the results, best first."""
+    """Train all combinations in separate processes; return the results, best first."""
     results = []
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.workers, mp_context=context) as pool:

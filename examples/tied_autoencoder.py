@@ -1,8 +1,8 @@
 """Train an autoencoder whose decoder reuses the encoder's weights, transposed.
 
 The network is the one of MATLAB's "Weight Tying Using Nested Layer": a nested encoder
-784 -> 784 -> 392 -> 196, decoded with the transposed weights of the encoder and biases of the
-decoder's own. Run it with --help to see what can be changed.
+784 -> 784 -> 392 -> 196; the decoder uses the transposed weights of the encoder, and its own
+biases. Run it with --help to see what can be changed.
 """
 
 import argparse
@@ -90,7 +90,7 @@ def parse_arguments(arguments=None):
         nargs="+",
         default=["digits"],
         metavar="WHAT",
-        help="'digits' (made on the spot), a folder with MNIST's IDX files, or TRAIN.mat TEST.mat",
+        help="'digits' (generated), a folder with MNIST's IDX files, or TRAIN.mat TEST.mat",
     )
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--batch-size", type=int, default=128)
@@ -112,7 +112,7 @@ def main(arguments=None):
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=options.out):
         pass  # a folder that cannot be written is an error now, not after the training
-    dl.devices.resolve(options.device)  # an unknown one is an error now, too
+    dl.devices.resolve(options.device)  # so is an unknown device
     images, test_images = load_images(options.data)
     validation_part, test_part = dl.data.partition(len(test_images), [0.6, 0.4], seed=options.seed)
     validation, test = test_images[validation_part], test_images[test_part]
@@ -148,7 +148,7 @@ def main(arguments=None):
     (options.out / "metrics.json").write_text(json.dumps(metrics, indent=1))
     shown = np.random.default_rng(options.seed).choice(len(test), 8, replace=False)
     plot_reconstructions(test[shown], reconstructions[shown], options.out / "reconstructions.png")
-    print(f"trained in {history.seconds:.1f} s; pictures and weights are in {options.out}")
+    print(f"trained in {history.seconds:.1f} s; plots and weights are in {options.out}")
     print(f"test RMSE {test_rmse:.4f}")
 
 

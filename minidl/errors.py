@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from minidl.training.history import History
+from typing import Any
 
 
 class DeviceError(ValueError):
@@ -16,8 +13,8 @@ class RecordingError(RuntimeError):
     """A function does something that a recorded program could not repeat; the message names the line."""
 
 
-class KernelError(Exception):
-    """The C compiler refused generated code: an error of minidl."""
+class KernelError(RuntimeError):
+    """Generated C could not be compiled; the message says why, and what to do."""
 
 
 class CheckpointError(RuntimeError):
@@ -30,10 +27,10 @@ class DivergenceError(FloatingPointError):
     Attributes
     ----------
     step : the step at which it was seen
-    history : what happened until then
+    history : the `History` of what happened until then
     """
 
-    def __init__(self, message: str, step: int, history: History):
+    def __init__(self, message: str, step: int, history: Any):
         super().__init__(message)
         self.step = step
         self.history = history

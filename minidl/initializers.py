@@ -15,12 +15,13 @@ from minidl.random.generator import Generator, as_generator
 from minidl.tensor import Parameter
 
 Shape = tuple[int, ...]
-Initializer = Callable[[Shape, "numpy.random.Generator"], numpy.ndarray]  # quoted: not imported for this
+# In quotes, so that importing minidl does not import numpy.random.
+Initializer = Callable[[Shape, "numpy.random.Generator"], numpy.ndarray]
 
 
 def _fans(shape: Shape) -> tuple[int, int]:
     if len(shape) < 2:
-        raise ValueError(f"this initializer is for weights of two or more axes, got shape {shape}")
+        raise ValueError(f"this initializer needs a weight with two or more axes, got shape {shape}")
     receptive_field = math.prod(shape[:-2])
     return shape[-2] * receptive_field, shape[-1] * receptive_field
 
@@ -104,7 +105,7 @@ def initial_parameter(
     Raises
     ------
     ValueError
-        There is no initializer of that name, or it made another shape.
+        There is no initializer of that name, or it returned another shape.
     """
     if isinstance(initializer, str):
         if initializer not in _BY_NAME:
@@ -112,5 +113,5 @@ def initial_parameter(
         initializer = _BY_NAME[initializer]
     values = numpy.asarray(initializer(shape, as_generator(seed).numpy))
     if values.shape != shape:
-        raise ValueError(f"the initializer made shape {values.shape}, but shape {shape} was asked for")
+        raise ValueError(f"the initializer returned shape {values.shape}; expected {shape}")
     return Parameter(values.astype(numpy.float32), l2_factor=l2_factor)

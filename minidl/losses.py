@@ -1,4 +1,4 @@
-"""Losses: from a prediction and a target of the same shape to one number to be made small.
+"""Losses: functions of a prediction and a target that return the number to minimise.
 
 Each takes ``reduction``: ``"mean"`` over all elements, ``"sum"``, ``"batchmean"`` (the sum divided
 by the length of the first axis) or ``"none"`` (a loss for each element).

@@ -1,4 +1,4 @@
-"""Metrics: how good predictions are, in numbers people compare.
+"""Metrics: numbers that tell how good predictions are.
 
 Each is a function ``(prediction, target)`` that returns a 0-d Tensor. A `Metric` also says how the
 figure of many mini-batches follows from what each of them contributes, so that the RMSE of a large
@@ -30,7 +30,7 @@ class Metric(Tracked):
     ----------
     observe : function (prediction, target) -> Tensor of means over the batch
     finish : function from such a Tensor to the 0-d figure; by default the mean is the figure
-    larger_is_better : which way it goes, for choosing the best validation
+    larger_is_better : whether a larger value is better, for choosing the best validation
 
     Examples
     --------
@@ -72,7 +72,7 @@ def _mae(prediction: Any, target: Any) -> Tensor:
 
 
 def _mape(prediction: Any, target: Any) -> Tensor:
-    """Return the mean of |difference / target| in percent; targets of 0 count with their tiniest divisor."""
+    """Return the mean of |difference / target| in percent; a target of 0 counts as the machine epsilon."""
     prediction, target = _pair("mape", prediction, target)
     smallest = float(numpy.finfo(target.dtype).eps)
     return 100 * (abs(prediction - target) / maximum(abs(target), smallest)).mean()

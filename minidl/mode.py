@@ -3,15 +3,56 @@
 from __future__ import annotations
 
 import threading
-from contextlib import ContextDecorator
-from typing import Any
+from contextlib import AbstractContextManager, ContextDecorator
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from minidl.primitives.primitive import Primitive
+    from minidl.random.generator import Generator
+    from minidl.tensor import Tensor
+    from minidl.tracking import Tracked
+
+
+class Recorder(Protocol):
+    """What Tensors, Layers, optimizers and Generators report to while a function is recorded or watched.
+
+    ``current_phase`` is ``"forward"``, ``"backward"`` or ``"update"``.
+    """
+
+    current_phase: str
+
+    def record(
+        self, primitive: Primitive, inputs: tuple[Tensor, ...], attributes: dict[str, Any], out: Tensor
+    ) -> None:
+        """Note a primitive that has been computed."""
+
+    def before_assign(self, x: Tensor) -> None:
+        """Note a Tensor that is about to be assigned a new value."""
+
+    def before_draw(self, generator: Generator) -> None:
+        """Note a Generator that is about to be drawn from."""
+
+    def refuse_reading(self, x: Tensor, reader: str) -> None:
+        """Note, or refuse with an error, that Python reads the values of a Tensor."""
+
+    def before_gradient(self, x: Tensor) -> None:
+        """Note a Tensor whose gradient is about to be read or replaced."""
+
+    def before_data(self, x: Tensor) -> None:
+        """Note, or refuse with an error, that the array of a Tensor is asked for."""
+
+    def before_attribute(self, owner: Tracked, name: str) -> None:
+        """Note an object of which an attribute is about to be set or deleted."""
+
+    def phase(self, name: str) -> AbstractContextManager[None]:
+        """Return a context in which ``current_phase`` is this one."""
 
 
 class Mode(threading.local):
     """What apply() does besides computing; each thread has its own."""
 
     grad_enabled = True  # remember how Tensors were made, so that gradients can be found
-    recorder: Any = None  # told of every primitive while a step is being compiled
+    recorder: Recorder | None = None  # told of every primitive while a step is being compiled
     filling = False  # sizes that Layers left open are being filled from a sample
     layer_hook: Any = None  # called in place of every Layer's forward, to look inside a network
 

@@ -28,7 +28,7 @@ def save(
 
 
 def read(path: str | PathLike[str]) -> dict[str, numpy.ndarray]:
-    """Read a safetensors file; a missing or damaged one is named in the error."""
+    """Read a safetensors file; the error names a missing or damaged one."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
@@ -39,7 +39,7 @@ def read(path: str | PathLike[str]) -> dict[str, numpy.ndarray]:
     except (SafetensorError, ValueError) as error:
         raise ValueError(f"{fspath(path)!r} is not a complete safetensors file: {error}") from error
     except (TypeError, AttributeError) as error:  # for example bfloat16
-        raise ValueError(f"{fspath(path)!r} holds numbers that NumPy does not know: {error}") from error
+        raise ValueError(f"{fspath(path)!r} holds numbers of a type unknown to NumPy: {error}") from error
 
 
 def _on_host(x: Any) -> numpy.ndarray:
@@ -53,7 +53,7 @@ def load_state(tensors: Mapping[str, Tensor], state: Mapping[str, Any], source: 
     arrays = {name: _on_host(x) for name, x in state.items()}
     no_numbers = [name for name, array in arrays.items() if array.dtype.kind not in "biuf"]
     if no_numbers:
-        raise TypeError(f"the state of {source} holds something else than numbers: {', '.join(no_numbers)}")
+        raise TypeError(f"the state of {source} holds values that are not numbers: {', '.join(no_numbers)}")
     problems = [f"missing: {name} {x.shape}" for name, x in tensors.items() if name not in arrays]
     problems += [f"unexpected: {name} {x.shape}" for name, x in arrays.items() if name not in tensors]
     problems += [

@@ -1,7 +1,7 @@
-"""The peers, one file each, and what a peer must give.
+"""The peers, one file each, and what each must provide.
 
-A peer's file gives `build(weights, batch_size) -> Job`. Its imports stand at the top, so that importing it
-tells whether its packages are there.
+A peer's file defines `build(weights, batch_size) -> Job`. Its imports are at the top, so that importing it
+shows whether its packages are installed.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ class Job(NamedTuple):
     evaluate: Callable[[Any], float]
     """The loss of a prepared batch of any size; trains nothing."""
     save: Callable[[Path], Any]
-    """Write the weights to a file (the peer's own suffix is appended where the peer insists on one)."""
+    """Write the weights to a file (the peer may append its own suffix)."""
     wait: Callable[[], Any] = lambda: None
     """On a GPU, where `step` gives the loss without waiting for it: wait until all steps are done."""
 
@@ -38,7 +38,7 @@ class Peer(NamedTuple):
     """The distributions whose versions belong to the figure."""
     device: str = "cpu"
     module: str = ""
-    """The file in this folder; by default the one of the peer's own name."""
+    """The file in this folder; by default the one with the peer's name."""
     options: Mapping[str, Any] = {}
     """What its `build` is told beside weights and batch size."""
     tolerance: float = TOLERANCE
@@ -95,7 +95,7 @@ PEERS = {
 
 
 def load(peer: str) -> Callable[[dict[str, np.ndarray], int], Job]:
-    """Give the peer's `build`. ModuleNotFoundError if a package is absent."""
+    """Return the peer's `build`. ModuleNotFoundError if a package is absent."""
     entry = PEERS[peer]
     build = import_module(f"benchmarks.peers.{entry.module or peer}").build
     return partial(build, **entry.options) if entry.options else build

@@ -1,4 +1,4 @@
-"""Adam for the peers that bring no optimizer of this kind: in place, array by array."""
+"""Adam for the peers that have no such optimizer: in place, array by array."""
 
 import numpy as np
 

@@ -37,7 +37,7 @@ def build(weights: dict[str, np.ndarray], batch_size: int) -> Job:
 
 
 def views_of_one_vector(weights, names):
-    """Copies of the weights, one behind another in one vector; returns them by name, and the vector."""
+    """Copies of the weights, one after another in one vector; returns them by name, and the vector."""
     vector = np.concatenate([weights[name].ravel() for name in names])
     ends = np.cumsum([weights[name].size for name in names])
     parts = zip(names, np.split(vector, ends[:-1]), strict=True)

@@ -245,7 +245,7 @@ def _eager_and_replayed(function: Any) -> tuple[Callable[..., Any], Callable[...
     if hasattr(function, "__func__"):
         eager = functools.partial(eager, function.__self__)
     replayed = copy.copy(compiled)
-    replayed.function, replayed._recordings = eager, {}
+    replayed.function = eager
     return eager, replayed
 
 

@@ -76,9 +76,6 @@ class UsageRecorder:
         if isinstance(owner, Layer):
             self.found(owner)
 
-    def guard(self, owner: Any, *names: str) -> None:
-        """Ignore that attributes are read."""
-
     def before_gradient(self, x: Tensor) -> None:
         """Ignore that a gradient is read or replaced."""
 

@@ -1,5 +1,8 @@
 """Images to train on, and what stands between a file and a mini-batch. Arrays only, no Tensors."""
 
+import warnings
+from typing import Any
+
 from minidl.data.batches import batches
 from minidl.data.digits import digits
 from minidl.data.idx import read_idx, read_idx_folder
@@ -22,3 +25,11 @@ __all__ = [
     "read_idx_folder",
     "read_mat",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "upload_ahead":
+        message = "minidl.data.upload_ahead is now called prefetch_to_device"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        return prefetch_to_device
+    raise AttributeError(f"module 'minidl.data' has no attribute {name!r}")

@@ -63,9 +63,10 @@ def batches(
     batch_size
         At least 1. The last batch may have fewer observations.
     shuffle
-        Partition in random order, anew in every iteration. Otherwise batches are views, not copies.
+        Take the observations in random order, a new one in every iteration. Otherwise batches are views,
+        not copies.
     seed
-        Where that order comes from: the same seed gives the same sequence of epochs.
+        Determines the order: the same seed gives the same sequence of epochs.
     drop_last
         Leave out a last batch that is not full, unless it is the only one (as MATLAB does).
 

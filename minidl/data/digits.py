@@ -1,4 +1,4 @@
-"""Synthetic digits in the manner of MATLAB's ``digitTrain4DArrayData``, made on the spot.
+"""Synthetic digits like those of MATLAB's ``digitTrain4DArrayData``, generated when they are needed.
 
 Each image is a digit of one of matplotlib's fonts, made lighter or heavier, narrowed, slanted, turned by
 -45 to 45 degrees, put a little off the centre, and bent by two long waves as a hand would. The ranges below

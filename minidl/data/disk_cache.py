@@ -1,4 +1,4 @@
-"""Arrays kept on disk between runs. Everything here may fail, and nothing here may be the reason to stop."""
+"""Arrays kept on disk between runs. Failures are ignored: the arrays are then made again."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from minidl.data.labelled_images import LabelledImages
 
 _DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _GZIP = b"\x1f\x8b"
-_MOST_AXES = 64  # of a NumPy array
+_MAX_AXES = 64  # of a NumPy array
 
 
 def read_idx(path: str | os.PathLike[str]) -> numpy.ndarray:
@@ -27,12 +27,12 @@ def read_idx(path: str | os.PathLike[str]) -> numpy.ndarray:
     Raises
     ------
     ValueError
-        The file is not IDX, is cut short, or goes on behind its last value.
+        The file is not IDX, is truncated, or has trailing bytes after the last value.
     OSError
         The file does not exist or cannot be read.
     """
     content = _content(Path(path))
-    if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in _DTYPES or content[3] > _MOST_AXES:
+    if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in _DTYPES or content[3] > _MAX_AXES:
         raise ValueError(
             f"{path} is not an IDX file: it starts with the bytes [{content[:4].hex(' ')}], an IDX file "
             "with 00 00, a type from 08 to 0e and a number of axes"
@@ -40,11 +40,11 @@ def read_idx(path: str | os.PathLike[str]) -> numpy.ndarray:
     dtype, axes = numpy.dtype(_DTYPES[content[2]]), content[3]
     start = 4 + 4 * axes
     if len(content) < start:
-        raise ValueError(f"{path} is cut short: {len(content)} bytes, and its header alone takes {start}")
+        raise ValueError(f"{path} is truncated: {len(content)} bytes, and its header alone takes {start}")
     shape = tuple(int(length) for length in numpy.frombuffer(content, ">u4", axes, offset=4))
     expected, found = math.prod(shape) * dtype.itemsize, len(content) - start
     if found != expected:
-        problem = "is cut short" if found < expected else "goes on behind its last value"
+        problem = "is truncated" if found < expected else "has trailing bytes after the last value"
         raise ValueError(
             f"{path} {problem}: {shape} values of type {dtype.name} take {expected} bytes; found {found}"
         )

@@ -1,4 +1,4 @@
-"""What every source of images returns."""
+"""LabelledImages: what every function that reads or makes images returns."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy
 
 
 class LabelledImages(NamedTuple):
-    """Images with their labels and rotation angles, as far as the source has them; N observations."""
+    """Images with their labels and rotation angles where they are known; N observations."""
 
     images: numpy.ndarray  # (N, height, width, 1) float32, 0 (paper) to 1 (ink)
     labels: numpy.ndarray | None = None  # (N,) int64, 0 to 9

@@ -68,7 +68,7 @@ def _check_version(content: bytes, path: Any) -> None:
             f"{path} is a MAT file of version 7.3 (HDF5), which cannot be read here; "
             "in MATLAB, load it and save it again with save(name, '-v7')"
         )
-    if content[126:128] not in (b"IM", b"MI"):  # the mark that tells the order of bytes
+    if content[126:128] not in (b"IM", b"MI"):  # the mark of the byte order
         raise ValueError(f"{path} is not a MAT file of version 5 to 7")
 
 
@@ -126,7 +126,7 @@ def _type_name(stored: Any) -> str:
 
 
 def _note(text: str, *details: Any) -> None:
-    """Log what was left out, for who looks for it."""
+    """Log what was left out."""
     import logging  # takes milliseconds to import
 
     logging.getLogger(__name__).info(text, *details)

@@ -1,4 +1,4 @@
-"""Reading ahead: the next mini-batches are made in a thread while the present one is used."""
+"""Reading ahead: the next mini-batches are made in a thread while the current one is used."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 
 
 def prefetch(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
-    """Yield the items of an iterable, which a thread of its own goes through ahead of time.
+    """Yield the items of an iterable, which are read ahead of time in a thread.
 
     An error in the iterable is raised here, when its turn comes. The thread ends when the items do,
     or when this iterator is closed or dropped.
@@ -55,4 +55,4 @@ def prefetch(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
             yield value  # type: ignore[misc]
     finally:
         stopped.set()
-        thread.join(timeout=5)  # an iterable that blocks must not block its reader for ever
+        thread.join(timeout=5)  # an iterable that blocks must not block its reader forever

@@ -1,18 +1,18 @@
-"""Uploading ahead: the next mini-batch travels to a GPU while the present one is computed with.
+"""Prefetching to a GPU: the next mini-batch is copied there while the current one is used.
 
-The copies come from pinned memory of the host and have a stream of their own, beside that of the consumer.
+The copies come from pinned host memory and run on their own stream, beside that of the consumer.
 Why no mini-batch is read before it has arrived, and no memory is written while others use it:
 
 - The memory that a mini-batch is copied to is taken on the consumer's stream (not on that of the copies,
   which would get back what the consumer's stream may still read). CuPy hands out memory there that earlier
-  work on the same stream may still use. An event recorded afterwards is behind all that work, and the copy
-  waits for it. The step that follows is behind the event, so it and the copy go on side by side.
+  work on the same stream may still use. An event recorded afterwards comes after all that work, and the copy
+  waits for it. The step that follows comes after the event, so it and the copy run at the same time.
 - The consumer's stream waits for the copy before the mini-batch is handed over. So whatever the consumer does
-  with it, however long it keeps it, and whoever gets the memory after it, comes behind the copy; so do a
-  validation and other uploads in between, which add to the same streams.
-- The pinned memory is kept until the event behind its copy has happened.
+  with it, however long it keeps it, and every later use of the memory, comes after the copy; so do a
+  validation and other uploads in between, which use the same streams.
+- The pinned memory is kept until the event after its copy has happened.
 - At the end, also if the consumer leaves early or the data fail, the host waits for the copies on their way:
-  one of a mini-batch that nobody took would write to memory that has been given back.
+  a copy of a mini-batch that was not taken would write to memory that has been freed.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def prefetch_to_device(items: Iterable[Any], device: str) -> Iterator[Any]:
     DeviceError
         There is no such device here.
     TypeError
-        An item holds something else than arrays.
+        An item holds anything but arrays.
     """
     device = devices.resolve(device)
     if device == "cpu":
@@ -88,7 +88,7 @@ def _uploaded(items: Iterator[Any], device: str) -> Iterator[Any]:
 
 
 class _Upload(NamedTuple):
-    """An item on its way to a GPU: on which stream its memory was taken, and the event behind its copies."""
+    """An item on its way to a GPU: on which stream its memory was taken, and the event after its copies."""
 
     item: Any
     home: Any

@@ -1,4 +1,4 @@
-"""The check that data holds no NaN and no infinity: one such value would spoil every weight it meets."""
+"""The check that data holds no NaN and no infinity: one such value would make all weights NaN."""
 
 from __future__ import annotations
 

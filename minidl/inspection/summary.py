@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from minidl.layers.layer import Layer
-from minidl.program.reports.listing import flops
+from minidl.program.costs import flops
 from minidl.tables import table
 from minidl.tensor import Parameter
 

@@ -1,4 +1,4 @@
-"""Optimizer: what all update rules share - gradients, regularisation, clipping, the learning rate."""
+"""Optimizer: what update rules share - gradients, regularisation, clipping, the learning rate."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ import numpy
 from minidl import devices, weights
 from minidl.creation import full
 from minidl.mode import mode, no_grad
+from minidl.optimizers.base import BaseOptimizer
 from minidl.primitives.elementwise import clip, maximum, sqrt
 from minidl.tensor import Parameter, Tensor
-from minidl.tracking import Tracked
 
 Schedule = Callable[[Tensor], Tensor]
 
 
-class Optimizer(Tracked):
-    """The base of all optimizers; a subclass writes ``initial_state`` and ``update``.
+class Optimizer(BaseOptimizer):
+    """The base of optimizers that take one step for each mini-batch.
+
+    A subclass writes ``initial_state`` and ``update``.
 
     Everything that changes from step to step (the step count, the learning rate, moments) is a
     Tensor, so that a recorded step reads and updates it when it is replayed.
@@ -34,7 +36,7 @@ class Optimizer(Tracked):
     clip_value : limit each element of a gradient to [-clip_value, clip_value]
     clip_norm : scale a Parameter's gradient down to this Euclidean norm
     clip_global_norm : scale all gradients together down to this Euclidean norm; those of Parameters
-        with a learning_rate_factor of 0 count, too
+        with a learning_rate_factor of 0 count as well
     """
 
     def __init__(
@@ -46,21 +48,10 @@ class Optimizer(Tracked):
         clip_norm: float | None = None,
         clip_global_norm: float | None = None,
     ):
-        self.parameters = list({id(parameter): parameter for parameter in parameters}.values())
-        if not self.parameters:
-            raise ValueError(f"{type(self).__name__} got no parameters to train")
-        for parameter in self.parameters:
-            if not isinstance(parameter, Parameter):
-                raise TypeError(f"{type(self).__name__} trains Parameters, got {type(parameter).__name__}")
-        limits = {
-            "l2": l2,
-            "clip_value": clip_value,
-            "clip_norm": clip_norm,
-            "clip_global_norm": clip_global_norm,
-        }
+        super().__init__(parameters, l2)
+        limits = {"clip_value": clip_value, "clip_norm": clip_norm, "clip_global_norm": clip_global_norm}
         for name, limit in limits.items():
-            if limit is not None and not limit >= 0:
-                raise ValueError(f"{type(self).__name__}: {name} must not be negative, got {limit}")
+            self.require_not_negative(name, limit)
         device = self.parameters[0].device
         self.schedule = learning_rate if callable(learning_rate) else None
         self.step_count = full((), 0, numpy.float64, device)
@@ -70,13 +61,10 @@ class Optimizer(Tracked):
         else:
             with no_grad():
                 self.learning_rate.assign(self.schedule(self.step_count))
-        self.l2 = l2
         self.clip_value = clip_value
         self.clip_norm = clip_norm
         self.clip_global_norm = clip_global_norm
-        self.states = [
-            self._following(parameter, self.initial_state(parameter)) for parameter in self.parameters
-        ]
+        self.states = [self._moved(parameter, self.initial_state(parameter)) for parameter in self.parameters]
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Use another constant learning rate from the next step on."""
@@ -116,7 +104,7 @@ class Optimizer(Tracked):
     def _step(self) -> None:
         device = self.parameters[0].device
         for x in (self.step_count, self.learning_rate):
-            _follow(x, device, x.dtype)
+            move_state(x, device, x.dtype)
         chosen = [
             (parameter, state)
             for parameter, state in zip(self.parameters, self.states, strict=True)
@@ -136,7 +124,7 @@ class Optimizer(Tracked):
             if self.l2 and parameter.l2_factor:
                 gradient = gradient + (self.l2 * parameter.l2_factor) * parameter
             rate = self.learning_rate * parameter.learning_rate_factor
-            self.update(parameter, gradient, rate, **self._following(parameter, state))
+            self.update(parameter, gradient, rate, **self._moved(parameter, state))
 
     def named_tensors(self) -> dict[str, Tensor]:
         """Return all state by name: step count, learning rate, and what is kept for each Parameter."""
@@ -159,10 +147,10 @@ class Optimizer(Tracked):
         """
         weights.load_state(self.named_tensors(), state, type(self).__name__)
 
-    def zero_grad(self) -> None:
-        """Drop all gradients without a step."""
-        for parameter in self.parameters:
-            parameter.grad = None
+    def settings(self) -> dict[str, Any]:
+        """Return what a History records about the optimizer, the schedule included."""
+        schedule = "constant" if self.schedule is None else repr(self.schedule)
+        return super().settings() | {"learning_rate_schedule": schedule}
 
     def _clipped(self, gradients: list[Tensor]) -> list[Tensor]:
         if self.clip_value is not None:
@@ -174,10 +162,10 @@ class Optimizer(Tracked):
             gradients = [g * factor.astype(g.dtype) for g in gradients]
         return gradients
 
-    def _following(self, parameter: Parameter, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the state on the device of its Parameter, should that have moved, in its working dtype."""
+    def _moved(self, parameter: Parameter, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the state on the device of its Parameter, which may have changed, in its working dtype."""
         for x in state.values():
-            _follow(x, parameter.device, _working_dtype(parameter.dtype))
+            move_state(x, parameter.device, _working_dtype(parameter.dtype))
         return state
 
 
@@ -196,10 +184,10 @@ def _wide(gradient: Tensor) -> Tensor:
     return gradient.astype(_working_dtype(gradient.dtype))
 
 
-def _follow(x: Tensor, device: str, dtype: numpy.dtype) -> None:
-    """Move and convert state if its network was.
+def move_state(x: Tensor, device: str, dtype: numpy.dtype) -> None:
+    """Move and convert a Tensor of state after its network was moved or converted.
 
-    As in Layer.to(), the Tensor stays the same. So a step that is being recorded may do this too.
+    As in Layer.to(), the Tensor stays the same object, so a step that is being recorded may do this too.
     """
     if x.device != device or x.dtype != dtype:
         x.data = devices.cast(devices.to_device(x.data, device), dtype)
@@ -213,6 +201,6 @@ def _norm(gradients: list[Tensor]) -> Tensor:
 
 
 def clip_factor(limit: float, norm: Tensor) -> Tensor:
-    """Return the factor that brings a norm down to the limit: exactly 1 if it is not above it."""
+    """Return the factor that scales a norm down to the limit: exactly 1 if it is not above it."""
     tiny = float(numpy.finfo(norm.dtype).tiny)  # spares 0 / 0
     return limit / maximum(norm, max(limit, tiny))

@@ -14,7 +14,7 @@ import numpy
 from minidl import devices
 from minidl.primitives.axes import normalize_axis
 from minidl.primitives.elementwise import where
-from minidl.primitives.primitive import Primitive
+from minidl.primitives.primitive import Kind, Primitive
 from minidl.primitives.shape import moveaxis
 from minidl.tensor import Tensor, as_tensor, as_tensors
 
@@ -56,7 +56,7 @@ slice_ = Primitive(
     "slice",
     _index,
     gradients=(lambda g, out, x, key: scatter_add_(g, key=key, shape=x.shape),),
-    kind="view",
+    kind=Kind.VIEW,
     keeps_inputs=True,
 )
 gather_ = Primitive(
@@ -230,4 +230,4 @@ def _assign(xp: Any, target: Any, value: Any, out: Any = None) -> Any:
     return target
 
 
-assign_ = Primitive("assign", _assign, gradients=(None, None), kind="assign")
+assign_ = Primitive("assign", _assign, gradients=(None, None), kind=Kind.ASSIGN)

@@ -52,8 +52,8 @@ log10: Primitive = _function(
 logaddexp: Primitive = elementwise(
     "logaddexp",
     lambda xp, a, b, out=None: xp.logaddexp(a, b, out=out),
-    # Where both are equal they may be infinite, and have no difference.
-    expression="a == b ? a + log1p(a - a + 1) : max(a, b) + log1p(exp(-abs(a - b)))",
+    # Where both are equal they may be infinite, and have no difference; log(2) is 0.693...
+    expression="a == b ? a + 0.6931471805599453 : max(a, b) + log1p(exp(-abs(a - b)))",
     gradients=(
         lambda g, out, a, b: where(a == b, g * 0.5, g * sigmoid(a - b)),
         lambda g, out, a, b: where(a == b, g * 0.5, g * sigmoid(b - a)),
@@ -84,14 +84,25 @@ arccos: Primitive = _function(
 arctan: Primitive = _function(
     "arctan", lambda g, out, x: g / (1 + x * x), "Return the angle (radians) whose tangent is x.", "atan"
 )
+
+
+def _over_square_of_radius(x: Any, a: Any, b: Any) -> Any:
+    square_of_radius = a * a + b * b
+    origin = square_of_radius == 0
+    return where(origin, 0, x / where(origin, 1, square_of_radius))
+
+
 arctan2: Primitive = elementwise(
     "arctan2",
     lambda xp, a, b, out=None: xp.arctan2(a, b, out=out),
     expression="atan2(a, b)",
-    gradients=(lambda g, out, a, b: g * b / (a * a + b * b), lambda g, out, a, b: -g * a / (a * a + b * b)),
+    gradients=(
+        lambda g, out, a, b: _over_square_of_radius(g * b, a, b),
+        lambda g, out, a, b: _over_square_of_radius(-g * a, a, b),
+    ),
     promotes_to_float=True,
     domain=(0.5, 2.0),
-    doc="Return the angle (radians) of the point with the ordinate a and the abscissa b.",
+    doc="Return the angle (radians) of the point with ordinate a and abscissa b; no gradient at (0, 0).",
 )
 sinh: Primitive = _function("sinh", lambda g, out, x: g * cosh(x), "Return the hyperbolic sine of x.")
 cosh: Primitive = _function("cosh", lambda g, out, x: g * sinh(x), "Return the hyperbolic cosine of x.")
@@ -161,6 +172,9 @@ def _remainder_gradient(g: Any, out: Any, a: Any, b: Any) -> Any:
 mod: Primitive = elementwise(
     "mod",
     lambda xp, a, b, out=None: xp.remainder(a, b, out=out),
+    expression=(
+        "fmod(a, b) == 0 ? (b < 0 ? -0.0 : 0.0) : (fmod(a, b) < 0) == (b < 0) ? fmod(a, b) : fmod(a, b) + b"
+    ),
     gradients=(lambda g, out, a, b: g, _remainder_gradient),
     domain=(0.5, 2.0),
     doc="Return the remainder of a / b rounded down; it has the sign of b.",
@@ -168,6 +182,9 @@ mod: Primitive = elementwise(
 floor_divide: Primitive = elementwise(
     "floor_divide",
     lambda xp, a, b, out=None: xp.floor_divide(a, b, out=out),
+    expression=(
+        "b == 0 ? a / b : rint((a - fmod(a, b)) / b - (fmod(a, b) != 0 && (fmod(a, b) < 0) != (b < 0)))"
+    ),
     gradients=(None, None),
     doc="Return a / b rounded down; integers stay integers.",
 )

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from minidl.tensor import Tensor, apply, as_tensors, promote_dtypes
@@ -22,6 +23,21 @@ Rule = Callable[..., Any]
 
 #: Every primitive by its name. The gradient checks in the tests run over this table.
 PRIMITIVES: dict[str, Primitive] = {}
+
+
+class Kind(StrEnum):
+    """What a primitive does to elements, which is what the compiler has to know of it."""
+
+    #: Computes each element by itself, with NumPy's broadcasting; such primitives are computed in groups.
+    ELEMENTWISE = "elementwise"
+    #: Computes nothing: the result shares the memory of the input where NumPy's would.
+    VIEW = "view"
+    #: Draws from the Generator in its attributes: never computed twice, dropped or moved among other draws.
+    RANDOM = "random"
+    #: Writes its first input; only Tensor.assign() applies it, and a program has updates in its place.
+    ASSIGN = "assign"
+    #: Anything else: a reduction, a product, indexing, ...
+    GENERAL = "general"
 
 
 @dataclass(eq=False)
@@ -37,8 +53,7 @@ class Primitive:
     forward : the computation on arrays
     gradients : one rule (or None, where there is no gradient) for each input, or, for primitives
         with any number of inputs, one function that gets the index of the input as first argument
-    kind : ``"elementwise"``, ``"view"`` (the result shares the input's memory where it can) or
-        ``"general"``
+    kind : what it does to elements, a Kind or its name
     expression : for elementwise primitives, the result of one element as a C expression in the
         forward's argument names (attributes in braces)
     promotes : inputs of several dtypes are brought to one before the forward, as promote_dtypes() says;
@@ -55,7 +70,7 @@ class Primitive:
     name: str
     forward: Callable[..., Any]
     gradients: Sequence[Rule | None] | Rule
-    kind: str = "general"
+    kind: Kind = Kind.GENERAL
     expression: str | None = None
     promotes: bool = False
     promotes_to_float: bool = False
@@ -69,6 +84,7 @@ class Primitive:
     def __post_init__(self) -> None:
         if self.name in PRIMITIVES:
             raise ValueError(f"there are two primitives named {self.name!r}")
+        self.kind = Kind(self.kind)
         self.differentiable = callable(self.gradients) or any(self.gradients)
         self.__doc__ = self.doc or None
         PRIMITIVES[self.name] = self
@@ -95,4 +111,4 @@ def elementwise(name: str, forward: Callable[..., Any], **options: Any) -> Primi
     """Declare a primitive that computes each element by itself, with NumPy's broadcasting."""
     options.setdefault("may_alias", None)
     options.setdefault("promotes", True)
-    return Primitive(name, forward, kind="elementwise", **options)
+    return Primitive(name, forward, kind=Kind.ELEMENTWISE, **options)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minidl.primitives.primitive import Primitive
+from minidl.primitives.primitive import Kind, Primitive
 from minidl.random.generator import Generator
 
 
@@ -25,13 +25,13 @@ random_uniform = Primitive(
     "random_uniform",
     _uniform,
     gradients=(None,),
-    kind="random",
+    kind=Kind.RANDOM,
     doc="Return one draw from [0, 1) for each element of x: random_uniform(x, generator=generator).",
 )
 random_normal = Primitive(
     "random_normal",
     _normal,
     gradients=(None,),
-    kind="random",
+    kind=Kind.RANDOM,
     doc="Return one standard normal draw for each element of x: random_normal(x, generator=generator).",
 )

@@ -15,7 +15,7 @@ import numpy
 
 from minidl import devices
 from minidl.primitives.axes import normalize_axes, normalize_axis, ordered_axes
-from minidl.primitives.primitive import Primitive
+from minidl.primitives.primitive import Kind, Primitive
 from minidl.tensor import as_tensor, as_tensors
 
 
@@ -59,27 +59,27 @@ reshape_ = Primitive(
     "reshape",
     _view(lambda xp, x, shape: x.reshape(shape)),
     gradients=(lambda g, out, x, shape: reshape(g, x.shape),),
-    kind="view",
+    kind=Kind.VIEW,
     keeps_inputs=True,
 )
 transpose_ = Primitive(
     "transpose",
     _view(lambda xp, x, axes: x.transpose(axes)),
     gradients=(lambda g, out, x, axes: transpose(g, [axes.index(i) for i in range(len(axes))]),),
-    kind="view",
+    kind=Kind.VIEW,
     keeps_inputs=True,
 )
 broadcast_to_ = Primitive(
     "broadcast_to",
     _view(lambda xp, x, shape: xp.broadcast_to(x, shape)),
     gradients=(lambda g, out, x, shape: g,),  # summed back to the shape of x by autodiff
-    kind="view",
+    kind=Kind.VIEW,
 )
 detach = Primitive(
     "detach",
     _view(lambda xp, x: x),
     gradients=(None,),
-    kind="view",
+    kind=Kind.VIEW,
     doc="Return x as a Tensor that gradients do not flow through; it shares the array of x.",
 )
 concatenate_ = Primitive("concatenate", _concatenate, gradients=_concatenate_gradient, promotes=True)

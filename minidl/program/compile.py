@@ -26,10 +26,9 @@ from minidl.tensor import Parameter, Tensor, mark_assigned
 from minidl.tracking import MISSING, Tracked, changes
 
 if TYPE_CHECKING:
+    from minidl.program.executor import Executor
     from minidl.program.program import Program, Value
     from minidl.program.recorder import Recorder
-
-Executor = Any
 
 
 def compile(
@@ -486,7 +485,7 @@ class Compiled:
                 stacklevel=5,
             )
 
-    def _executor(self, recorded: Program, program: Program) -> Any:
+    def _executor(self, recorded: Program, program: Program) -> Executor:
         """Return what runs an improved form of a program where its arrays are.
 
         ``program`` is the recorded one with the factors of its products rounded.

@@ -8,7 +8,16 @@ from collections.abc import Callable, Mapping
 
 import numpy
 
+from minidl.primitives.elementwise import cast, floor
+from minidl.primitives.mathematics import floor_divide, mod
 from minidl.program.program import Instruction, Value
+
+#: Expressions for results of a kind of dtype for which a primitive's own does not do; None for no expression.
+_OTHER_DTYPES = {
+    (cast, "b"): "x != 0",
+    **{(floor, kind): "x" for kind in "iub"},
+    **{(primitive, kind): None for primitive in (mod, floor_divide) for kind in "iub"},
+}
 
 
 class Unsupported(Exception):
@@ -25,7 +34,7 @@ def expression(
 
     ``functions`` says by which names the functions in the expression go.
     """
-    template = member.primitive.expression
+    template = _OTHER_DTYPES.get((member.primitive, member.output.dtype.kind), member.primitive.expression)
     if template is None:
         raise Unsupported(member.name)
     kind = type_name(member.output.dtype)
@@ -33,10 +42,6 @@ def expression(
         name: type_name(numpy.dtype(value)) if name == "dtype" else f"(({kind}) {number(value)})"
         for name, value in member.attributes.items()
     }
-    if member.name == "cast" and member.output.dtype.kind == "b":
-        template = "x != 0"
-    if member.name == "floor" and member.output.dtype.kind != "f":
-        template = "x"
     parameters = list(inspect.signature(member.primitive.forward).parameters)[1:]
     arguments = dict(functions or {})
     arguments |= zip(parameters, (names[value] for value in member.inputs), strict=False)
@@ -44,12 +49,24 @@ def expression(
     return re.sub(r"\b[A-Za-z_]\w*", lambda match: arguments.get(match.group(), match.group()), filled)
 
 
-def number(value: float) -> str:
-    """Return a number of Python or NumPy as C; there, infinity and NaN have no literals."""
-    if isinstance(value, numpy.generic):
-        value = value.item()
+def number(value: object) -> str:
+    """Return a number of Python or NumPy as C: digits, whatever the object says about itself.
+
+    A subclass may have any ``__repr__``, so the number is taken from inside it. Floats are written in
+    hexadecimal, which every compiler reads to the last bit; infinity and NaN have no literals.
+    """
+    if isinstance(value, numpy.generic) and not isinstance(value, float):
+        value = numpy.generic.item(value)
+    if isinstance(value, int):  # bool too
+        value = int.__pos__(value)
+        if -(2**63) < value < 2**63:
+            return repr(value)
+        value = float(value)
+    if not isinstance(value, float):
+        raise Unsupported(f"{type(value).__name__} is no number of C")
+    value = float.__pos__(value)
     if value != value:
         return "(1e308 * 10 - 1e308 * 10)"
     if value in (float("inf"), -float("inf")):
         return "(1e308 * 10)" if value > 0 else "(-1e308 * 10)"
-    return repr(int(value) if isinstance(value, bool) else value)
+    return value.hex()

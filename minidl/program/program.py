@@ -11,15 +11,18 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 import numpy
 
 from minidl import devices
 from minidl.devices import Array
-from minidl.primitives.primitive import Primitive
+from minidl.primitives.primitive import Kind, Primitive
 from minidl.program.lowered.rounding import as_factors
 from minidl.random.generator import Generator
+
+if TYPE_CHECKING:
+    from minidl.program.executor import Executor
 
 
 @dataclass(eq=False)
@@ -54,12 +57,54 @@ class Value:
         return self.size * self.dtype.itemsize
 
 
-@dataclass(eq=False)
-class Instruction:
-    """One primitive applied to values.
+class BaseStep:
+    """What can be asked of every step, whatever it computes.
 
-    ``phase`` says what the step was doing: ``"forward"``, ``"backward"`` or ``"update"``.
+    Beside this, each has ``inputs``, ``outputs``, ``name``, and ``phase``: ``"forward"``, ``"backward"`` or
+    ``"update"``. Costs, partitions among threads and the lowerings of each executor are tables by
+    ``operation``: costs.py, plan/partition.py, cpu/lowering.py, cpu/calls.py, gpu/kernels/lowering.py,
+    gpu/calls.py.
     """
+
+    if TYPE_CHECKING:
+
+        @property
+        def outputs(self) -> list[Value]:
+            """The values it computes."""
+
+    @property
+    def operation(self) -> Operation:
+        """What it computes, as a key of tables: the primitive of an Instruction, else the class."""
+        return type(self)
+
+    @property
+    def is_view(self) -> bool:
+        """Whether its result shares the memory of its input wherever NumPy's would."""
+        return False
+
+    @property
+    def is_elementwise(self) -> bool:
+        """Whether it is one elementwise primitive."""
+        return False
+
+    @property
+    def generator(self) -> Generator | None:
+        """The Generator that it draws from, so that its place among other draws matters."""
+        return None
+
+    @property
+    def writes(self) -> list[Value]:
+        """The values whose memory it writes."""
+        return self.outputs
+
+
+#: A key of the tables about steps: a primitive, or a class of steps that are not one primitive.
+Operation = Primitive | type[BaseStep]
+
+
+@dataclass(eq=False)
+class Instruction(BaseStep):
+    """One primitive applied to values."""
 
     primitive: Primitive
     inputs: list[Value]
@@ -77,14 +122,34 @@ class Instruction:
         """The name of the primitive."""
         return self.primitive.name
 
+    @property
+    def operation(self) -> Operation:
+        """The primitive."""
+        return self.primitive
+
+    @property
+    def is_view(self) -> bool:
+        """Whether its result shares the memory of its input wherever NumPy's would."""
+        return self.primitive.kind is Kind.VIEW
+
+    @property
+    def is_elementwise(self) -> bool:
+        """Whether it is one elementwise primitive."""
+        return self.primitive.kind is Kind.ELEMENTWISE
+
+    @property
+    def generator(self) -> Generator | None:
+        """The Generator that it draws from, if it does."""
+        return self.attributes["generator"] if self.primitive.kind is Kind.RANDOM else None
+
     def evaluate(self, xp: Any, arrays: Mapping[Value, Array]) -> dict[Value, Array]:
-        """Compute the outputs from the arrays of the inputs, the plain way."""
+        """Compute the outputs from the arrays of the inputs, with nothing planned."""
         inputs = [arrays[value] for value in self.inputs]
         return {self.output: xp.asarray(self.primitive.forward(xp, *inputs, **self.attributes))}
 
 
 @dataclass(eq=False)
-class Group:
+class Group(BaseStep):
     """Elementwise instructions of one shape that run together, block by block, in cache.
 
     ``outputs`` are the values that others read; the rest never leaves the cache.
@@ -101,6 +166,11 @@ class Group:
         return list(dict.fromkeys(read))
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of all members' results."""
+        return self.members[0].output.shape
+
+    @property
     def phase(self) -> str:
         """The phase of the first member."""
         return self.members[0].phase
@@ -112,7 +182,7 @@ class Group:
         return " ".join(names) if len(names) <= 4 else f"{' '.join(names[:3])} +{len(names) - 3}"
 
     def evaluate(self, xp: Any, arrays: Mapping[Value, Array]) -> dict[Value, Array]:
-        """Compute all members the plain way."""
+        """Compute all members, one after another."""
         known = dict(arrays)
         for member in self.members:
             known |= member.evaluate(xp, known)
@@ -120,7 +190,7 @@ class Group:
 
 
 @dataclass(eq=False)
-class Gemm:
+class Gemm(BaseStep):
     """A sum of matrix products, ``a1 @ b1 + a2 @ b2 + ...``, in one buffer."""
 
     terms: list[tuple[Value, Value]]
@@ -143,23 +213,23 @@ class Gemm:
         return "matmul" + f" + {len(self.terms) - 1} more" * (len(self.terms) > 1)
 
     def evaluate(self, xp: Any, arrays: Mapping[Value, Array]) -> dict[Value, Array]:
-        """Compute the sum the plain way."""
+        """Compute the products and add them up."""
         factors = (as_factors(xp, arrays[a], arrays[b], self.output.dtype) for a, b in self.terms)
         products = (xp.matmul(a, b) for a, b in factors)
         return {self.output: functools.reduce(xp.add, products)}
 
 
 @dataclass(eq=False)
-class PartialSum:
+class PartialSum(BaseStep):
     """The sums over blocks of a value, one block for each thread, to be added up later.
 
-    ``axis`` is what the whole sum reduces, ``cut`` the one of these axes along which there are blocks.
+    ``axis`` is what the whole sum reduces, ``split`` the one of these axes along which there are blocks.
     The output has the block as its first axis, and then the axes of the value, summed ones of length 1.
     """
 
     value: Value
     axis: tuple[int, ...]
-    cut: int
+    split: int
     output: Value
     phase: str = "forward"
     name: str = "sum by parts"
@@ -175,23 +245,18 @@ class PartialSum:
         return [self.output]
 
     def evaluate(self, xp: Any, arrays: Mapping[Value, Array]) -> dict[Value, Array]:
-        """Compute the sums the plain way."""
+        """Compute the sum of each block."""
         array, parts = arrays[self.value], self.output.shape[0]
-        before = (slice(None),) * self.cut
-        blocks = (array[(*before, share(array.shape[self.cut], i, parts))] for i in range(parts))
+        before = (slice(None),) * self.split
+        blocks = (array[(*before, share(array.shape[self.split], i, parts))] for i in range(parts))
         return {self.output: xp.stack([xp.sum(block, axis=self.axis, keepdims=True) for block in blocks])}
 
 
 Step = Instruction | Group | Gemm | PartialSum
 
 
-def is_random(step: Any) -> TypeGuard[Instruction]:
-    """Say whether a step draws random numbers, so that its place among draws matters."""
-    return isinstance(step, Instruction) and step.primitive.kind == "random"
-
-
 def share(length: int, index: int, parts: int) -> slice:
-    """Return the block of rows that belongs to one of several threads."""
+    """Return the part of a length that belongs to one of several threads."""
     return slice(length * index // parts, length * (index + 1) // parts)
 
 
@@ -212,7 +277,7 @@ class Program:
     steps: list[Step]
     outputs: list[Value]
     updates: dict[Value, Value]
-    executor: Any = None
+    executor: Executor | None = None
 
     def values(self) -> Iterator[Value]:
         """Yield every value that a step reads or computes, or that is returned, each once."""
@@ -230,7 +295,7 @@ class Program:
     @property
     def generators(self) -> list[Generator]:
         """The generators that the program draws from."""
-        return list(dict.fromkeys(s.attributes["generator"] for s in self.steps if is_random(s)))
+        return list(dict.fromkeys(step.generator for step in self.steps if step.generator is not None))
 
     @property
     def results_needed(self) -> list[Value]:
@@ -238,7 +303,7 @@ class Program:
         return list(dict.fromkeys([*self.outputs, *self.updates.values()]))
 
     def evaluate(self, inputs: Sequence[Array]) -> tuple[list[Array], dict[Value, Array]]:
-        """Compute outputs and new state the plain way; nothing is changed. For tests and checks."""
+        """Compute outputs and new state step by step, and change nothing: the reference for executors."""
         arrays = dict(zip(self.inputs, inputs, strict=True))
         arrays |= {value: value.array for value in self.values() if value.kind in ("state", "constant")}
         for step in self.steps:
@@ -267,7 +332,7 @@ class Program:
         return listing(self, measure(self, repeats))
 
     def plot(self, path: str | PathLike[str], repeats: int = 20) -> None:
-        """Draw where the time goes and how the memory is used over the step, into a picture file."""
+        """Draw where the time goes and how the memory is used over the step, into an image file."""
         from minidl.program.reports.plot import plot_program
         from minidl.program.reports.profile import measure
 

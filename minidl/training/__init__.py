@@ -1,4 +1,4 @@
-"""Training as people expect it: Trainer, history, progress, checkpoints."""
+"""The Trainer, and what it needs: loaders, history, progress, plots, checkpoints."""
 
 from minidl.errors import CheckpointError
 from minidl.training.history import History

@@ -1,7 +1,7 @@
 """Checkpoints: everything that decides the rest of a training, in one file.
 
 A checkpoint is a safetensors file: arrays by name, and one JSON text in its metadata. It is written
-beside its place and moved there, so it is whole or not there at all. A checksum tells a file whose
+beside its place and moved there, so it is complete or not there at all. A checksum finds files whose
 contents have changed.
 """
 
@@ -51,7 +51,7 @@ def read(path: str | PathLike[str]) -> Checkpoint:
     Raises
     ------
     CheckpointError
-        The file is missing, damaged, or something else than a checkpoint.
+        The file is missing, damaged, or not a checkpoint.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -62,10 +62,10 @@ def read(path: str | PathLike[str]) -> Checkpoint:
     except FileNotFoundError:
         raise CheckpointError(f"there is no checkpoint {Path(path)}") from None
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{Path(path)} is damaged or no safetensors file: {error}") from error
+        raise CheckpointError(f"{Path(path)} is damaged or not a safetensors file: {error}") from error
     if metadata.get("format") != "minidl checkpoint":
         raise CheckpointError(
-            f"{Path(path)} is a safetensors file, but no checkpoint of a training; "
+            f"{Path(path)} is a safetensors file, but not a checkpoint of a training; "
             "weights alone are read with network.load()"
         )
     values = metadata.get("values", "")
@@ -110,7 +110,7 @@ class CheckpointFolder:
         return next(reversed(self.steps().values()), None)
 
     def write(self, step: int, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint, then delete those that are too many."""
+        """Write a checkpoint, then delete the oldest ones beyond keep_last."""
         write(self.path / f"checkpoint-{step:06d}.safetensors", checkpoint)
         for path in list(self.steps().values())[: -self.keep_last]:
             path.unlink(missing_ok=True)

@@ -1,66 +1,69 @@
-"""Where a training went wrong: the first layer that gave something that is not a finite number."""
+"""Where a training went wrong: the first layer whose output was not finite."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy
 
 from minidl import devices
 from minidl.layers.layer import Layer, layer_hook
 from minidl.mode import no_grad
+from minidl.optimizers.base import BaseOptimizer
 from minidl.tensor import Tensor
-from minidl.training.loaders import ArraySource
-from minidl.training.state import capture, restore
+from minidl.training.capture import capture, restore
+from minidl.training.checkpoints import Checkpoint
+from minidl.training.loaders import ArrayLoader, Batch
+from minidl.training.run_state import RunState
 
-if TYPE_CHECKING:
-    from minidl.training.fit import Fit
 
+def find_cause(run: RunState, snapshot: Checkpoint, step: int) -> str:
+    """Return what was not finite; leave the network as it was before the step that went wrong.
 
-def find_cause(fit: Fit, step: int) -> str:
-    """Say what was not finite; leave the network as it was before the step that spoiled it.
-
-    The steps since the last snapshot are made again, which gives the same numbers, until the one
-    that failed or one that leaves weights that are not finite.
+    The steps since the snapshot are repeated, which gives the same numbers, until the step that failed
+    or a step that leaves weights that are not finite.
     """
-    batch = _repeat(fit, step)
-    if batch is None:
-        return "the steps before it cannot be made again to find the layer"
-    inputs, targets = batch
+    restore(run, snapshot)
+    if not isinstance(run.loader, ArrayLoader) or run.trainer.optimizer.full_batch:
+        return "the steps before it cannot be repeated to find the layer"
+    inputs, targets = _repeat(run, run.loader, step)
     for kind, arrays in (("input", inputs), ("target", targets)):
         for i, array in enumerate(arrays):
             if not _is_finite(array):
                 return f"{kind} {i} of the mini-batch is not finite"
-    layer = first_layer_not_finite(fit.network, inputs)
+    layer = first_layer_not_finite(run.network, inputs)
     if layer:
         return f"the first layer whose output was not finite is {layer}"
-    if fit.step + 1 < step:
-        return f"the update of step {fit.step + 1} left weights that are not finite"
-    return "the outputs of all layers were finite, the loss of them was not (it may not know these targets)"
+    if run.step + 1 < step:
+        return f"the update of step {run.step + 1} left weights that are not finite"
+    return "the outputs of all layers were finite, but the loss was not (check the targets)"
 
 
-def _repeat(fit: Fit, step: int) -> Any:
-    """Bring the training to just before a step; return the mini-batch of that step."""
-    restore(fit, fit.snapshot)
-    if not isinstance(fit.source, ArraySource) or fit.by_lbfgs:
-        return None
+def _repeat(run: RunState, loader: ArrayLoader, step: int) -> Batch:
+    """Bring the training to just before the step that went wrong; return the mini-batch of that step."""
     while True:
-        for inputs, targets in fit.source.epoch(fit.epoch, fit.position):
-            batch = fit.trainer.prepared(inputs, targets)
-            if fit.step + 1 >= step:
+        for inputs, targets in loader.epoch(run.epoch, run.position):
+            batch = run.trainer.prepared(inputs, targets)
+            if run.step + 1 >= step:
                 return batch
-            before = capture(fit)
-            fit.trainer.train_step(*batch)
-            if not all(_is_finite(parameter.data) for parameter in fit.network.parameters()):
-                restore(fit, before)
+            before = capture(run)
+            run.trainer.train_step(*batch)
+            if not has_finite_weights(run.trainer.optimizer):
+                restore(run, before)
                 return batch
-            fit.step += 1
-            fit.position += 1
-        fit.epoch, fit.position = fit.epoch + 1, 0
+            run.step += 1
+            run.position += 1
+        run.epoch, run.position = run.epoch + 1, 0
+
+
+def has_finite_weights(optimizer: BaseOptimizer) -> bool:
+    """Return whether all Parameters that are trained are finite; on a GPU this waits for the result."""
+    trained = (parameter for parameter in optimizer.parameters if parameter.learning_rate_factor != 0)
+    return all(_is_finite(parameter.data) for parameter in trained)
 
 
 def first_layer_not_finite(network: Layer, inputs: tuple[Any, ...]) -> str:
-    """Return the name of the first Layer, innermost first, that gives values that are not finite."""
+    """Return the name of the first Layer, innermost first, whose output is not finite, or an empty string."""
     names = {id(layer): name for name, layer in network.named_layers()}
     found: list[str] = []
 

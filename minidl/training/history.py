@@ -3,51 +3,22 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minidl import files
+from minidl.training.history_tables import HistoryTables
+from minidl.training.plot import training_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Column = list[float]
 
-
-@dataclass
-class History:
-    """What happened during a training.
-
-    Each table is a dict of lists of one length, so ``pandas.DataFrame(history.steps)`` is a table
-    with one row for each step.
-
-    Attributes
-    ----------
-    steps : one entry per step: ``loss``, the metrics, ``learning_rate``
-    epochs : one entry per epoch: ``epoch`` (from 1), ``step`` (the last one), ``loss`` and the metrics
-        over all its mini-batches, ``seconds`` since the start
-    validation : one entry per validation: ``step`` (from 1), ``loss``, the metrics
-    settings : what the training was asked for
-    best_step : the step after which the best validation was seen, or None
-    returned : ``"best"`` or ``"last"``: which weights the network has now
-    stop_reason : why it ended
-    seconds : how long it took, over all its runs if it was resumed
-    """
-
-    steps: dict[str, Column] = field(default_factory=dict)
-    epochs: dict[str, Column] = field(default_factory=dict)
-    validation: dict[str, Column] = field(default_factory=dict)
-    settings: dict[str, Any] = field(default_factory=dict)
-    best_step: int | None = None
-    returned: str = "last"
-    stop_reason: str = ""
-    seconds: float = 0.0
-
-    def __len__(self) -> int:
-        """Return the number of steps."""
-        return len(self.steps.get("loss", ()))
+@dataclass(repr=False)
+class History(HistoryTables):
+    """What happened during a training, with ways to save and plot it; HistoryTables lists its attributes."""
 
     def __repr__(self) -> str:
         last = {name: column[-1] for name, column in self.steps.items() if column}
@@ -76,7 +47,7 @@ class History:
     def to_json(self, path: str | PathLike[str] | None = None) -> str:
         """Return everything as JSON, and write it to a file if one is named.
 
-        Values that are no finite numbers become null, as JSON has none of them.
+        NaN and infinity become null: JSON has no such numbers.
         """
         text = json.dumps(_finite(self.to_dict()), indent=1, allow_nan=False)
         if path is not None:
@@ -98,8 +69,6 @@ class History:
 
         Returns the figure, which a notebook shows; it is written to a file if one is named.
         """
-        from minidl.training.plot import training_figure
-
         figure = training_figure(self)
         if path is not None:
             with files.replacing(path) as temporary:
@@ -107,14 +76,8 @@ class History:
         return figure
 
 
-def append(table: dict[str, Column], row: dict[str, float]) -> None:
-    """Add a row to a table; all rows have the same names."""
-    for name, value in row.items():
-        table.setdefault(name, []).append(value)
-
-
 def _finite(x: Any) -> Any:
-    """Return the nest with None for NaN and infinities."""
+    """Return dicts and lists with None for NaN and infinity."""
     if isinstance(x, dict):
         return {name: _finite(value) for name, value in x.items()}
     if isinstance(x, (list, tuple)):

@@ -1,4 +1,4 @@
-"""Ctrl-C as a stop button: once asks for an orderly end, twice interrupts at once."""
+"""Ctrl-C as a stop button: the first one ends the training in order, the second interrupts at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 
 class StopRequest:
-    """Whether somebody asked for an end; set by Ctrl-C, the button of a plot, or anyone else."""
+    """The reason to stop early, if there is one: Ctrl-C, the button of a plot, or a callback."""
 
     def __init__(self) -> None:
         self.reason = ""
@@ -23,7 +23,7 @@ class StopRequest:
 def stop_on_interrupt() -> Iterator[StopRequest]:
     """Give a StopRequest that the first Ctrl-C sets; the second one raises KeyboardInterrupt.
 
-    Outside the main thread, where Python cannot catch signals, Ctrl-C stays what it was.
+    Outside the main thread, where Python cannot catch signals, Ctrl-C works as usual.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():

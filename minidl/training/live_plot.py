@@ -1,24 +1,22 @@
-"""The picture of a training while it goes on, in a notebook or in a window with a Stop button."""
+"""The plot of a training while it runs, in a notebook or in a window with a Stop button."""
 
 from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from minidl.training.plot import draw, has_windows, training_figure
+from minidl.training.run_state import RunState, Watcher
 
-if TYPE_CHECKING:
-    from minidl.training.fit import Fit
-
-#: How often the picture is drawn anew, at most.
+#: How many seconds pass at least between two drawings.
 LIVE_SECONDS = 1.0
 
 
-class LivePlot:
-    """Shows the picture while the training goes on, in a notebook or in a window with a Stop button.
+class LivePlot(Watcher):
+    """Shows the plot while the training runs, in a notebook or in a window with a Stop button.
 
-    It is renewed once a second at most. Where there is neither a notebook nor a display it shows
+    It is drawn again at most once a second. Where there is neither a notebook nor a display it shows
     nothing, and says so.
     """
 
@@ -28,12 +26,12 @@ class LivePlot:
         self.handle: Any = None
         self.button: Any = None
 
-    def start(self, fit: Fit) -> None:
+    def start(self, run: RunState) -> None:
         """Open the window, or the place in the notebook."""
         if "ipykernel" in sys.modules:
             from IPython.display import display
 
-            self.figure = training_figure(fit.history, "training")
+            self.figure = training_figure(run.history, "training")
             self.handle = display(self.figure, display_id=True)
             return
         if has_windows():
@@ -43,24 +41,24 @@ class LivePlot:
             self.figure = pyplot.figure("Training progress", figsize=(11, 6.5), layout="constrained")
             self.figure.show()
         else:
-            fit.display.say(
-                "plot=True: there is no notebook and no window to draw in; plot='FILE.png' writes"
+            run.display.say(
+                "plot=True: there is no notebook and no window to draw in; plot='FILE.png' writes a file"
             )
 
-    def step(self, fit: Fit) -> None:
+    def step(self, run: RunState) -> None:
         """Draw again, if it is time."""
         now = time.monotonic()
         if self.figure is not None and now - self.shown > LIVE_SECONDS:
-            self._draw(fit, f"training, epoch {fit.epoch} of {fit.options.epochs}")
+            self._draw(run, f"training, epoch {run.epoch} of {run.options.epochs}")
             self.shown = time.monotonic()
 
-    def end(self, fit: Fit) -> None:
+    def end(self, run: RunState) -> None:
         """Draw the final state; a window stays open."""
         if self.figure is not None:
-            self._draw(fit, "")
+            self._draw(run, "")
 
-    def _draw(self, fit: Fit, running: str) -> None:
-        draw(self.figure, fit.history, running)
+    def _draw(self, run: RunState, running: str) -> None:
+        draw(self.figure, run.history, running)
         if self.handle is not None:
             self.handle.update(self.figure)
             return
@@ -68,6 +66,6 @@ class LivePlot:
             from matplotlib.widgets import Button
 
             self.button = Button(self.figure.add_axes((0.9, 0.94, 0.09, 0.05)), "Stop")
-            self.button.on_clicked(lambda event: fit.stop("stopped by the Stop button"))
+            self.button.on_clicked(lambda event: run.stop("stopped by the Stop button"))
         self.figure.canvas.draw_idle()
         self.figure.canvas.flush_events()

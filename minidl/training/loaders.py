@@ -1,4 +1,4 @@
-"""Where mini-batches come from: arrays cut into mini-batches, or an iterable that brings its own.
+"""Loaders: mini-batches cut from arrays, or taken from an iterable of them.
 
 A mini-batch is a pair (inputs, targets), each a tuple of arrays, as networks take several inputs and
 give several outputs.
@@ -22,11 +22,11 @@ Batch = tuple[Arrays, Arrays]
 SHUFFLES = ("every-epoch", "once", "never")
 
 
-class ArraySource:
+class ArrayLoader:
     """Mini-batches cut from arrays that have one observation per entry of their first axis.
 
-    The order of an epoch follows from the seed and the epoch's number alone, so any epoch can be
-    gone through again.
+    The order of an epoch depends on the seed and the number of the epoch alone, so any epoch can be
+    repeated.
     """
 
     def __init__(
@@ -68,6 +68,10 @@ class ArraySource:
                 tuple(part_of[id(array)] for array in self.targets),
             )
 
+    def extra_pass(self) -> Iterator[Batch]:
+        """Yield the mini-batches of the first epoch, for a pass through the data before the training."""
+        return self.epoch(1)
+
     def keep_on(self, device: str, dtype: numpy.dtype) -> None:
         """Move arrays that are in memory to a GPU once, if there is room, and not in every mini-batch."""
         if device == "cpu" or any(type(array) is not numpy.ndarray for array in self._arrays):
@@ -83,7 +87,7 @@ class ArraySource:
                     check_finite(array, f"{what} {kind}" + (f" {i}" if len(arrays) > 1 else ""))
 
 
-class IterableSource:
+class IterableLoader:
     """Mini-batches from an iterable of them, or from a function that returns an iterator over an epoch.
 
     They are read ahead in a thread.
@@ -110,11 +114,26 @@ class IterableSource:
                 ""
                 if number == 1
                 else (
-                    f" in epoch {number}: an iterator can be gone through only once; pass a list, an object "
+                    f" in epoch {number}: an iterator can be used only once; pass a list, an object "
                     "with __iter__, or a function that returns a new iterator for each epoch"
                 )
             )
             raise ValueError(f"the data gave no mini-batches{again}")
+
+    def extra_pass(self) -> Iterator[Batch]:
+        """Yield the mini-batches of the first epoch, for a pass through the data before the training.
+
+        Raises
+        ------
+        ValueError
+            They come from an iterator, which would have none left.
+        """
+        if isinstance(self.iterable, Iterator):
+            raise ValueError(
+                "the Normalize layers must be fitted first, with layer.fit(x): these mini-batches come "
+                "from an iterator, which can be used only once"
+            )
+        return self.epoch(1)
 
     def _pair(self, item: Any) -> Batch:
         if not self.with_targets:
@@ -127,14 +146,14 @@ class IterableSource:
         return as_arrays(item[0]), as_arrays(item[1])
 
     def check(self, what: str) -> None:
-        """Do nothing: the data cannot be looked at beforehand."""
+        """Do nothing: the data cannot be checked beforehand."""
 
 
-Source = ArraySource | IterableSource
+Loader = ArrayLoader | IterableLoader
 
 
 def is_array(x: Any) -> bool:
-    """Say whether something is an array, and not an iterable of mini-batches."""
+    """Return whether something is an array, and not an iterable of mini-batches."""
     return hasattr(x, "shape") and hasattr(x, "dtype")
 
 
@@ -164,7 +183,7 @@ def _as(dtype: numpy.dtype, array: Any) -> Any:
 
 
 def _each(batch: Batch, change: Callable[[Any], Any]) -> Batch:
-    """Return a mini-batch with each array changed; one that is there twice stays one array."""
+    """Return a mini-batch with each array changed; one that occurs twice stays one array."""
     changed: dict[int, Any] = {}
     for array in itertools.chain(*batch):
         if id(array) not in changed:

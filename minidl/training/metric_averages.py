@@ -1,7 +1,8 @@
-"""MetricAverages: the figures of many mini-batches from what each of them contributes."""
+"""The figures of many mini-batches from what each of them contributes."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any
@@ -12,6 +13,9 @@ from minidl import devices
 from minidl.metrics import Metric
 from minidl.mode import no_grad
 from minidl.tensor import Tensor
+
+#: How many seconds figures may wait on a GPU before they are fetched, which waits for the GPU.
+FLUSH_SECONDS = 0.5
 
 
 class MetricAverages:
@@ -27,7 +31,7 @@ class MetricAverages:
         self.clear()
 
     def clear(self) -> None:
-        """Begin anew."""
+        """Start again from nothing."""
         self.observations = 0
         self.sums: dict[str, Any] = {}
 
@@ -41,14 +45,8 @@ class MetricAverages:
             figures[name] = self._figure(name, mean)
         return figures
 
-    def add_all(self, pending: list[tuple[int, list[Tensor]]]) -> None:
-        """Count mini-batches in, each (observations, means), and empty their list."""
-        for observations, means in fetched(pending):
-            self.add(observations, means)
-        pending.clear()
-
     def figures(self) -> dict[str, float]:
-        """Return the figures of all mini-batches so far."""
+        """Return the figures of all mini-batches that were added."""
         return {name: self._figure(name, total / self.observations) for name, total in self.sums.items()}
 
     @no_grad()
@@ -59,7 +57,30 @@ class MetricAverages:
         return float(mean)
 
 
-def fetched(pending: list[tuple[int, list[Tensor]]]) -> list[tuple[int, list[numpy.ndarray]]]:
-    """Return mini-batches (observations, means) with their means on the host, all fetched at once."""
-    arrays = iter(devices.fetch([x.data for _, means in pending for x in means]))
-    return [(observations, list(islice(arrays, len(means)))) for observations, means in pending]
+class PendingFigures:
+    """Figures of mini-batches that are still on the device that computed them.
+
+    Fetching a number waits for the GPU, so the figures of many mini-batches are fetched together.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[int, list[Tensor]]] = []
+        self._fetched = time.monotonic()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def append(self, observations: int, figures: list[Tensor]) -> None:
+        """Add the figures of one mini-batch."""
+        self._waiting.append((observations, figures))
+
+    def are_due(self) -> bool:
+        """Return whether the last fetch() is more than FLUSH_SECONDS ago."""
+        return time.monotonic() - self._fetched > FLUSH_SECONDS
+
+    def fetch(self) -> list[tuple[int, list[numpy.ndarray]]]:
+        """Return (observations, figures on the host) of each mini-batch, and forget them here."""
+        self._fetched = time.monotonic()
+        waiting, self._waiting = self._waiting, []
+        arrays = iter(devices.fetch([x.data for _, figures in waiting for x in figures]))
+        return [(observations, list(islice(arrays, len(figures)))) for observations, figures in waiting]

@@ -14,16 +14,16 @@ Batches = Callable[[], Iterable[tuple[Any, ...]]]
 
 
 class _Reached(Exception):
-    """All that was wanted of a pass through the network has been seen."""
+    """Ends a pass through the network that has reached the layers it was made for."""
 
 
 def fit_normalization(network: Layer, batches: Batches, refit: bool = False) -> None:
-    """Fit the Normalize layers of a network to what reaches them, one after another.
+    """Fit the Normalize layers of a network to their inputs, one after another.
 
     Parameters
     ----------
-    batches : gives an iterable over the mini-batches, each a tuple of inputs, each time it is called
-    refit : whether to fit those that are fitted already, too
+    batches : function that returns an iterable over the mini-batches, each a tuple of inputs
+    refit : also fit the layers that are already fitted
     """
     layers: list[Layer] = [network, *(layer for _, layer in network.named_layers())]
     wanted = [layer for layer in layers if isinstance(layer, Normalize) and (refit or not layer.fitted)]
@@ -52,7 +52,7 @@ def fit_normalization(network: Layer, batches: Batches, refit: bool = False) -> 
 
 
 def _in_order(network: Layer, wanted: list[Normalize], inputs: tuple[Any, ...]) -> list[Normalize]:
-    """Return the layers in the order in which the network comes to them."""
+    """Return the layers in the order in which the network calls them."""
     order: list[Normalize] = []
 
     def observe(reached: Layer, arguments: tuple[Any, ...]) -> Any:

@@ -1,4 +1,4 @@
-"""The picture of a training: metrics and loss over the steps, figures and settings beside them."""
+"""The plot of a training: metrics and loss over the steps, figures and settings beside them."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 
+from minidl.training.history_tables import HistoryTables
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from minidl.training.history import History
-
 BLUE, ORANGE, INK = "#1f6fb4", "#c8501e", "#222222"
 
 
-def training_figure(history: History, running: str = "") -> Figure:
-    """Return the picture of a History.
+def training_figure(history: HistoryTables, running: str = "") -> Figure:
+    """Return the plot of a History.
 
-    Thin lines are single mini-batches, thick ones their smoothed course, black dots validations; grey
-    and white bands are epochs.
+    Thin lines are single mini-batches, thick lines are smoothed, black dots are validations; grey and
+    white bands are epochs.
 
     Parameters
     ----------
-    running : what to say about a training that has not ended yet
+    running : what a training that has not ended is doing; empty after its end
     """
     from matplotlib.figure import Figure
 
@@ -32,7 +32,7 @@ def training_figure(history: History, running: str = "") -> Figure:
     return figure
 
 
-def draw(figure: Figure, history: History, running: str = "") -> None:
+def draw(figure: Figure, history: HistoryTables, running: str = "") -> None:
     """Draw a History into a figure."""
     figure.clear()
     names = [name for name in history.steps if name != "learning_rate"]
@@ -55,7 +55,7 @@ def draw(figure: Figure, history: History, running: str = "") -> None:
     figure.suptitle("Training progress", x=0.01, ha="left", fontweight="bold", color=INK)
 
 
-def _curves(axes: Axes, history: History, name: str, color: str) -> None:
+def _curves(axes: Axes, history: HistoryTables, name: str, color: str) -> None:
     values = numpy.asarray(history.steps.get(name, []), float)
     if len(values):
         steps = numpy.arange(1, len(values) + 1)
@@ -87,7 +87,7 @@ def _curves(axes: Axes, history: History, name: str, color: str) -> None:
 
 
 def _range(values: numpy.ndarray, validation: list[float]) -> tuple[float, float]:
-    """Return limits in which the course is seen: the first steps may stick out."""
+    """Return limits for the y axis that show the course well: the first steps may lie outside."""
     shown = numpy.concatenate([values[len(values) // 50 :], numpy.asarray(validation, float)])
     shown = shown[numpy.isfinite(shown)]
     if not len(shown):
@@ -97,7 +97,7 @@ def _range(values: numpy.ndarray, validation: list[float]) -> tuple[float, float
     return low - margin, high + margin
 
 
-def _window(history: History) -> int:
+def _window(history: HistoryTables) -> int:
     """Return how many steps to smooth over: a quarter of an epoch, but a twentieth of all at most."""
     ends = history.epochs.get("step", [])
     epoch = ends[0] if ends else len(history)
@@ -107,7 +107,8 @@ def _window(history: History) -> int:
 def smoothed(values: numpy.ndarray, window: int) -> numpy.ndarray:
     """Return means over ``2 * window + 1`` neighbours; NaN and infinity are left out.
 
-    There are fewer at the end, and at the beginning, where values change fast: a third of those before.
+    Fewer neighbours count at the end and at the beginning, where values change fast: there, a third of
+    those before.
     """
     finite = numpy.isfinite(values)
     sums = numpy.concatenate([[0.0], numpy.cumsum(numpy.where(finite, values, 0.0))])
@@ -118,7 +119,7 @@ def smoothed(values: numpy.ndarray, window: int) -> numpy.ndarray:
     return (sums[high] - sums[low]) / numpy.maximum(counts[high] - counts[low], 1)
 
 
-def _epoch_bands(axes: Axes, history: History, labels: bool) -> None:
+def _epoch_bands(axes: Axes, history: HistoryTables, labels: bool) -> None:
     ends = [int(step) for step in history.epochs.get("step", [])]
     every = max(1, len(ends) // 10)
     for number, (start, end) in enumerate(zip([0, *ends], ends, strict=False), 1):
@@ -136,7 +137,7 @@ def _epoch_bands(axes: Axes, history: History, labels: bool) -> None:
             )
 
 
-def _figures(axes: Axes, history: History, running: str) -> None:
+def _figures(axes: Axes, history: HistoryTables, running: str) -> None:
     """Write the final figures and the settings beside the curves."""
     settings = history.settings
     best = history.best_step
@@ -235,7 +236,7 @@ def _clock(seconds: float) -> str:
 
 
 def has_windows() -> bool:
-    """Say whether matplotlib can open windows here."""
+    """Return whether matplotlib can open windows here."""
     import matplotlib
     from matplotlib.backends import BackendFilter, backend_registry
 

@@ -4,6 +4,7 @@ import sys
 import numpy
 import pytest
 
+import minidl.data
 from minidl.data import batches, prefetch, prefetch_to_device
 from minidl.devices import to_numpy
 from tests import strict_device
@@ -244,3 +245,11 @@ def test_an_item_that_is_not_used_has_arrived_before_its_memory_is_used_again(st
 def test_two_items_are_on_the_device_if_the_consumer_keeps_none(strict_gpu):
     ahead = prefetch_to_device((numpy.full(300, float(i)) for i in range(9)), "gpu")
     assert len({next(ahead).data.ptr for _ in range(9)}) == 2
+
+
+def test_upload_ahead_is_a_deprecated_name():
+    with pytest.warns(DeprecationWarning, match="is now called prefetch_to_device") as warned:
+        assert minidl.data.upload_ahead is prefetch_to_device
+    assert warned[0].filename == __file__
+    with pytest.raises(AttributeError, match="no attribute 'upload_behind'"):
+        minidl.data.upload_behind  # noqa: B018

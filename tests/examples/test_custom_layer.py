@@ -1,4 +1,4 @@
-"""The example of a custom layer finds both mistakes, and nothing in what is put right."""
+"""The example of a custom layer finds both mistakes, and nothing in the corrected layer."""
 
 import re
 import subprocess
@@ -14,7 +14,7 @@ ON_A_GPU_TOO = {"GPU"} if dl.devices.gpu_problem() is None else set()  # a wrong
 
 def test_the_wrong_layer_is_reported_and_the_right_one_passes():
     finished = subprocess.run([sys.executable, EXAMPLE], capture_output=True, text=True, check=True)
-    wrong, right = finished.stdout.split("--- put right ---")
+    wrong, right = finished.stdout.split("--- corrected ---")
     assert f"{2 + len(ON_A_GPU_TOO)} failed" in wrong.splitlines()[0]
     assert "something is computed over the batch" in wrong
     assert "'detach' stops the gradient (custom_layer.py, line " in wrong

@@ -226,10 +226,31 @@ def test_what_is_no_parameter_is_refused():
         dl.LBFGS([dl.zeros(2)])
 
 
-@pytest.mark.parametrize("options", [{"max_iterations": 0}, {"history": 0}, {"l2": -1}, {"l2": numpy.nan}])
-def test_options_out_of_range_are_refused(options):
-    with pytest.raises(ValueError, match="at least 1, and l2 not negative"):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_iterations": 0}, "LBFGS: max_iterations must be at least 1, got 0"),
+        ({"history_size": 0}, "LBFGS: history_size must be at least 1, got 0"),
+        ({"l2": -1}, "LBFGS: l2 must not be negative, got -1"),
+        ({"l2": numpy.nan}, "LBFGS: l2 must not be negative, got nan"),
+    ],
+)
+def test_options_out_of_range_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
         dl.LBFGS([dl.Parameter([1.0])], **options)
+
+
+def test_history_is_a_deprecated_name_of_history_size():
+    with pytest.warns(DeprecationWarning, match="history is now called history_size") as warned:
+        optimizer = dl.LBFGS([dl.Parameter([1.0])], history=3)
+    assert warned[0].filename == __file__
+    assert optimizer.history_size == 3
+    with pytest.warns(DeprecationWarning, match="history_size") as warned:
+        assert optimizer.history == 3
+    assert warned[0].filename == __file__
+    with pytest.warns(DeprecationWarning, match="history_size"):
+        optimizer.history = 4
+    assert optimizer.history_size == 4
 
 
 def test_on_a_device(strict_gpu):

@@ -85,6 +85,25 @@ DIFFERENCES = {
         lambda a, b: (a == 0) & (b >= 0),
         "0**b is constant for b > 0: an infinite gradient stops there, where PyTorch has NaN",
     ),
+    ("arccosh", 0): (lambda x: x < 1, "out of its domain: NaN, or an infinity of another sign"),
+    **{
+        ("arctan2", index): (
+            lambda a, b: a * a + b * b == 0,
+            "the gradient at the origin is 0, an infinite one included; PyTorch has 0 times infinity",
+        )
+        for index in (0, 1)
+    },
+    ("nan_to_num", 0): (
+        lambda x: ~numpy.isfinite(x),
+        "what is replaced has no gradient; PyTorch multiplies an infinite one by 0",
+    ),
+    **{
+        ("logaddexp", index): (
+            lambda a, b: (a == b) & numpy.isinf(a),
+            "equal infinities share the gradient, as equal numbers do; PyTorch has NaN",
+        )
+        for index in (0, 1)
+    },
     ("tanh", 0): (lambda x: x > 5, "1 - y * y and 1 - y**2 round differently where y is close to 1"),
     ("sigmoid", 0): (lambda x: x > 5, "y * (1 - y) and y - y * y round differently where y is close to 1"),
     **{

@@ -10,47 +10,9 @@ from hypothesis import strategies as st
 import minidl as dl
 from minidl.errors import RecordingError
 from minidl.mode import mode
-from minidl.program.cpu.c_code import compiler
+from minidl.program.cpu.kernel_cache import compiler
+from tests.program.networks import autoencoder, make_step, needs_c
 from tests.program.random_programs import functions
-
-
-def autoencoder(seed=0, rate=0.0):
-    generator = dl.Generator(seed)
-    encoder = dl.Network(
-        [
-            dl.Dense(12, 9, seed=generator),
-            dl.ReLU(),
-            dl.Dropout(rate, seed=generator),
-            dl.Dense(9, 5, seed=generator),
-        ]
-    )
-
-    class Tied(dl.Layer):
-        def __init__(self):
-            self.encoder = encoder
-            self.dense = [layer for layer in encoder if isinstance(layer, dl.Dense)]
-            self.biases = [dl.Parameter(dl.zeros(layer.in_features)) for layer in self.dense]
-
-        def forward(self, x):
-            z = self.encoder(x)
-            for layer, bias in reversed(list(zip(self.dense[1:], self.biases[1:], strict=True))):
-                z = dl.relu(z @ layer.weight.T + bias)
-            return dl.sigmoid(z @ self.dense[0].weight.T + self.biases[0])
-
-    return Tied()
-
-
-def make_step(network, optimizer):
-    def step(x):
-        loss = dl.binary_cross_entropy(network(x), x)
-        loss.backward()
-        optimizer.step()
-        return loss
-
-    return step
-
-
-needs_c = pytest.mark.skipif(compiler() is None, reason="there is no C compiler on this machine")
 
 OPTIMIZERS = {
     "SGD": lambda p: dl.SGD(p, learning_rate=dl.schedules.Step(0.1, 5), momentum=0.9, nesterov=True),
@@ -152,7 +114,7 @@ def test_numbers_among_the_arguments_are_told_apart_by_their_bits(kind):
 @pytest.mark.parametrize("number", [numpy.float64, numpy.float32, numpy.int64, float])
 def test_attributes_may_be_numbers_of_numpy(gpu, kernels, number, rng):
     x = rng.normal(size=(4, 30)) * 3
-    function = lambda x: dl.pad(dl.clip(x * 0.5, number(-1), number(2)), 1, number(1)) * 2
+    function = lambda x: dl.pad(dl.clip(x * 0.5, number(-1), number(2)), 1, constant_values=number(1)) * 2
     for device in ("cpu", "gpu"):
         step = dl.compile(function, kernels=kernels)
         for _ in range(3):
@@ -383,7 +345,9 @@ def test_a_function_that_changes_a_list_runs_as_it_is_and_says_so():
 
     function(dl.ones(2))
     function(dl.ones(2))
-    with pytest.warns(RuntimeWarning, match=r"function .*line \d+\) changes .*variable 'escaped'|escaped was changed"):
+    with pytest.warns(
+        RuntimeWarning, match=r"function .*line \d+\) changes .*variable 'escaped'|escaped was changed"
+    ):
         function(dl.ones(2))
     function(dl.ones(2))
     assert [x.tolist() for x in escaped] == [[2.0, 2.0]] * 4

@@ -2,6 +2,7 @@ import numpy
 import pytest
 
 import minidl as dl
+from tests.training.helpers import QUIET
 
 
 @pytest.fixture
@@ -27,8 +28,25 @@ def make_trainer():
     return make
 
 
-def assert_same_weights(one, other):
-    states = one.network.state_dict(), other.network.state_dict()
-    assert states[0].keys() == states[1].keys()
-    for name, array in states[0].items():
-        numpy.testing.assert_array_equal(states[1][name], array, err_msg=name)
+@pytest.fixture
+def history(make_trainer, data):
+    return make_trainer().fit(
+        *data, epochs=6, batch_size=32, validation_data=data, validation_frequency=4, **QUIET
+    )
+
+
+@pytest.fixture
+def overfitting(make_trainer):
+    """Noise to learn by heart: the validation loss falls, then rises."""
+    rng = numpy.random.default_rng(0)
+    x = rng.normal(size=(96, 4)).astype("float32")
+    y = (0.5 * x[:, :2] + rng.normal(size=(96, 2))).astype("float32")
+    trainer = make_trainer(optimizer=lambda n: dl.Adam(n.parameters(), learning_rate=0.05))
+    options = {"validation_data": (x[48:], y[48:]), "validation_frequency": 2, "batch_size": 16, **QUIET}
+    return trainer, (x[:48], y[:48]), options
+
+
+@pytest.fixture
+def checkpoint_file(make_trainer, data, tmp_path):
+    make_trainer().fit(*data, epochs=1, checkpoint_folder=tmp_path, **QUIET)
+    return next(tmp_path.glob("checkpoint-*"))

@@ -1,4 +1,7 @@
-"""A short training that writes checkpoints all the time: `python killed.py FOLDER [SLEEP]`. Tests kill it."""
+"""A short training that writes a checkpoint at every step, for tests that kill it.
+
+`python -m tests.training.killed FOLDER [SLEEP]`
+"""
 
 import sys
 import time

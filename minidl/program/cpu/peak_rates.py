@@ -1,4 +1,4 @@
-"""What a machine reaches at best: operations of a matrix product, and copied bytes, per second."""
+"""What the CPU reaches at best: operations of a matrix product, and copied bytes, per second."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy
 
-from minidl.program.cpu.blas import matmul_call, one_blas_thread_each
+from minidl.program.cpu.blas import matmul_call, with_one_blas_thread_each
 from minidl.program.cpu.threads import thread_pool
 from minidl.program.program import share
 
@@ -25,15 +25,14 @@ def peak_rates(threads: int) -> tuple[float, float]:
     parts = [share(len(big), i, threads) for i in range(threads)]
     products = [[[matmul_call(a[r], b, out[r], add=False)] for r in rows]]
     copies = [[[lambda p=p: numpy.copyto(target[p], big[p])] for p in parts]]
-    team = thread_pool(threads)
+    pool = thread_pool(threads)
 
     def best(phases: Any) -> float:
         times = []
         for _ in range(8):
             started = perf_counter()
-            team.run(phases)
+            with_one_blas_thread_each(pool.run, phases)
             times.append(perf_counter() - started)
         return min(times)
 
-    with one_blas_thread_each():
-        return 2 * n**3 / best(products), 2 * big.nbytes / best(copies)
+    return 2 * n**3 / best(products), 2 * big.nbytes / best(copies)

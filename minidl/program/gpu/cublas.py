@@ -2,7 +2,8 @@
 
 CuPy refuses every call of cuBLAS while a CUDA graph is captured, and its matmul has no accumulating form.
 cuBLAS itself has neither limit. A call through ctypes, with a handle and a workspace of one's own, is all
-it takes.
+it takes. NVIDIA's nvmath-python has bindings too, but would be one more dependency, of hundreds of files and
+with dependencies of its own, for the six functions that are called here.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class Cublas:
         weakref.finalize(self, _on, self.workspace.device, library().cublasDestroy_v2, self.handle)
 
     def computes(self, out: Array) -> bool:
-        """Say whether there are products with a result of this dtype."""
+        """Return whether there are products with a result of this dtype."""
         return out.dtype.kind == "f" and out.dtype.name in _DATA_TYPES
 
     def gemm(self, a: Array, b: Array, out: Array, add: bool) -> None:

@@ -59,7 +59,7 @@ def leading_stride(factor: Array, leading: tuple[int, ...]) -> int | None:
 
 
 def stack_fits(factor: Array, leading: tuple[int, ...]) -> bool:
-    """Say whether cuBLAS can read a stack of matrices where it lies."""
+    """Return whether cuBLAS can read a stack of matrices where it lies."""
     return leading_stride(factor, leading) is not None and layout_fits(first_matrix(factor))
 
 

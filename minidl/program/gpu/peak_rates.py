@@ -20,8 +20,8 @@ def peak_rates(
 ) -> tuple[float, float]:
     """Return what CuPy's current GPU reaches with ``multiply(a, b, out, add)``, timed by ``seconds_of``.
 
-    The product is of (n, n) matrices, float32 or, if they are to be ``packed``, bfloat16; the copy is of so
-    many numbers as ``length`` says, more than the GPU's cache holds.
+    The product is of (n, n) matrices, float32 or, if they are to be ``packed``, bfloat16; the copy is of
+    ``length`` numbers, more than the GPU's cache holds.
     """
     # Random numbers: a GPU that multiplies zeros or ones draws less power, and can run faster.
     numbers = numpy.random.default_rng(0).standard_normal((n, n), numpy.float32)

@@ -27,7 +27,7 @@ def _round_off(xp: Any, x: Any, bits: int, out: Any = None) -> Any:
     xp.add(new, (1 << (dropped - 1)) - 1, out=new)
     xp.add(new, old, out=new)
     xp.bitwise_and(new, (1 << 32) - (1 << dropped), out=new)
-    xp.copyto(out, x, where=xp.isnan(x))  # of NaN the addition may make anything
+    xp.copyto(out, x, where=xp.isnan(x))  # the addition may turn NaN into anything
     return out
 
 
@@ -45,7 +45,7 @@ round_off = elementwise(
     expression="round_off(x, (int) {bits})",
     gradients=(None,),
     may_alias=(),
-    doc="Return float32 numbers rounded to so many bits after the leading one, ties to even.",
+    doc="Return float32 numbers rounded to ``bits`` bits after the leading one, ties to even.",
 )
 to_bfloat16 = elementwise(
     "to_bfloat16",
@@ -58,7 +58,7 @@ to_bfloat16 = elementwise(
 
 
 def are_packed(a: Any, b: Any, dtype: Any) -> bool:
-    """Say whether the factors of a product of a dtype hold bfloat16 numbers as `to_bfloat16` gives them.
+    """Return whether the factors of a product of a dtype hold bfloat16 numbers as `to_bfloat16` gives them.
 
     Whole numbers of 16 bits never look like that: the product of two of them is not float32.
     """

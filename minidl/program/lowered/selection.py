@@ -14,7 +14,7 @@ from minidl.primitives.indexing import SLOT
 class Selection:
     """A key, applied to an array of some shape and to arrays of positions of some shapes.
 
-    An axis of the array is cut by a slice, fixed at an integer, or indexed by an array of positions. The
+    An axis of the array is sliced, fixed at an integer, or indexed by an array of positions. The
     result has an axis for each slice and each None, in order, and at one place among them the axes to which
     the arrays of positions broadcast.
 

@@ -91,7 +91,7 @@ sort_places_ = Primitive(
     "sort_places",
     _sort_places,
     gradients=(),
-    doc="Return the places that arrays of positions name, sorted within each stretch of so many.",
+    doc="Return the places that arrays of positions name, each stretch of them sorted.",
 )
 merge_places_ = Primitive(
     "merge_places",

@@ -5,6 +5,7 @@ A GPU then computes them with generated kernels, beside which other steps can st
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy
@@ -13,47 +14,42 @@ from minidl.primitives.elementwise import add, cast, divide, equal, exp, log, su
 from minidl.primitives.primitive import Primitive
 from minidl.primitives.reduction import log_softmax_, logsumexp_, max_, softmax_, sum_
 from minidl.primitives.shape import reshape_
+from minidl.program.passes.simplify import instructions
 from minidl.program.program import Instruction, Program, Step, Value
 
 
 def expand_reductions(program: Program) -> Program:
     """Replace each softmax, log_softmax and logsumexp by steps that give the same results."""
     steps: list[Step] = []
-    for step in program.steps:
-        assert isinstance(step, Instruction)
-        if step.primitive in (softmax_, log_softmax_, logsumexp_) and step.inputs[0].size:
-            steps += _Expansion(step).steps
-        else:
-            steps.append(step)
+    for step in instructions(program):
+        expand = EXPANSIONS.get(step.primitive)
+        steps += expand(step) if expand is not None and step.inputs[0].size else [step]
     return Program(program.inputs, steps, program.outputs, program.updates)
 
 
 class _Expansion:
-    """The steps that replace one; the last of them writes its output."""
+    """The steps that replace a reduction along axes; the last of them writes its output."""
 
     def __init__(self, step: Instruction):
-        self.steps: list[Instruction] = []
+        self.steps: list[Step] = []
         self.phase = step.phase
-        (x,) = step.inputs
-        over = {"axis": step.attributes["axis"], "keepdims": True}
-        kept = tuple(1 if i in over["axis"] else length for i, length in enumerate(x.shape))
-        largest = self.apply(max_, [x], Value(kept, x.dtype), **over)
-        if step.primitive is logsumexp_:
-            largest = self.finite(largest)
-        shifted = self.apply(subtract, [x, largest], Value(x.shape, x.dtype))
+        (self.x,) = step.inputs
+        self.over = {"axis": step.attributes["axis"], "keepdims": True}
+        #: The shape of the reduced values, with the reduced axes kept.
+        self.kept = tuple(1 if i in self.over["axis"] else n for i, n in enumerate(self.x.shape))
+
+    def largest(self) -> Value:
+        """Return the largest elements."""
+        return self.apply(max_, [self.x], Value(self.kept, self.x.dtype), **self.over)
+
+    def shifted(self, largest: Value) -> Value:
+        """Return x - largest."""
+        return self.apply(subtract, [self.x, largest], Value(self.x.shape, self.x.dtype))
+
+    def powers_and_total(self, shifted: Value) -> tuple[Value, Value]:
+        """Return the exponentials and their sum."""
         powers = self.apply(exp, [shifted])
-        total = self.apply(sum_, [powers], Value(kept, x.dtype), **over)
-        if step.primitive is softmax_:
-            self.apply(divide, [powers, total], step.output)
-            return
-        if step.primitive is log_softmax_:
-            self.apply(subtract, [shifted, self.apply(log, [total])], step.output)
-            return
-        same_shape = step.output.shape == kept
-        result = step.output if same_shape else Value(kept, x.dtype)
-        self.apply(add, [self.apply(log, [total]), largest], result)
-        if not same_shape:
-            self.apply(reshape_, [result], step.output, shape=step.output.shape)
+        return powers, self.apply(sum_, [powers], Value(self.kept, self.x.dtype), **self.over)
 
     def apply(
         self, primitive: Primitive, inputs: list[Value], output: Value | None = None, **attributes: Any
@@ -70,3 +66,37 @@ class _Expansion:
         # Where False is chosen, False is 0.
         number = self.apply(cast, [is_finite], Value(x.shape, x.dtype), dtype=x.dtype)
         return self.apply(where_, [is_finite, x, number], Value(x.shape, x.dtype))
+
+
+def _softmax(step: Instruction) -> list[Step]:
+    made = _Expansion(step)
+    made.apply(divide, list(made.powers_and_total(made.shifted(made.largest()))), step.output)
+    return made.steps
+
+
+def _log_softmax(step: Instruction) -> list[Step]:
+    made = _Expansion(step)
+    shifted = made.shifted(made.largest())
+    _, total = made.powers_and_total(shifted)
+    made.apply(subtract, [shifted, made.apply(log, [total])], step.output)
+    return made.steps
+
+
+def _logsumexp(step: Instruction) -> list[Step]:
+    made = _Expansion(step)
+    largest = made.finite(made.largest())
+    _, total = made.powers_and_total(made.shifted(largest))
+    same_shape = step.output.shape == made.kept
+    result = step.output if same_shape else Value(made.kept, made.x.dtype)
+    made.apply(add, [made.apply(log, [total]), largest], result)
+    if not same_shape:
+        made.apply(reshape_, [result], step.output, shape=step.output.shape)
+    return made.steps
+
+
+#: The reductions that are replaced, and the steps that replace one.
+EXPANSIONS: dict[Primitive, Callable[[Instruction], list[Step]]] = {
+    softmax_: _softmax,
+    log_softmax_: _log_softmax,
+    logsumexp_: _logsumexp,
+}

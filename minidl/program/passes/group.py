@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from minidl.program.program import Group, Instruction, Program, Step, Value, is_random
+from minidl.program.program import Group, Instruction, Program, Step, Value
 
 
 def group_elementwise(program: Program) -> Program:
@@ -15,7 +15,7 @@ def group_elementwise(program: Program) -> Program:
     """
     graph = _Graph(program)
     for step in program.steps:
-        if isinstance(step, Instruction) and step.primitive.kind == "elementwise":
+        if isinstance(step, Instruction) and step.is_elementwise:
             graph.open_group(step)
             for other in graph.neighbours(step):
                 group = graph.node(step)
@@ -34,7 +34,7 @@ class _Graph:
         self.producer = {value: step for step in program.steps for value in step.outputs}
         self.position = {id(step): i for i, step in enumerate(program.steps)}
         self.readers: dict[Value, list[Step]] = {}
-        draws = [step for step in program.steps if is_random(step)]
+        draws = [step for step in program.steps if step.generator is not None]
         self.draw_before = {id(later): earlier for earlier, later in itertools.pairwise(draws)}
         for step in program.steps:
             for value in step.inputs:
@@ -52,7 +52,7 @@ class _Graph:
                 related += self.readers[value]
             for other in related:
                 node = self.node(other)
-                same_shape = isinstance(node, Group) and node.members[0].output.shape == step.output.shape
+                same_shape = isinstance(node, Group) and node.shape == step.output.shape
                 if same_shape and node is not self.node(step):
                     nodes[id(node)] = node  # type: ignore[assignment]
         return list(reversed(nodes.values()))
@@ -64,7 +64,7 @@ class _Graph:
         return [producer for producer in producers if producer is not node]
 
     def waits(self, group: Group, other: Group) -> bool:
-        """Say whether a group waits for another by way of a third step."""
+        """Return whether a group waits for another by way of a third step."""
         waiting = [node for node in self.inputs_of(group) if node is not other]
         seen: set[int] = set()
         while waiting:

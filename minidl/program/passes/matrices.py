@@ -1,7 +1,7 @@
 """A pass on shapes: elementwise work on observations of any shape, done on matrices (batch, features).
 
-Images (128, 28, 28, 1) that meet the output of a dense layer (128, 784) are reshaped back and forth.
-After this pass both are matrices, so that they can be stored, cut into blocks and grouped alike.
+Images (128, 28, 28, 1) combined with the output of a dense layer (128, 784) are reshaped back and forth.
+After this pass both are matrices, so that they can be stored, partitioned and grouped alike.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _matrix_shape(step: Instruction) -> Shape | None:
     else:
         shape = step.output.shape
         possible = (
-            step.primitive.kind == "elementwise"
+            step.is_elementwise
             and step.phase != "update"
             and all(value.size == 1 or value.shape == shape for value in step.inputs)
         )

@@ -13,7 +13,7 @@ import numpy
 from minidl.primitives.linear_algebra import matmul_
 from minidl.primitives.shape import transpose_
 from minidl.program.lowered.rounding import PRECISIONS, round_off, to_bfloat16
-from minidl.program.passes.simplify import drop_dead
+from minidl.program.passes.simplify import drop_dead, instructions
 from minidl.program.program import Gemm, Instruction, Program, Step, Value
 
 
@@ -26,17 +26,16 @@ def round_factors(program: Program, precision: str) -> Program:
 
     def rounded(value: Value, phase: str) -> Value:
         output = Value(value.shape, value.dtype)
-        if value in transposes:  # so that both uses of a tied weight share what is rounded
-            turned = transposes[value]
-            source = rounded(turned.inputs[0], phase)
-            steps.append(Instruction(transpose_, [source], turned.attributes, output, phase))
+        if value in transposes:  # so that both uses of a tied weight share the rounding
+            transpose = transposes[value]
+            source = rounded(transpose.inputs[0], phase)
+            steps.append(Instruction(transpose_, [source], transpose.attributes, output, phase))
         else:
             bits = {"bits": PRECISIONS[precision]}
             steps.append(Instruction(round_off, [value], bits, output, phase))
         return output
 
-    for step in program.steps:
-        assert isinstance(step, Instruction)
+    for step in instructions(program):
         if step.primitive is transpose_:
             transposes[step.output] = step
         elif step.primitive is matmul_ and all(value.dtype == numpy.float32 for value in step.inputs):

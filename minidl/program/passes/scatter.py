@@ -16,10 +16,11 @@ from minidl.program.lowered.sorted_scatter import (
     sum_runs_,
     wide,
 )
+from minidl.program.passes.simplify import instructions
 from minidl.program.program import Instruction, Program, Step, Value
 
-#: From so many contributions on, runs of those to one element are added up first. Fewer are soon added one
-#: by one, and a launch is saved.
+#: From this number of contributions on, runs of those to one element are added up first. Fewer are soon
+#: added one by one, and a launch is saved.
 MIN_FOR_RUNS = 4 * RUN
 
 #: How many places are sorted by comparing all with all, at least. It costs about as much as a launch.
@@ -33,8 +34,7 @@ def order_scatters(program: Program) -> Program:
     other steps; equal positions are sorted once.
     """
     steps: list[Step] = []
-    for step in program.steps:
-        assert isinstance(step, Instruction)
+    for step in instructions(program):
         steps += _ordered(step) if step.primitive is scatter_add_ and step.inputs[1:] else [step]
     return Program(program.inputs, steps, program.outputs, program.updates)
 

@@ -1,4 +1,4 @@
-"""Passes on single instructions: what need not be computed, or not like that."""
+"""Passes on single instructions: they drop, share or rewrite what can be computed with less work."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from minidl import devices
 from minidl.primitives.elementwise import add, cast
 from minidl.primitives.linear_algebra import matmul_
 from minidl.primitives.shape import broadcast_to_, detach, transpose_
-from minidl.program.program import Gemm, Instruction, Program, Step, Value, is_random
+from minidl.program.program import Gemm, Instruction, Program, Step, Value
 
 
 def instructions(program: Program) -> list[Instruction]:
@@ -47,7 +47,7 @@ def fold_constants(program: Program) -> Program:
     """Compute now what depends on constants alone; random draws stay."""
 
     def rewrite(step: Instruction) -> Instruction | Value:
-        if is_random(step) or any(value.kind != "constant" for value in step.inputs):
+        if step.generator is not None or any(value.kind != "constant" for value in step.inputs):
             return step
         arrays = {value: value.array for value in step.inputs}
         first = step.inputs[0].array
@@ -65,7 +65,7 @@ def broadcast_in_place(program: Program) -> Program:
     def rewrite(step: Instruction) -> Instruction:
         if step.primitive is broadcast_to_:
             sources[step.output] = step.inputs[0]
-        if step.primitive.kind == "elementwise":
+        if step.is_elementwise:
             narrow = [_narrow_constant(sources.get(value, value)) for value in step.inputs]
             if numpy.broadcast_shapes(*(value.shape for value in narrow)) == step.output.shape:
                 step.inputs = narrow
@@ -95,7 +95,7 @@ def merge_equal(program: Program) -> Program:
         return value
 
     def rewrite(step: Instruction) -> Instruction | Value:
-        if is_random(step):
+        if step.generator is not None:
             return step
         step.inputs = [identity(value) for value in step.inputs]
         key = (step.primitive, *map(id, step.inputs), repr(sorted(step.attributes.items())))
@@ -112,7 +112,7 @@ def drop_dead(program: Program) -> Program:
     needed = set(program.results_needed)
     steps: list[Step] = []
     for step in reversed(program.steps):
-        if is_random(step) or not needed.isdisjoint(step.outputs):
+        if step.generator is not None or not needed.isdisjoint(step.outputs):
             needed.update(step.inputs)
             steps.append(step)
     return Program(program.inputs, steps[::-1], program.outputs, program.updates)
@@ -125,7 +125,7 @@ def protect_old_state(program: Program) -> Program:
     """
     outside = {value for value in program.values() if value.kind in ("input", "state")}
     for step in instructions(program):
-        if step.primitive.kind == "view" and step.inputs[0] in outside:
+        if step.is_view and step.inputs[0] in outside:
             outside.add(step.output)
     copies: dict[Value, Value] = {}
     steps = list(program.steps)
@@ -168,19 +168,19 @@ def transpose_products(program: Program) -> Program:
         source = step.inputs[0] if step.inputs else None
         if step.primitive is matmul_ and len(step.output.shape) == 2:
             factors[step.output] = (step.inputs[0], step.inputs[1])
-        elif _turns(step) and source in factors and source not in kept and readers[source] == 1:
+        elif _is_transpose(step) and source in factors and source not in kept and readers[source] == 1:
             a, b = factors[source]
-            turned = [_transposed(b, steps, step.phase), _transposed(a, steps, step.phase)]
-            step = Instruction(matmul_, turned, {}, step.output, step.phase)
-            factors[step.output] = (turned[0], turned[1])
+            left, right = _transposed(b, steps, step.phase), _transposed(a, steps, step.phase)
+            step = Instruction(matmul_, [left, right], {}, step.output, step.phase)
+            factors[step.output] = (left, right)
         steps.append(step)
     return drop_dead(
         merge_equal(_undo_double_transposes(Program(program.inputs, steps, program.outputs, program.updates)))
     )
 
 
-def _turns(step: Instruction) -> bool:
-    """Say whether a step exchanges the axes of a matrix."""
+def _is_transpose(step: Instruction) -> bool:
+    """Return whether a step exchanges the axes of a matrix."""
     return step.primitive is transpose_ and step.attributes["axes"] == (1, 0)
 
 
@@ -194,7 +194,7 @@ def _undo_double_transposes(program: Program) -> Program:
     sources: dict[Value, Value] = {}
 
     def rewrite(step: Instruction) -> Instruction | Value:
-        if _turns(step):
+        if _is_transpose(step):
             if step.inputs[0] in sources:
                 return sources[step.inputs[0]]
             sources[step.output] = step.inputs[0]
@@ -212,14 +212,13 @@ def accumulate_products(program: Program) -> Program:
     kept = set(program.results_needed)
     products: dict[Value, Gemm] = {}
     steps: list[Step] = []
-    for step in program.steps:
-        if isinstance(step, Instruction) and step.primitive is matmul_ and len(step.output.shape) == 2:
+    for step in instructions(program):
+        if step.primitive is matmul_ and len(step.output.shape) == 2:
             gemm = Gemm([(step.inputs[0], step.inputs[1])], step.output, step.phase)
             products[step.output] = gemm
             steps.append(gemm)
         elif (
-            isinstance(step, Instruction)
-            and step.primitive is add
+            step.primitive is add
             and all(v in products and readers[v] == 1 and v not in kept for v in step.inputs)
             and step.inputs[0].shape == step.inputs[1].shape
             and step.inputs[0] is not step.inputs[1]

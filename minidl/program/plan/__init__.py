@@ -1,1 +1,1 @@
-"""Planning that both machines share: who computes what, when, and in which memory."""
+"""Planning that CPU and GPU share: which thread computes what, when, and in which memory."""

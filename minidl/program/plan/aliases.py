@@ -8,7 +8,7 @@ import numpy
 
 from minidl.devices import Array
 from minidl.program.plan.layout import empty, major_axis
-from minidl.program.program import Instruction, Program, Value
+from minidl.program.program import Program, Step, Value
 
 
 class Aliases:
@@ -22,7 +22,7 @@ class Aliases:
             if value.array is not None:
                 self._own(value, addresses_of(value.array))
         for step in program.steps:
-            self.is_view[id(step)] = isinstance(step, Instruction) and self._view(step)
+            self.is_view[id(step)] = step.is_view and self._view(step)
             if not self.is_view[id(step)]:
                 for output in step.outputs:
                     self._own(output, empty(output, _addresses(output.nbytes), output in by_columns))
@@ -30,18 +30,16 @@ class Aliases:
     def _own(self, value: Value, array: numpy.ndarray) -> None:
         self.root[value], self.array[value] = value, array
 
-    def _view(self, step: Instruction) -> bool:
-        if step.primitive.kind != "view":
+    def _view(self, step: Step) -> bool:
+        (source,) = step.inputs
+        ((output, array),) = step.evaluate(numpy, self.array).items()
+        if not numpy.may_share_memory(array, self.array[source]):
             return False
-        source = self.array[step.inputs[0]]
-        result = step.primitive.forward(numpy, source, **step.attributes)
-        if not numpy.may_share_memory(result, source):
-            return False
-        self.root[step.output], self.array[step.output] = self.root[step.inputs[0]], result
+        self.root[output], self.array[output] = self.root[source], array
         return True
 
     def same_block(self, value: Value, axis: int) -> bool:
-        """Say whether a block along an axis of the value lies within that thread's block of its memory."""
+        """Return whether a block along an axis of the value lies within that thread's block of its memory."""
         view, whole = self.array[value], self.array[self.root[value]]
         major = major_axis(whole)
         if not whole.ndim or view.shape[axis] != whole.shape[major]:
@@ -56,7 +54,7 @@ class Aliases:
 
 
 def _addresses(count: int) -> numpy.ndarray:
-    """Return bytes that are never touched; taken from the heap, they would be in the buffers' way."""
+    """Return bytes that are never touched, from outside the heap, where the buffers will lie."""
     return numpy.frombuffer(mmap.mmap(-1, max(count, 1)), numpy.uint8)
 
 

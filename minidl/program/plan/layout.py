@@ -7,9 +7,12 @@ the whole of a weight. Nothing else changes: shapes are the same, only strides d
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from typing import Any
+
 import numpy
 
-from minidl.program.program import Gemm, Group, Program, Value
+from minidl.program.program import Gemm, Group, Operation, Program, Value
 
 AS_IS, TRANSPOSED = 111, 112  # of CBLAS
 GEMM_DTYPES = (numpy.dtype("float32"), numpy.dtype("float64"))
@@ -18,27 +21,39 @@ GEMM_DTYPES = (numpy.dtype("float32"), numpy.dtype("float64"))
 Layout = tuple[int, int]
 
 
-def feature_major(program: Program, most_rows: int) -> set[Value]:
-    """Return the inputs and results to be stored by columns: those with at most so many rows.
+def feature_major(program: Program, max_rows: int) -> set[Value]:
+    """Return the inputs and results to be stored by columns: those of at most ``max_rows`` rows.
 
-    A product of few rows is where it pays; elementwise groups follow what they read.
+    It pays for products of few rows; elementwise groups follow what they read. What becomes the new value of
+    a state is stored by rows, as the state is.
     """
 
     def is_flat(value: Value) -> bool:
-        return len(value.shape) == 2 and 1 < value.shape[0] <= most_rows and value.shape[0] < value.shape[1]
+        return len(value.shape) == 2 and 1 < value.shape[0] <= max_rows and value.shape[0] < value.shape[1]
 
     assigned = set(program.updates.values())
     chosen: set[Value] = set()
     for step in program.steps:
-        if isinstance(step, Gemm):
-            chosen |= {v for v in step.outputs if is_flat(v) and v not in assigned}
-            chosen |= {a for a, _ in step.terms if a.kind == "input" and is_flat(a)}
-        elif isinstance(step, Group) and not assigned.intersection(step.outputs):
-            shape = step.members[0].output.shape
-            if any(value in chosen for value in step.inputs if value.shape == shape):
-                chosen |= {value for value in step.outputs if is_flat(value)}
-                chosen |= {value for value in step.inputs if value.kind == "input" and is_flat(value)}
+        if step.operation in _BY_COLUMNS and assigned.isdisjoint(step.outputs):
+            chosen |= set(filter(is_flat, _BY_COLUMNS[step.operation](step, chosen)))
     return chosen
+
+
+def _around_gemm(gemm: Gemm, chosen: set[Value]) -> Iterable[Value]:
+    return [gemm.output, *(a for a, _ in gemm.terms if a.kind == "input")]
+
+
+def _around_group(group: Group, chosen: set[Value]) -> Iterable[Value]:
+    if not any(value in chosen for value in group.inputs if value.shape == group.shape):
+        return []
+    return [*group.outputs, *(value for value in group.inputs if value.kind == "input")]
+
+
+#: Which inputs and results of a step should be stored by columns, given those chosen before it.
+_BY_COLUMNS: dict[Operation, Callable[[Any, set[Value]], Iterable[Value]]] = {
+    Gemm: _around_gemm,
+    Group: _around_group,
+}
 
 
 def empty(value: Value, buffer: numpy.ndarray, by_columns: bool) -> numpy.ndarray:
@@ -48,7 +63,7 @@ def empty(value: Value, buffer: numpy.ndarray, by_columns: bool) -> numpy.ndarra
 
 
 def major_axis(array: numpy.ndarray) -> int:
-    """Return the axis along which an array is cut into blocks: the one of the largest steps in memory."""
+    """Return the axis along which an array is partitioned: the one of the largest stride."""
     by_columns = array.ndim == 2 and array.shape[0] > 1 and array.strides[0] < array.strides[1]
     return 1 if by_columns else 0
 
@@ -63,12 +78,12 @@ def layout_of(matrix: numpy.ndarray) -> Layout:
 
 
 def blas_takes(matrix: numpy.ndarray) -> bool:
-    """Say whether a matrix has a dtype and memory layout that gemm takes without a copy."""
+    """Return whether a matrix has a dtype and memory layout that gemm takes without a copy."""
     return matrix.dtype in GEMM_DTYPES and layout_fits(matrix)
 
 
 def layout_fits(matrix: numpy.ndarray) -> bool:
-    """Say whether BLAS can see an array as a matrix, as it is or transposed."""
+    """Return whether BLAS can see an array as a matrix, as it is or transposed."""
     if matrix.ndim != 2 or matrix.size == 0:
         return False
     row, column = (stride // matrix.itemsize for stride in matrix.strides)

@@ -10,7 +10,7 @@ import numpy
 from minidl.devices import Array
 from minidl.program.plan.aliases import Aliases
 from minidl.program.plan.layout import empty
-from minidl.program.plan.schedule import ALL_THREADS, Schedule, reads_of
+from minidl.program.plan.schedule import ALL_THREADS, TaskSchedule, reads_of
 from minidl.program.program import Program, Value
 
 
@@ -52,13 +52,12 @@ class Lifetime:
 
 
 def plan_memory(
-    program: Program, schedule: Schedule, aliases: Aliases, by_columns: set[Value], xp: Any = numpy
+    program: Program, schedule: TaskSchedule, aliases: Aliases, by_columns: set[Value], xp: Any = numpy
 ) -> MemoryPlan:
     """Give every value an array of the module ``xp``.
 
-    A dead buffer is used again from the next phase on; within a phase only where no thread can be
-    ahead of another: with one thread, or if every thread touched just its own rows of it and will
-    do so again.
+    A buffer that is no longer read is used again from the next phase on; within a phase only where no thread
+    can be ahead of another: with one thread, or if every thread reads and writes its own rows of it alone.
     """
     lifetimes = _lifetimes(program, schedule, aliases)
     roots = sorted(lifetimes, key=lambda value: lifetimes[value].first)
@@ -94,12 +93,7 @@ def plan_memory(
         arrays[value] = empty(value, buffer, by_columns=value in by_columns)
     for step in program.steps:
         if aliases.is_view[id(step)]:
-            (source,) = step.inputs
-            arrays[step.outputs[0]] = step.primitive.forward(  # type: ignore[union-attr]
-                xp,
-                arrays[source],
-                **step.attributes,  # type: ignore[union-attr]
-            )
+            arrays |= step.evaluate(xp, arrays)
     return MemoryPlan(arrays, buffers, allocations, unplanned_bytes(program))
 
 
@@ -120,20 +114,20 @@ def _may_follow(value: Value, life: Lifetime, other: Value, other_life: Lifetime
     )
 
 
-def _lifetimes(program: Program, schedule: Schedule, aliases: Aliases) -> dict[Value, Lifetime]:
+def _lifetimes(program: Program, schedule: TaskSchedule, aliases: Aliases) -> dict[Value, Lifetime]:
     lifetimes: dict[Value, Lifetime] = {}
     position = 0
     for number, phase in enumerate(schedule.phases):
-        for turn in phase:
+        for scheduled in phase:
             position += 1
             moment = (position if schedule.one_by_one else number, position)
-            for value in turn.task.outputs:
-                lifetimes[value] = Lifetime(moment, moment, turn.owner == ALL_THREADS)
-            for root, own_rows in reads_of(turn.task, aliases):
+            for value in scheduled.task.outputs:
+                lifetimes[value] = Lifetime(moment, moment, scheduled.owner == ALL_THREADS)
+            for root, own_rows in reads_of(scheduled.task, aliases):
                 if root in lifetimes:
                     lifetimes[root].last = moment
                     lifetimes[root].by_rows = (
-                        lifetimes[root].by_rows and turn.owner == ALL_THREADS and own_rows
+                        lifetimes[root].by_rows and scheduled.owner == ALL_THREADS and own_rows
                     )
     end = (position + 1, position + 1)
     for value in program.results_needed:

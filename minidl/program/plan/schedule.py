@@ -1,10 +1,10 @@
-"""The plan of a program for several threads: who computes which rows, and when all must meet.
+"""The plan of a program for several threads: which rows each computes, and where barriers are needed.
 
 All threads walk through the same steps, each computing its own block of rows (or, of a matrix stored by
 columns, of columns). A block of rows of an elementwise result needs only the same block of its inputs,
 and a block of rows of ``a @ b`` needs that block of ``a`` and all of ``b``. So a thread can go on alone
 until a step needs what the others have computed: stored by rows, forward and backward of its part of
-the batch need no meeting at all, and one meeting later, weight gradients and their updates are shared
+the batch need no barrier at all, and after one barrier, weight gradients and their updates are shared
 by the rows of the weights. Steps too small to be shared belong to one thread.
 """
 
@@ -14,16 +14,11 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from minidl.program.costs import work
 from minidl.program.plan.aliases import Aliases
-from minidl.program.plan.partition import SMALL, partition_of
+from minidl.program.plan.partition import MIN_SHARED_WORK, Partition, partition_of
 from minidl.program.plan.tasks import Copy, Task
-from minidl.program.program import (
-    Gemm,
-    Group,
-    Program,
-    Value,
-    is_random,
-)
+from minidl.program.program import Group, Program, Value
 
 ALL_THREADS = -1
 
@@ -37,10 +32,10 @@ class ScheduledTask:
 
 
 @dataclass(eq=False)
-class Schedule:
-    """The turns of each phase between two meetings, and which updates happen in place.
+class TaskSchedule:
+    """The tasks of each phase, with a barrier after it, and which updates happen in place.
 
-    ``one_by_one`` says that the turns of a phase, too, come one after another.
+    ``one_by_one`` says that the tasks of a phase, too, come one after another.
     """
 
     phases: list[list[ScheduledTask]] = field(default_factory=list)
@@ -48,17 +43,8 @@ class Schedule:
     one_by_one: bool = False
 
 
-def cost(task: Task) -> float:
-    """Return a rough cost, in elements passed once over."""
-    if isinstance(task, Gemm):
-        return sum(a.size * b.shape[1] for a, b in task.terms) / 16
-    if isinstance(task, Group):
-        return float(sum(member.output.size for member in task.members))
-    return float(sum(value.size for value in [*task.inputs, *task.outputs]))
-
-
-def schedule(program: Program, threads: int, aliases: Aliases) -> Schedule:
-    """Plan a program: choose in-place updates, then put the steps in phases between meetings."""
+def schedule(program: Program, threads: int, aliases: Aliases) -> TaskSchedule:
+    """Plan a program: choose in-place updates, then put the steps in phases between barriers."""
     return _Planner(program, threads, aliases).plan()
 
 
@@ -72,11 +58,11 @@ class _Planner:
             for value in task.inputs:
                 self.readers.setdefault(aliases.root[value], []).append(task)
         self.before: dict[int, list[Task]] = {id(t): self._producers(t) for t in self.tasks}
-        draws = [task for task in self.tasks if is_random(task)]
+        draws = [task for task in self.tasks if task.generator is not None]
         for earlier, later in itertools.pairwise(draws):
             self.before[id(later)].append(earlier)
-        self.result = Schedule()
-        # What happened to each piece of memory since the last meeting: who wrote it, who read it.
+        self.result = TaskSchedule()
+        # What happened to each piece of memory since the last barrier: which threads wrote and read it.
         self.written: dict[Value, int] = {}
         self.read: dict[Value, set[int]] = {}
         self.load = [0.0] * threads
@@ -85,7 +71,7 @@ class _Planner:
         roots = (self.aliases.root[value] for value in task.inputs)
         return [self.producer[root] for root in roots if root in self.producer]
 
-    def plan(self) -> Schedule:
+    def plan(self) -> TaskSchedule:
         for state, value in self.program.updates.items():
             self._plan_update(state, value)
         waiting = list(self.tasks)
@@ -111,7 +97,7 @@ class _Planner:
             self.result.phases.append(phase)
             self.written, self.read, self.load = {}, {}, [0.0] * self.threads
             waiting = held
-        self.result.one_by_one = all(turn.owner == 0 for phase in self.result.phases for turn in phase)
+        self.result.one_by_one = all(task.owner == 0 for phase in self.result.phases for task in phase)
         return self.result
 
     # --- updates ----------------------------------------------------------------------------------
@@ -134,7 +120,7 @@ class _Planner:
         self.tasks.append(copy)
 
     def _writes_after_reading(self, group: Group, state: Value, value: Value) -> bool:
-        """Say whether the members that read the old state come first and read it in the same rows."""
+        """Return whether the members that read the old state come first and read it in the same rows."""
         written = False
         for member in group.members:
             for read in member.inputs:
@@ -159,13 +145,13 @@ class _Planner:
                 waiting.extend(self.before[id(current)])
         return False
 
-    # --- who may run what without a meeting -------------------------------------------------------
+    # --- what can run without a barrier -----------------------------------------------------------
 
     def _owner(self, task: Task) -> int | None:
         """Return the thread that can run a step now, ALL_THREADS for a block each, or None for neither."""
-        cut = partition_of(task, self.aliases.array)
+        partition = partition_of(task, self.aliases.array)
         reads, writes = list(self._reads(task)), list(self._writes(task))
-        if self.threads > 1 and cut and cut.length >= 2 * self.threads and cost(task) >= SMALL:
+        if self._is_shared(task, partition):
             for root, aligned in reads:
                 if root in self.written and not (aligned and self.written[root] == ALL_THREADS):
                     return None
@@ -174,45 +160,44 @@ class _Planner:
             return None
         owners = {self.written[root] for root, _ in reads if root in self.written}
         owners |= {reader for root in writes for reader in self.read.get(root, set())}
-        owners |= {0} if is_random(task) else set()  # one thread draws, in the order of the program
+        owners |= set() if task.generator is None else {0}  # one thread draws, in the order of the program
         if not owners:
             return min(range(self.threads), key=lambda thread: self.load[thread])
         if len(owners) == 1 and owners != {ALL_THREADS}:
             return owners.pop()
         return None if self.threads > 1 else 0
 
+    def _is_shared(self, task: Task, partition: Partition | None) -> bool:
+        return (
+            self.threads > 1
+            and partition is not None
+            and partition.length >= 2 * self.threads
+            and work(task) >= MIN_SHARED_WORK
+        )
+
     def _note(self, task: Task, owner: int) -> None:
         for root, aligned in self._reads(task):
-            # A read of all rows by everyone forbids everyone to write there: no thread's own mark.
+            # If every thread reads all of it, none may write there: as if each had read it for itself.
             self.read.setdefault(root, set()).update(
                 range(self.threads) if owner == ALL_THREADS and not aligned else {owner}
             )
         for root in self._writes(task):
             self.written[root] = owner
         if owner != ALL_THREADS:
-            self.load[owner] += cost(task)
+            self.load[owner] += work(task)
 
     def _reads(self, task: Task) -> Iterable[tuple[Value, bool]]:
         for root, aligned in reads_of(task, self.aliases):
             yield self.result.in_place.get(root, root), aligned
 
     def _writes(self, task: Task) -> Iterable[Value]:
-        if isinstance(task, Copy):
-            yield task.state
-        for value in task.outputs:
+        for value in task.writes:
             yield self.result.in_place.get(value, value)
 
 
 def reads_of(task: Task, aliases: Aliases) -> Iterator[tuple[Value, bool]]:
     """Yield the memory a step reads, and whether each thread reads just its own block of it."""
-    cut = partition_of(task, aliases.array)
-    if isinstance(task, Gemm):
-        assert cut is not None
-        for term in task.terms:
-            for i, value in enumerate(term):
-                yield aliases.root[value], i == cut.axis and aliases.same_block(value, i)
-        return
-    for value in task.inputs:
-        axis = cut.axis - (len(cut.shape) - len(value.shape)) if cut else -1
-        own = cut is not None and axis >= 0 and value.shape[axis] == cut.length
-        yield aliases.root[value], own and aliases.same_block(value, axis)
+    partition = partition_of(task, aliases.array)
+    axes = partition.input_axes if partition is not None else (None,) * len(task.inputs)
+    for value, axis in zip(task.inputs, axes, strict=True):
+        yield aliases.root[value], axis is not None and aliases.same_block(value, axis)

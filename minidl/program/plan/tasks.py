@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from minidl.program.program import Step, Value
+from minidl.program.program import BaseStep, Step, Value
 from minidl.random.generator import Generator
 
 
 @dataclass(eq=False)
-class Copy:
-    """The last step of an update that could not be computed in its place: copy a value to a state."""
+class Copy(BaseStep):
+    """The last step of an update that could not be computed in place: copies a value to a state."""
 
     state: Value
     value: Value
@@ -27,12 +27,17 @@ class Copy:
         """Nothing new."""
         return []
 
+    @property
+    def writes(self) -> list[Value]:
+        """The state."""
+        return [self.state]
+
 
 @dataclass(eq=False)
-class Advance:
-    """The last step of a program that draws on a GPU: its stream has come so many numbers further."""
+class Advance(BaseStep):
+    """The last step of a program that draws on a GPU: moves a Generator's stream on by ``count`` numbers."""
 
-    generator: Generator
+    stream: Generator
     count: int
     phase: str = "update"
     name: str = "advance random numbers"

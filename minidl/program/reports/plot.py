@@ -1,4 +1,4 @@
-"""Pictures of a program: where its time goes, and what lies in memory while it runs."""
+"""The plot of a program: where its time goes, and what lies in memory while it runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _COLORS = dict(zip(PHASES, ("#4477aa", "#ee6677", "#228833"), strict=True))
 
 
 def plot_program(program: Program, profile: Profile, path: str | PathLike[str]) -> None:
-    """Draw two panels into a file: the time of each step, and the buffers over the step."""
+    """Draw two panels into an image file: the time of each step, and the buffers over the whole program."""
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
@@ -30,7 +30,9 @@ def plot_program(program: Program, profile: Profile, path: str | PathLike[str]) 
     time_axes.legend(handles=[Patch(color=color, label=phase) for phase, color in _COLORS.items()])
     time_axes.grid(axis="x", alpha=0.3)
 
+    assert program.executor is not None
     memory = program.executor.memory
+    assert memory is not None, "a program that was profiled has a memory plan"
     phase_of = {value: step.phase for step in program.steps for value in step.outputs}
     offsets = [0.0]
     for buffer in memory.buffers:

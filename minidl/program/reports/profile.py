@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from minidl import devices
 from minidl.program.plan.tasks import Task
 from minidl.program.program import Program
-from minidl.program.reference_executor import ReferenceExecutor
 
 
 @dataclass
@@ -33,8 +32,8 @@ class Profile:
 def measure(program: Program, repeats: int = 20) -> Profile:
     """Time a compiled program; the state it updates is restored afterwards."""
     executor = program.executor
-    if isinstance(executor, ReferenceExecutor) or executor is None:
-        raise ValueError("only compiled programs can be profiled, and this one is computed the plain way")
+    if executor is None:
+        raise ValueError("only compiled programs can be profiled: this one has no executor")
     if repeats < 1:
         raise ValueError(f"profile: repeats must be at least 1, got {repeats}")
     saved = [(state.array, devices.copy(state.array)) for state in program.updates]

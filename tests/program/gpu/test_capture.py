@@ -7,22 +7,18 @@ from hypothesis import strategies as st
 
 import minidl as dl
 from minidl.primitives.indexing import SLOT
-from minidl.program.gpu import executor as cupy_executor
+from minidl.program.gpu import executor as gpu_executor
 from minidl.program.program import Group, Instruction, Program, Value
 from tests.primitives.test_gradients import BUILT_IN, WITHOUT_RESULT
-from tests.program.gpu.kernels.test_source import compile_for_gpus
-from tests.program.lowered.test_selection import filled, selections
+from tests.program.gpu.kernels.running import compile_for_gpus
+from tests.program.lowered.keys import filled, selections
+from tests.program.networks import executor_of
 
 SHARED = settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def on_gpu(x):
     return dl.tensor(x, device="gpu")
-
-
-def executor_of(step):
-    (program,) = step.programs
-    return program.executor
 
 
 def is_one_graph(step):
@@ -101,7 +97,7 @@ def test_which_primitives_are_part_of_a_graph(gpu):
         outputs.append(output)
         step = Instruction(primitive, values, attributes, output)
         steps.append(Group([step], [output]) if primitive.kind == "elementwise" else step)
-    executor = cupy_executor.CupyExecutor(Program(inputs, steps, outputs, {}))
+    executor = gpu_executor.CupyExecutor(Program(inputs, steps, outputs, {}))
     generated = {step.name for call in executor.calls if call.kernels for step in call.tasks}
     captured = {step.name for call in executor.calls if call.captured for step in call.tasks}
     left = {step.name for call in executor.calls if not call.captured for step in call.tasks}
@@ -185,7 +181,7 @@ def test_equal_positions_are_sorted_once(gpu, rng):
 def test_padding_and_the_place_of_the_largest(gpu, rng):
     def function(x):
         x.requires_grad = True
-        y = dl.pad(x * 2, ((1, 2), (0, 3)), value=-5.0)
+        y = dl.pad(x * 2, ((1, 2), (0, 3)), constant_values=-5.0)
         return y, y.argmax(axis=0), y.argmax(), dl.grad((y * y).sum(), x), (x > 0).max(axis=1)
 
     x = rng.normal(size=(6, 7)).astype("float32")
@@ -289,7 +285,7 @@ def test_a_stack_times_one_matrix_is_one_product(strict_gpu, rng):
     step = dl.compile(lambda x, w: x @ w)
     step(on_gpu(rng.normal(size=(3, 4, 5))), on_gpu(rng.normal(size=(5, 2))))
     (call,) = executor_of(step).calls
-    assert call.run.func == executor_of(step).products.gemm
+    assert call.run.func == executor_of(step).cublas.gemm
 
 
 def test_half_precision_stacks(gpu, rng):
@@ -329,7 +325,7 @@ class Classifier(dl.Layer):
         weights = dl.softmax(x @ self.query @ dl.swapaxes(x, 1, 2) * 0.3)
         y = weights @ x
         summary = dl.concatenate([y[:, 0], y[:, 1:].max(axis=1)], axis=1)
-        return self.head(dl.pad(summary, ((0, 0), (1, 2)), value=0.5))
+        return self.head(dl.pad(summary, ((0, 0), (1, 2)), constant_values=0.5))
 
 
 def train_step(network, optimizer):

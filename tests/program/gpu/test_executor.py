@@ -16,13 +16,13 @@ import minidl as dl
 from minidl import devices
 from minidl.devices import to_numpy
 from minidl.primitives.primitive import PRIMITIVES, elementwise
-from minidl.program.gpu import executor as cupy_executor
+from minidl.program.gpu import executor as gpu_executor
 from minidl.program.gpu.executor import CupyExecutor
 from minidl.program.program import Group
 from minidl.program.reference_executor import ReferenceExecutor
-from tests.program.gpu.kernels.test_source import compile_for_gpus
+from tests.program.gpu.kernels.running import compile_for_gpus
+from tests.program.networks import autoencoder, executor_of, make_step
 from tests.program.random_programs import functions
-from tests.program.test_compile import autoencoder, make_step
 
 SHARED = settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -40,11 +40,6 @@ def trained(network, batches, **options):
     step = dl.compile(make_step(network, dl.Adam(network.parameters())), **options)
     device = network.parameters()[0].device
     return step, [step(on_gpu(x, device)).item() for x in batches]
-
-
-def executor_of(step):
-    (program,) = step.programs
-    return program.executor
 
 
 @pytest.mark.parametrize("order", ["forwards", "backwards"])
@@ -93,7 +88,7 @@ def test_a_step_becomes_one_graph_of_few_launches(gpu, gpu_name, rng):
 
 def test_no_launch_has_more_arguments_than_cuda_takes(gpu, rng, monkeypatch):
     """The factor that clips all gradients is read by every update; their norm is one group of many arrays."""
-    monkeypatch.setattr(cupy_executor, "MAX_ARGUMENTS", 5)
+    monkeypatch.setattr(gpu_executor, "MAX_ARGUMENTS", 5)
     batches = rng.random((3, 8, 12)).astype("float32")
     losses = []
     for device in ("cpu", "gpu"):
@@ -239,7 +234,7 @@ def test_a_generator_that_is_given_a_state_goes_on_from_it(gpu):
 
 
 def test_without_cublas_products_are_cupys(gpu, gpu_name, rng, monkeypatch):
-    monkeypatch.setattr(cupy_executor, "library", lambda: None)
+    monkeypatch.setattr(gpu_executor, "library", lambda: None)
     batches = rng.random((3, 8, 12)).astype("float32")
     network = autoencoder()
     plain = make_step(network, dl.Adam(network.parameters()))
@@ -255,8 +250,8 @@ def test_a_capture_that_fails_is_reported_and_the_step_goes_on(gpu, rng, monkeyp
         if self.cupy.cuda.get_current_stream().ptr:
             raise RuntimeError("operation not permitted when stream is capturing")
 
-    gemm = cupy_executor.Cublas.gemm
-    monkeypatch.setattr(cupy_executor.Cublas, "gemm", waits)
+    gemm = gpu_executor.Cublas.gemm
+    monkeypatch.setattr(gpu_executor.Cublas, "gemm", waits)
     batches = rng.random((4, 8, 12)).astype("float32")
     expected = trained(autoencoder().to("gpu"), batches[:1])[1]
     step, losses = trained(autoencoder().to("gpu"), batches[:1])
@@ -370,7 +365,7 @@ def test_empty_arrays_are_left_alone(gpu):
         assert results[1].tolist() == [0, 0, 0]
 
 
-def test_arrays_of_several_devices_are_computed_the_plain_way(gpu):
+def test_arrays_of_several_devices_run_on_the_reference_executor(gpu):
     count = dl.tensor([0.0])
 
     @dl.compile
@@ -384,7 +379,7 @@ def test_arrays_of_several_devices_are_computed_the_plain_way(gpu):
     assert isinstance(executor_of(step), ReferenceExecutor)
 
 
-def test_a_gpu_for_which_nothing_compiles_is_used_the_plain_way(strict_gpu, rng, monkeypatch):
+def test_a_gpu_for_which_nothing_compiles_runs_the_reference_executor(strict_gpu, rng, monkeypatch):
     def refuse(code):
         raise RuntimeError("no compiler")
 
@@ -412,7 +407,7 @@ def test_the_cuda_compiler_takes_whole_programs(strict_gpu, drawn):
 
 def test_nothing_is_left_behind(gpu, rng):
     step, _ = trained(autoencoder().to("gpu"), rng.random((3, 8, 12)).astype("float32"))
-    library = cupy_executor.library()
+    library = gpu_executor.library()
     handles = getattr(library, "handles", None)
     assert handles is None or len(handles) == 1
     del step
@@ -436,7 +431,7 @@ def test_the_listing_says_how_many_launches_there_are(gpu, rng):
 
 
 def test_a_profile_times_every_step_and_restores_the_state(gpu, gpu_name, rng, monkeypatch):
-    monkeypatch.setattr(cupy_executor.peak_rates, "peak_rates", lambda *arguments: (1e12, 1e12))
+    monkeypatch.setattr(gpu_executor.peak_rates, "peak_rates", lambda *arguments: (1e12, 1e12))
     step, _ = trained(autoencoder().to(gpu_name), rng.random((3, 8, 12)).astype("float32"))
     (program,) = step.programs
     before = [to_numpy(state.array) for state in program.updates]
@@ -450,10 +445,10 @@ def test_a_profile_times_every_step_and_restores_the_state(gpu, gpu_name, rng, m
 def test_the_peak_rates_of_a_gpu(gpu, gpu_name, monkeypatch, precision):
     x = on_gpu(numpy.ones((3, 3), "float32"), gpu_name)
     steps = [dl.compile(lambda x: x * 2), dl.compile(lambda x: x @ x, precision=precision)]
-    if hasattr(cupy_executor.library(), "handles"):
+    if hasattr(gpu_executor.library(), "handles"):
         # A product of 4096 rows and 256 MB are nothing to a GPU, but something to its stand-in.
-        of_gpu = functools.partial(cupy_executor.peak_rates.peak_rates, n=8, length=8)
-        monkeypatch.setattr(cupy_executor.peak_rates, "peak_rates", of_gpu)
+        of_gpu = functools.partial(gpu_executor.peak_rates.peak_rates, n=8, length=8)
+        monkeypatch.setattr(gpu_executor.peak_rates, "peak_rates", of_gpu)
     for step in steps:
         step(x)
         assert all(rate > 0 for rate in executor_of(step).peak_rates())

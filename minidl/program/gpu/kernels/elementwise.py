@@ -96,8 +96,7 @@ def fill_kernel(out: Array, value: float) -> Kernel:
 def draw_kernel(name: str, state: Array, place: int, out: Array) -> Kernel:
     """Return the kernel that draws ``"random_uniform"`` or ``"random_normal"`` numbers.
 
-    ``state`` is that of a Philox stream; so many numbers of it as ``place`` says were drawn since it was
-    written.
+    ``state`` is that of a Philox stream; ``place`` numbers of it were drawn since it was written.
     """
     if out.dtype.name not in philox.TYPES:
         raise Unsupported(out.dtype.name)
@@ -131,7 +130,7 @@ def _computed(members: Sequence[Instruction], names: dict[Value, str]) -> list[s
 
 
 def is_literal(value: Value) -> bool:
-    """Say whether a value is a constant of one element, which stands in the code as a number."""
+    """Return whether a value is a constant of one element, which stands in the code as a number."""
     return value.kind == "constant" and value.size == 1
 
 

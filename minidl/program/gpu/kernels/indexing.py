@@ -39,7 +39,7 @@ __device__ inline long long wrapped(long long position, long long length) {
     return position < 0 ? position + length : position;
 }
 
-/* How many of so many sorted numbers are below one. */
+/* How many of `count` sorted numbers are below one. */
 template <typename T> __device__ int below(const T *sorted, int count, T number) {
     int low = 0;
     while (count > 0) {
@@ -153,8 +153,8 @@ def _indented(lines: Sequence[str]) -> str:
 
 # --- scatter_add with positions -------------------------------------------------------------------
 #
-# See program/lowered/sorted_scatter.py. To compare all positions with all takes too long for thousands of them, and a
-# chain of those that are equal has to be walked link by link. Sorted, those that are equal are neighbours.
+# See program/lowered/sorted_scatter.py. To compare all positions with all others takes too long for thousands
+# of them, and a chain of equal ones has to be walked link by link. Sorted, equal ones are neighbours.
 # They are sorted by counting, for each place, those below it: all pairs of places in a stretch are compared,
 # from shared memory, and beyond it the places below are found by bisection of each other stretch.
 
@@ -231,7 +231,7 @@ _RUNS = """\
 def sort_places_kernel(
     positions: Sequence[Array], lengths: Sequence[int], stretch: int, out: Array
 ) -> Kernel:
-    """Return the kernel that computes places, and sorts them within each stretch of so many.
+    """Return the kernel that computes places, and sorts them within each stretch.
 
     Each place is compared with those of its stretch, a multiple of THREADS.
     """

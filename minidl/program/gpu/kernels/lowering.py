@@ -1,19 +1,31 @@
-"""How the kernels of a step are made: the primitives that have any, beside elementwise ones and draws."""
+"""How each step becomes kernels: the table LOWERINGS. Steps that are not in it are calls of a library.
+
+A new operation joins it with one function, which returns the kernels of a step.
+"""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy
 
 from minidl.devices import Array
 from minidl.primitives.indexing import gather_, scatter_add_, slice_
-from minidl.primitives.primitive import Primitive
+from minidl.primitives.random import random_normal, random_uniform
 from minidl.primitives.reduction import argmax_, max_, min_, sum_
 from minidl.primitives.shape import concatenate_, pad_, reshape_
 from minidl.program.expressions import Unsupported
-from minidl.program.gpu.kernels.elementwise import copy_kernel, fill_kernel
+from minidl.program.gpu.kernels.elementwise import (
+    advance_kernel,
+    copy_kernel,
+    draw_kernel,
+    fill_kernel,
+    group_kernel,
+    is_literal,
+)
 from minidl.program.gpu.kernels.indexing import (
     gather_kernel,
     merge_places_kernel,
@@ -31,23 +43,88 @@ from minidl.program.lowered.sorted_scatter import (
     sort_places_,
     sum_runs_,
 )
-from minidl.program.program import Instruction
-
-#: Gives memory of zeros to a kernel that needs some between its blocks.
-Zeros = Callable[[int, numpy.dtype], Array]
-
-Lowering = Callable[[Instruction, list[Array], Array, Zeros], list[Kernel]]
+from minidl.program.plan.tasks import Advance, Copy, Task
+from minidl.program.program import Group, Instruction, Operation, Value
+from minidl.random.generator import Generator
 
 
-def _reduction(step: Instruction, inputs: list[Array], out: Array, zeros: Zeros) -> list[Kernel]:
-    (x,), axis = inputs, step.attributes["axis"]
-    if x.size == 0 and step.primitive is sum_:
-        return [fill_kernel(out, 0)]
+@dataclass(frozen=True)
+class Operands:
+    """What the kernels of a program work on.
+
+    Attributes
+    ----------
+    arrays : of every value
+    zeros : gives memory of zeros, of a length and dtype, to a kernel that needs some between its blocks
+    stream_state : the state, on the GPU, of a Generator's stream
+    draws : where in its stream each random step, by ``id``, begins
+    """
+
+    arrays: Mapping[Value, Array]
+    zeros: Callable[[int, numpy.dtype], Array]
+    stream_state: Callable[[Generator], Array]
+    draws: Mapping[int, int]
+
+    def of(self, step: Instruction) -> tuple[list[Array], Array]:
+        """Return the arrays of the inputs and of the output of a step."""
+        return [self.arrays[value] for value in step.inputs], self.arrays[step.output]
+
+
+#: Returns the kernels of a step; one of no elements has no blocks. Raises Unsupported where it has none.
+Lowering = Callable[[Any, Operands], list[Kernel]]
+
+
+def has_kernels(task: Task) -> bool:
+    """Return whether there may be generated kernels for a step."""
+    return task.operation in LOWERINGS
+
+
+def kernels_of(task: Task, operands: Operands) -> list[Kernel]:
+    """Return the kernels of a step.
+
+    Raises
+    ------
+    Unsupported
+        There are none for this operation, or for arrays like these.
+    """
+    if not has_kernels(task):
+        raise Unsupported(task.name)
+    return LOWERINGS[task.operation](task, operands)
+
+
+def _group(group: Group, operands: Operands) -> list[Kernel]:
+    values = dict.fromkeys([*group.inputs, *group.outputs])
+    places = {value: operands.arrays[value] for value in values if not is_literal(value)}
+    return [group_kernel(group.members, group.outputs, places, group.shape)]
+
+
+def _copy(copy: Copy, operands: Operands) -> list[Kernel]:
+    return [copy_kernel(copy.state.array, operands.arrays[copy.value])]
+
+
+def _advance(advance: Advance, operands: Operands) -> list[Kernel]:
+    return [advance_kernel(operands.stream_state(advance.stream), advance.count)]
+
+
+def _draw(step: Instruction, operands: Operands) -> list[Kernel]:
+    state = operands.stream_state(step.attributes["generator"])
+    return [draw_kernel(step.name, state, operands.draws[id(step)], operands.arrays[step.output])]
+
+
+def _reduction(step: Instruction, operands: Operands) -> list[Kernel]:
+    (x,), out = operands.of(step)
+    axis = step.attributes["axis"]
     axes = (axis,) if isinstance(axis, int) else axis
-    return [reduction_kernel(step.name, x, axes, out, zeros)]
+    return [reduction_kernel(step.name, x, axes, out, operands.zeros)]
 
 
-def _concatenation(step: Instruction, inputs: list[Array], out: Array, zeros: Zeros) -> list[Kernel]:
+def _sum(step: Instruction, operands: Operands) -> list[Kernel]:
+    (x,), out = operands.of(step)
+    return _reduction(step, operands) if x.size else [fill_kernel(out, 0)]
+
+
+def _concatenation(step: Instruction, operands: Operands) -> list[Kernel]:
+    inputs, out = operands.of(step)
     axis = step.attributes["axis"]
     ends = list(itertools.accumulate(part.shape[axis] for part in inputs))
     before = (slice(None),) * axis
@@ -55,52 +132,59 @@ def _concatenation(step: Instruction, inputs: list[Array], out: Array, zeros: Ze
     return list(map(copy_kernel, places, inputs))
 
 
-def _reshaped(step: Instruction, inputs: list[Array], out: Array, zeros: Zeros) -> list[Kernel]:
-    return [copy_kernel(out.reshape(inputs[0].shape), inputs[0])]  # it is not a view
+def _reshaped(step: Instruction, operands: Operands) -> list[Kernel]:
+    (x,), out = operands.of(step)
+    return [copy_kernel(out.reshape(x.shape), x)]  # it is not a view
 
 
-def _picked(step: Instruction, inputs: list[Array], out: Array, zeros: Zeros) -> list[Kernel]:
-    x, *positions = inputs
+def _picked(step: Instruction, operands: Operands) -> list[Kernel]:
+    (x, *positions), out = operands.of(step)
     return [gather_kernel(x, positions, step.attributes["key"], out)]
 
 
-def _placed(step: Instruction, inputs: list[Array], out: Array, zeros: Zeros) -> list[Kernel]:
-    g, *positions = inputs
+def _placed(step: Instruction, operands: Operands) -> list[Kernel]:
+    (g, *positions), out = operands.of(step)
     if positions and g.size:
         raise Unsupported("scatter_add in no order")  # one that the pass order_scatters could not replace
     return [fill_kernel(out, 0)] if positions else [place_kernel(g, step.attributes["key"], 0, out)]
 
 
-def _padded(step: Instruction, inputs: list[Array], out: Array, zeros: Zeros) -> list[Kernel]:
-    (x,), widths = inputs, step.attributes["widths"]
+def _padded(step: Instruction, operands: Operands) -> list[Kernel]:
+    (x,), out = operands.of(step)
+    widths = step.attributes["widths"]
     key = tuple(slice(before, before + n) for n, (before, _) in zip(x.shape, widths, strict=True))
     return [place_kernel(x, key, step.attributes["value"], out)]
 
 
-def _places_sorted(step: Instruction, inputs: list[Array], out: Array, zeros: Zeros) -> list[Kernel]:
-    return [sort_places_kernel(inputs, step.attributes["lengths"], step.attributes["stretch"], out)]
+def _places_sorted(step: Instruction, operands: Operands) -> list[Kernel]:
+    positions, out = operands.of(step)
+    return [sort_places_kernel(positions, step.attributes["lengths"], step.attributes["stretch"], out)]
 
 
-def _places_merged(step: Instruction, inputs: list[Array], out: Array, zeros: Zeros) -> list[Kernel]:
-    return [merge_places_kernel(inputs[0], step.attributes["stretch"], out)]
+def _places_merged(step: Instruction, operands: Operands) -> list[Kernel]:
+    (places,), out = operands.of(step)
+    return [merge_places_kernel(places, step.attributes["stretch"], out)]
 
 
-def _runs_summed(step: Instruction, inputs: list[Array], out: Array, zeros: Zeros) -> list[Kernel]:
-    g, places, *positions = inputs
+def _runs_summed(step: Instruction, operands: Operands) -> list[Kernel]:
+    (g, places, *positions), out = operands.of(step)
     return [sum_runs_kernel(g, places, [p.shape for p in positions], **step.attributes, out=out)]
 
 
-def _scattered(step: Instruction, inputs: list[Array], out: Array, zeros: Zeros) -> list[Kernel]:
-    g, places, *others = inputs
+def _scattered(step: Instruction, operands: Operands) -> list[Kernel]:
+    (g, places, *others), out = operands.of(step)
     key = step.attributes["key"]
     positions, sums = positions_and_sums(others, key)
     return [scatter_kernel(g, places, sums[0] if sums else None, [p.shape for p in positions], key, out)]
 
 
-#: What makes the kernels of a step from the arrays of its inputs and of its output. A maker raises
-#: Unsupported where it has none.
-LOWERINGS: dict[Primitive, Lowering] = {
-    sum_: _reduction,
+LOWERINGS: dict[Operation, Lowering] = {
+    Group: _group,
+    Copy: _copy,
+    Advance: _advance,
+    random_uniform: _draw,
+    random_normal: _draw,
+    sum_: _sum,
     max_: _reduction,
     min_: _reduction,
     argmax_: _reduction,

@@ -25,7 +25,7 @@ from minidl.program.gpu.kernels.source import (
     store,
 )
 
-#: Blocks into which a reduction is cut, if it is long enough.
+#: Blocks among which a reduction is divided, if it is long enough.
 REDUCTION_BLOCKS = 512
 
 #: Elements that a thread of a reduction takes at least before there are more blocks.
@@ -89,7 +89,7 @@ def reduction_kernel(
     """Return the kernel of a sum, max, min or argmax (``name``) over axes, into a contiguous array.
 
     ``"argmax"`` has one axis. A block has a rectangle of threads: along what is kept, and across, over what
-    is reduced. Where that would leave a large GPU idle, the reduction is cut into parts, one for each block,
+    is reduced. Where that would leave a large GPU idle, the reduction has several parts, one for each block,
     and the block that is done last combines them, always in the same order. ``zeros(count, dtype)`` gives
     memory for that.
     """

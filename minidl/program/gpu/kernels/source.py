@@ -1,4 +1,4 @@
-"""CUDA C++ in the making: what all generated kernels share, and how several become one launch.
+"""CUDA C++: what all generated kernels share, and how several become one launch.
 
 Shapes and strides are written into the code as numbers, so that the compiler turns divisions by them into
 multiplications.
@@ -18,7 +18,7 @@ from minidl.program.expressions import Unsupported
 #: Threads of a block, in every kernel.
 THREADS = 256
 
-#: Blocks that keep a large GPU busy; more than these only take turns.
+#: Blocks that keep a large GPU busy; more would wait for these.
 MAX_BLOCKS = 2048
 
 _TYPES = {
@@ -65,7 +65,7 @@ template <typename A, typename B> __device__ auto power(A a, B b) -> decltype(a 
 
 template <typename T> __device__ T total(T a, T b) { return a + b; }
 
-/* A float32 rounded to so many bits after the leading one, ties to even; NaN stays. */
+/* A float32 rounded to this number of bits after the leading one, ties to even; NaN stays. */
 __device__ inline unsigned int bits_of(float x) { return __float_as_uint(x); }
 __device__ inline float round_off(float x, int bits) {
     unsigned int old = bits_of(x), last = 1u << (23 - bits);
@@ -128,8 +128,8 @@ def source(launches: Sequence[Sequence[Kernel]]) -> str:
             first_array += len(kernel.arrays)
         signature = f"{launch_name(number_of_launch)}({', '.join(parameters)})"
         # What each step would declare for itself adds up, and a launch with many sums would have too much.
-        meets = any("shared" in kernel.code for kernel in kernels)
-        shared = f"__shared__ double shared[{2 * THREADS}]" if meets else "void *shared = 0"
+        is_shared = any("shared" in kernel.code for kernel in kernels)
+        shared = f"__shared__ double shared[{2 * THREADS}]" if is_shared else "void *shared = 0"
         body = f"{shared};\n    " + "\n    else ".join(branches)
         entries.append(f'extern "C" __global__ void {signature} {{\n    {body}\n}}\n')
     steps = [f"static __device__ void {name}{text}" for text, name in functions.items()]
@@ -215,7 +215,7 @@ def loop(index: str, size: int) -> str:
 
 
 def blocks_for(size: int) -> int:
-    """Return how many blocks go over so many elements."""
+    """Return how many blocks go over this number of elements."""
     return min(MAX_BLOCKS, -(-size // THREADS))
 
 

@@ -2,71 +2,28 @@
 
 import numpy
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import minidl as dl
 from minidl import devices
 from minidl.primitives.shape import transpose_
-from minidl.program.cpu import c_code
+from minidl.program.cpu import kernel_cache
 from minidl.program.gpu import executor as gpu_executor
-from minidl.program.lowered.rounding import PRECISIONS, as_factors, round_off, to_bfloat16
+from minidl.program.lowered.rounding import PRECISIONS, round_off
 from minidl.program.passes import pipeline
 from minidl.program.passes.precision import round_factors
 from minidl.program.program import Gemm
-from tests.program.test_compile import autoencoder, make_step
-from tests.program.test_passes import recorded
+from tests.program.lowered.exact_rounding import rounded
+from tests.program.networks import autoencoder, make_step, recorded
 
 LOWER = ["tf32", "bfloat16"]
+
+
 KERNELS = [
     "numpy",
     pytest.param(
-        "c", marks=pytest.mark.skipif(c_code.compiler() is None, reason="there is no C compiler here")
+        "c", marks=pytest.mark.skipif(kernel_cache.compiler() is None, reason="there is no C compiler here")
     ),
 ]
-
-
-def rounded(x, bits):
-    """Round by arithmetic, in float64: what the primitive does with bits."""
-    fraction, exponent = numpy.frexp(x.astype("float64"))
-    steps = 2.0 ** (bits + 1)
-    with numpy.errstate(over="ignore"):
-        return numpy.ldexp(numpy.rint(fraction * steps) / steps, exponent).astype("float32")
-
-
-normal = st.floats(width=32, allow_subnormal=False, allow_infinity=False, allow_nan=False)
-
-
-@pytest.mark.parametrize("bits", [7, 10])
-@given(numbers=st.lists(normal, max_size=40))
-def test_rounding_is_that_of_arithmetic(bits, numbers):
-    x = numpy.array(numbers, "float32")
-    numpy.testing.assert_array_equal(round_off.forward(numpy, x, bits=bits), rounded(x, bits))
-
-
-def test_ties_go_to_the_even_neighbour_and_special_numbers_stay():
-    x = numpy.array([1 + 2**-8, 1 + 3 * 2**-8, 0.0, -0.0, numpy.inf, -numpy.inf, 3.4e38, 1e-45], "float32")
-    result = round_off.forward(numpy, x, bits=7)
-    expected = [1, 1 + 2**-6, 0, 0, numpy.inf, -numpy.inf, numpy.inf, 0]
-    assert result.tolist() == expected
-    assert numpy.signbit(result).tolist() == numpy.signbit(x).tolist()
-    every_nan = numpy.array([0x7F800001, 0x7FFFFFFF, 0xFFFFFFFF, 0xFFC00000], "uint32").view("float32")
-    assert numpy.isnan(round_off.forward(numpy, every_nan, bits=7)).all()
-
-
-@given(numbers=st.lists(normal, max_size=40))
-def test_bfloat16_are_the_upper_half_of_a_rounded_float32(numbers):
-    x = numpy.array(numbers, "float32")
-    packed = to_bfloat16.forward(numpy, x)
-    assert packed.dtype == numpy.uint16
-    for unpacked in as_factors(numpy, packed, packed, numpy.float32):
-        numpy.testing.assert_array_equal(unpacked, round_off.forward(numpy, x, bits=7))
-    whole_numbers = as_factors(numpy, packed, packed, packed.dtype)
-    assert whole_numbers[0] is packed
-    assert whole_numbers[1] is packed
-    mixed = as_factors(numpy, packed, x, numpy.float32)
-    assert mixed[0] is packed
-    assert mixed[1] is x
 
 
 @pytest.mark.parametrize("kernels", KERNELS)
@@ -81,12 +38,14 @@ def test_factors_are_rounded_and_sums_are_not(precision, kernels, rng):
 
 
 NUMBERS = numpy.random.default_rng(0).integers(0, 2**32, (64, 64), "uint32").view("float32")
+
+
 NUMBERS = numpy.where(abs(NUMBERS) < 1e38, NUMBERS, 0)  # infinity times 0 would spoil a product
 
 
 @pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize("precision", LOWER)
-def test_every_way_rounds_to_the_same_bits(precision, kernels):
+def test_all_kernels_round_to_the_same_bits(precision, kernels):
     step = dl.compile(
         lambda x: x @ dl.tensor(numpy.eye(64, dtype="float32")), precision=precision, kernels=kernels
     )
@@ -138,9 +97,6 @@ def test_a_tied_weight_is_rounded_once(rng):
     improved = pipeline.optimize(program)
     members = [member for step in improved.steps for member in getattr(step, "members", [step])]
     assert sum(member.name == "round_off" for member in members) == 3  # of x, the weight and tanh
-
-
-# --- on a GPU -------------------------------------------------------------------------------------
 
 
 def on_gpu(x):
@@ -209,7 +165,7 @@ def test_packed_factors_need_no_cublas(gpu, rng, monkeypatch):
     step = dl.compile(lambda a: a @ a.T + a.sum(), precision="bfloat16", verify=True)
     for _ in range(3):
         step(on_gpu(a))
-    assert not step.programs[0].executor.products
+    assert not step.programs[0].executor.cublas
 
 
 def test_a_factor_that_is_constant_or_also_in_a_stack(gpu, rng):
@@ -236,9 +192,6 @@ def test_packed_programs_are_evaluated_alike(rng):
     (plain,), _ = program.evaluate([a])
     (packed,), _ = improved.evaluate([a])
     numpy.testing.assert_allclose(packed, plain, rtol=1e-6)
-
-
-# --- what is refused ------------------------------------------------------------------------------
 
 
 def test_an_old_gpu_is_refused(strict_gpu, monkeypatch):

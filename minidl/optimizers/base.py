@@ -1,0 +1,65 @@
+"""BaseOptimizer: what all optimizers share, those for mini-batches and those for a full batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from minidl.tensor import Parameter, Tensor
+from minidl.tracking import Tracked
+
+
+class BaseOptimizer(Tracked):
+    """The Parameters that an optimizer trains, and what a Trainer asks of every optimizer.
+
+    Two classes stand on it: `Optimizer`, which takes one step for each mini-batch, and
+    `FullBatchOptimizer`, which minimises the loss of all data at once. A Trainer reads
+    ``full_batch`` to know which of the two it drives.
+
+    Parameters
+    ----------
+    parameters : Parameters to train; one that is listed twice is trained once
+    l2 : strength of the L2 regularisation; Parameters scale it by their ``l2_factor``
+
+    Raises
+    ------
+    ValueError
+        There are no parameters, or l2 is negative.
+    TypeError
+        Something in the list is not a Parameter.
+    """
+
+    #: True if ``minimize(closure)`` trains on all data at once; False if ``step()`` follows each backward().
+    full_batch = False
+
+    def __init__(self, parameters: Iterable[Parameter], l2: float):
+        self.parameters = list({id(parameter): parameter for parameter in parameters}.values())
+        if not self.parameters:
+            raise ValueError(f"{type(self).__name__} got no parameters to train")
+        for parameter in self.parameters:
+            if not isinstance(parameter, Parameter):
+                raise TypeError(f"{type(self).__name__} trains Parameters, got {type(parameter).__name__}")
+        self.require_not_negative("l2", l2)
+        self.l2 = float(l2)  # a scalar of NumPy could turn float32 gradients into float64
+
+    def require_not_negative(self, name: str, value: float | None) -> None:
+        """Refuse an option that is negative or NaN; None means that it is not used."""
+        if value is not None and not value >= 0:
+            raise ValueError(f"{type(self).__name__}: {name} must not be negative, got {value}")
+
+    def named_tensors(self) -> dict[str, Tensor]:
+        """Return by name the Tensors that decide the next steps, besides the Parameters."""
+        return {}
+
+    def settings(self) -> dict[str, Any]:
+        """Return what a History records about the optimizer, in values that JSON can hold."""
+        return {"l2": self.l2}
+
+    def total_steps(self, planned: int | None) -> int | None:
+        """Return how many steps a training makes at most, from those that epochs and data ask for."""
+        return planned
+
+    def zero_grad(self) -> None:
+        """Drop all gradients without a step."""
+        for parameter in self.parameters:
+            parameter.grad = None

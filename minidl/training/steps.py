@@ -1,0 +1,133 @@
+"""CompiledSteps: the functions of a training that work on one mini-batch, compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import index
+from typing import Any
+
+import numpy
+
+from minidl import devices
+from minidl.data import prefetch_to_device
+from minidl.layers import Layer
+from minidl.metrics import Metric
+from minidl.mode import no_grad
+from minidl.optimizers.base import BaseOptimizer
+from minidl.optimizers.optimizer import Optimizer
+from minidl.program.compile import compile as compile_function
+from minidl.tensor import Tensor
+from minidl.tracking import Tracked
+from minidl.training.loaders import Arrays, Batch, converted, prepared
+from minidl.training.solvers import optimizer_of
+
+
+class CompiledSteps(Tracked):
+    """A network, its loss, optimizer and metrics, and what is done with them for each mini-batch.
+
+    A Trainer adds the loops over the data; its documentation describes the parameters. Steps take a tuple
+    of input arrays and a tuple of target arrays, as ``prepared`` returns them.
+    """
+
+    def __init__(
+        self,
+        network: Layer,
+        loss: Callable[..., Tensor],
+        optimizer: BaseOptimizer | str,
+        metrics: Sequence[Callable[..., Tensor]],
+        *,
+        device: str,
+        compile: bool | dict[str, Any],
+        seed: int | None,
+    ):
+        if not isinstance(network, Layer):
+            raise TypeError(f"Trainer trains a Layer, got {type(network).__name__}")
+        self.device = devices.resolve(device)
+        self.why_cpu = devices.gpu_problem() if device == "auto" and self.device == "cpu" else None
+        self.network = network.to(self.device)
+        self.loss = loss
+        self.optimizer = optimizer_of(network, optimizer)
+        self.metrics = {_name(metric): metric for metric in metrics}
+        if len(self.metrics) < len(metrics) or "loss" in self.metrics:
+            raise ValueError(
+                f"metrics need different names, none of them 'loss'; got {[*map(_name, metrics)]}"
+            )
+        self.seed = int(numpy.random.SeedSequence().generate_state(1)[0]) if seed is None else index(seed)
+        options = compile if isinstance(compile, dict) else {}
+        compiled = compile_function(**options) if compile or isinstance(compile, dict) else lambda f: f
+        self.train_step = compiled(self._train_step)
+        self.gradient_step = compiled(self._gradient_step)
+        self.evaluation_step = compiled(self._evaluation_step)
+        self.prediction_step = compiled(self._prediction_step)
+
+    def _outputs(self, inputs: Arrays) -> tuple[Any, ...]:
+        outputs = self.network(*_tensors(inputs))
+        return tuple(outputs) if isinstance(outputs, (tuple, list)) else (outputs,)
+
+    def _observations(
+        self, outputs: tuple[Any, ...], targets: tuple[Any, ...], names: list[str]
+    ) -> list[Tensor]:
+        """Return what each metric observes in a mini-batch."""
+        metrics = [self.metrics[name] for name in names]
+        with no_grad():
+            return [
+                (metric.observe if isinstance(metric, Metric) else metric)(*outputs, *targets)
+                for metric in metrics
+            ]
+
+    def _train_step(self, inputs: Arrays, targets: Arrays) -> Any:
+        assert isinstance(self.optimizer, Optimizer)
+        loss, observed = self._gradient_step(inputs, targets)
+        self.optimizer.step()
+        return loss, observed, self.optimizer.learning_rate.copy()
+
+    def _gradient_step(self, inputs: Arrays, targets: Arrays) -> Any:
+        outputs, targets = self._outputs(inputs), _tensors(targets)
+        loss = self.loss(*outputs, *targets)
+        loss.backward()
+        trained = {id(parameter) for parameter in self.optimizer.parameters}
+        for parameter in self.network.parameters():
+            if id(parameter) not in trained:  # the optimizer would not clear what backward leaves there
+                parameter.grad = None
+        return loss, self._observations(outputs, targets, self.step_metrics)
+
+    @no_grad()
+    def _evaluation_step(self, inputs: Arrays, targets: Arrays) -> Any:
+        outputs, targets = self._outputs(inputs), _tensors(targets)
+        loss = self.loss(*outputs, *targets)
+        averaged = [name for name, metric in self.metrics.items() if isinstance(metric, Metric)]
+        kept = outputs if len(averaged) < len(self.metrics) else ()
+        return loss, self._observations(outputs, targets, averaged), kept
+
+    @no_grad()
+    def _prediction_step(self, inputs: Arrays) -> Any:
+        return self._outputs(inputs)
+
+    @property
+    def step_metrics(self) -> list[str]:
+        """The names of the metrics that are computed at every step."""
+        return [name for name, metric in self.metrics.items() if getattr(metric, "in_steps", True)]
+
+    @property
+    def dtype(self) -> numpy.dtype:
+        """The dtype that the network computes in."""
+        return self.optimizer.parameters[0].dtype
+
+    def uploaded(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Yield mini-batches as the steps take them, each uploaded while the one before is computed with."""
+        if self.device == "cpu":
+            return (self.prepared(*batch) for batch in batches)
+        return prefetch_to_device((converted(batch, self.dtype) for batch in batches), self.device)
+
+    def prepared(self, inputs: Arrays, targets: Arrays = ()) -> Batch:
+        """Return a mini-batch as the steps take it."""
+        return prepared((inputs, targets), self.dtype, self.device)
+
+
+def _tensors(arrays: Arrays) -> tuple[Tensor, ...]:
+    """Return arrays as Tensors, without the copy that tensor() makes: nothing writes to them."""
+    return tuple(x if isinstance(x, Tensor) else Tensor(x) for x in arrays)
+
+
+def _name(metric: Any) -> str:
+    return getattr(metric, "__name__", type(metric).__name__)

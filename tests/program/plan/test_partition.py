@@ -1,0 +1,105 @@
+"""Every step that threads share: its blocks, computed one after another, make up the whole."""
+
+import numpy
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minidl.primitives.elementwise import add, exp
+from minidl.primitives.reduction import sum_
+from minidl.program.cpu.blocks import block_of
+from minidl.program.cpu.c_code import CSource
+from minidl.program.cpu.calls import Scratch, calls
+from minidl.program.cpu.lowering import LOWERINGS, statements
+from minidl.program.plan.partition import PARTITIONS, partition_of
+from minidl.program.plan.tasks import Copy
+from minidl.program.program import Gemm, Group, Instruction, PartialSum, Value
+from tests.program.networks import needs_c
+
+
+def value(*shape):
+    return Value(shape, numpy.dtype("float64"))
+
+
+def gemm(rows, columns):
+    return Gemm(
+        [(value(rows, 4), value(4, columns)), (value(rows, 3), value(3, columns))], value(rows, columns)
+    )
+
+
+def product_with_itself(rows, columns):
+    x = value(rows, rows)
+    return Gemm([(x, x)], value(rows, rows))
+
+
+def group(rows, columns):
+    x, bias, column = value(rows, columns), value(columns), value(rows, 1)
+    inner, powers, out = (value(rows, columns) for _ in range(3))
+    members = [
+        Instruction(add, [x, bias], {}, inner),
+        Instruction(exp, [inner], {}, powers),
+        Instruction(add, [powers, column], {}, out),
+    ]
+    return Group(members, [inner, out])
+
+
+def copy(rows, columns):
+    return Copy(value(rows, columns), value(rows, columns))
+
+
+def partial_sum(rows, columns):
+    return PartialSum(value(rows, columns), (0,), 0, value(3, 1, columns))
+
+
+def sum_of_rows(rows, columns):
+    return Instruction(sum_, [value(rows, columns)], {"axis": (0,), "keepdims": False}, value(columns))
+
+
+#: For each operation in PARTITIONS, functions that make a step, of this number of rows and columns.
+STEPS = {
+    Gemm: [gemm, product_with_itself],
+    Group: [group],
+    Copy: [copy],
+    PartialSum: [partial_sum],
+    sum_: [sum_of_rows],
+}
+
+
+def test_every_step_that_can_be_shared_is_tested_here():
+    assert set(STEPS) == set(PARTITIONS)
+
+
+def computed(step, arrays, parts, kernels):
+    """Let each of several threads compute its block, one after another; return what was written."""
+    for out in step.writes:
+        arrays[out].fill(77)
+    source = CSource()
+    for index in range(parts):
+        block = block_of(step, arrays, index, parts)
+        if kernels == "c":
+            source.segment(statements(step, block, source))
+        else:
+            for call in calls(step, block, Scratch()):
+                call()
+    for call in source.build():
+        call()
+    return {out: arrays[out] for out in step.writes}
+
+
+@pytest.mark.parametrize("kernels", ["numpy", pytest.param("c", marks=needs_c)])
+@pytest.mark.parametrize("make", [make for makes in STEPS.values() for make in makes])
+@given(rows=st.integers(6, 12), columns=st.integers(6, 12), by_columns=st.booleans(), seed=st.integers(0, 99))
+def test_blocks_make_up_the_whole(make, kernels, rows, columns, by_columns, seed):
+    step = make(rows, columns)
+    if kernels == "c" and step.operation not in LOWERINGS:
+        return
+    order = "F" if by_columns else "C"
+    rng = numpy.random.default_rng(seed)
+    arrays = {x: numpy.array(rng.normal(size=x.shape), order=order) for x in [*step.inputs, *step.writes]}
+    if step.operation is PartialSum:
+        arrays[step.output] = numpy.empty(step.output.shape)
+    parts = 3 if partition_of(step, arrays) is not None else 1
+    assert parts == 3 or (step.operation is sum_ and not by_columns)
+    expected = {step.state: arrays[step.value]} if step.operation is Copy else step.evaluate(numpy, arrays)
+    for out, ours in computed(step, arrays, parts, kernels).items():
+        numpy.testing.assert_allclose(ours, expected[out], rtol=1e-12, atol=1e-12)
