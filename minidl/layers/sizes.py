@@ -58,4 +58,4 @@ def fill(layer: Layer, inputs: tuple[Any, ...]) -> None:
     for name in ("unset", *arguments):
         if name in vars(layer):
             delattr(layer, name)
-    next(classes).__init__(layer, **arguments | {size: inputs[0].shape[-1]})
+    vars(next(classes))["__init__"](layer, **arguments | {size: inputs[0].shape[-1]})

@@ -170,7 +170,7 @@ def _conv_input(
         reach = [(k - 1) * d for k, d in zip(window, dilation, strict=True)]
         borders = [r - pair[0] for r, pair in zip(reach, padding, strict=True)]
         flipped = w[(slice(None, None, -1),) * len(window)]
-        flipped = flipped.reshape(*window, w.shape[-2], groups, -1).swapaxes(-1, -3)
+        flipped = xp.swapaxes(flipped.reshape(*window, w.shape[-2], groups, -1), -1, -3)
         flipped = flipped.reshape(*window, -1, groups * w.shape[-2])
         pairs = tuple(
             (before, length + r - count - before)
@@ -178,18 +178,20 @@ def _conv_input(
         )
         return _conv(xp, g, flipped, stride, pairs, dilation, groups, out)
     out.fill(0)
-    transposed = _weight_matrices(xp, w, groups).swapaxes(-1, -2)
+    transposed = xp.swapaxes(_weight_matrices(xp, w, groups), -1, -2)
     for images, rows in _blocks(len(g), g.shape[1:-1], math.prod(window) * out.shape[-1]):
         part = g[images, rows]
         columns = xp.matmul(_by_groups(xp, part, groups), transposed)
         columns = columns.reshape(groups, *part.shape[:-1], *window, w.shape[-2])
         parts = xp.moveaxis(columns, 0, -2).reshape(*part.shape[:-1], *window, out.shape[-1])
         starts = [rows.start * stride[0] - padding[0][0], *(-pair[0] for pair in padding[1:])]
-        _add_windows(out[images], parts, starts, stride, dilation)
+        _add_windows(xp, out[images], parts, starts, stride, dilation)
     return out
 
 
-def _add_windows(out: Array, parts: Array, starts: list[int], stride: Lengths, dilation: Lengths) -> None:
+def _add_windows(
+    xp: Any, out: Array, parts: Array, starts: list[int], stride: Lengths, dilation: Lengths
+) -> None:
     """Add windows (batch, *counts, *window, channels) to where they begin; what is outside is dropped."""
     axes = len(starts)
     counts, window = parts.shape[1 : 1 + axes], parts.shape[1 + axes : -1]
@@ -204,7 +206,8 @@ def _add_windows(out: Array, parts: Array, starts: list[int], stride: Lengths, d
             source.append(slice(low, high))
             target.append(slice(offset + low * s, max(offset + (high - 1) * s + 1, 0), s))
         if all(part.stop > part.start for part in source[1:]):
-            out[tuple(target)] += parts[(*source, *position)]
+            place = out[tuple(target)]
+            xp.add(place, parts[(*source, *position)], out=place)
 
 
 def _conv_weight(
@@ -223,7 +226,8 @@ def _conv_weight(
     total = xp.zeros((groups, math.prod(out.shape[:-1]), g.shape[-1] // groups), out.dtype)
     before = tuple(pair[0] for pair in padding)
     for block, columns in _columns(xp, x, window, g.shape[1:-1], stride, before, dilation, groups):
-        total += xp.matmul(columns.swapaxes(-1, -2), _by_groups(xp, g[block], groups))
+        part = xp.matmul(xp.swapaxes(columns, -1, -2), _by_groups(xp, g[block], groups))
+        xp.add(total, part, out=total)
     xp.copyto(out, xp.moveaxis(total, 0, 1).reshape(out.shape))
     return out
 

@@ -131,7 +131,7 @@ def _overlap_add(
         out = xp.empty((parts.shape[0], *lengths, parts.shape[-1]), parts.dtype)
     out.fill(0)
     for position, key in taps(window, count, stride, dilation):
-        out[key] += parts[(slice(None),) * (1 + axes) + position]
+        xp.add(out[key], parts[(slice(None),) * (1 + axes) + position], out=out[key])
     return out
 
 
@@ -213,12 +213,12 @@ def _image_blocks(x: Array) -> Iterator[slice]:
 def _first_maxima(xp: Any, x: Array, counts: Lengths, keys: list[Any]) -> Array:
     """Return for each window the number of its first largest element; NaN counts as larger than all."""
     largest = xp.array(x[keys[0]])
-    chosen = xp.zeros(largest.shape, xp.uint8 if len(keys) <= 256 else xp.int32)
+    chosen = xp.zeros(largest.shape, "uint8" if len(keys) <= 256 else "int32")
     for number, key in enumerate(keys[1:], 1):
         values = xp.ascontiguousarray(x[key])
-        better = (values > largest) | (values != values)
+        better = xp.logical_or(xp.greater(values, largest), xp.isnan(values))
         xp.maximum(largest, values, out=largest)
-        xp.maximum(chosen, better * chosen.dtype.type(number), out=chosen)
+        xp.maximum(chosen, xp.multiply(better, chosen.dtype.type(number)), out=chosen)
     return chosen
 
 
@@ -237,7 +237,7 @@ def _select_maxima(
         chosen = _first_maxima(xp, x[images], counts, keys)
         selected = xp.array(values[images][keys[0]])
         for number, key in enumerate(keys[1:], 1):
-            selected = xp.where(chosen == number, values[images][key], selected)
+            selected = xp.where(xp.equal(chosen, number), values[images][key], selected)
         out[images] = selected
     return out
 
@@ -252,7 +252,9 @@ def _scatter_to_maxima(
     for images in _image_blocks(x):
         chosen = _first_maxima(xp, x[images], counts, keys)
         for number, key in enumerate(keys):
-            out[images][key] += xp.where(chosen == number, g[images], g.dtype.type(0))
+            target = out[images][key]
+            part = xp.where(xp.equal(chosen, number), g[images], g.dtype.type(0))
+            xp.add(target, part, out=target)
     return out
 
 
