@@ -171,7 +171,9 @@ def plot_losses(losses, validation_losses, baseline, path):
     axes.plot(*zip(*losses, strict=True), color="tab:blue", alpha=0.6, linewidth=1, label="training")
     axes.plot(*zip(*validation_losses, strict=True), "o--", color="black", markersize=4, label="validation")
     axes.axhline(baseline, color="tab:gray", linewidth=1, linestyle=":")
-    axes.text(0, baseline, "  frequencies of single characters", va="bottom", fontsize="small", color="gray")
+    last = losses[-1][0]
+    label = "frequencies of single characters"
+    axes.text(last, baseline, label, ha="right", va="bottom", fontsize="small", color="gray")
     axes.set(xlabel="step", ylabel="nats a character", ylim=(0, 1.25 * baseline))
     axes.legend(frameon=False, loc="lower left")
     axes.grid(alpha=0.3)

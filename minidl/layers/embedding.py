@@ -10,6 +10,7 @@ from minidl.layers.validation import check_input
 from minidl.primitives.shape import expand_dims
 from minidl.random.generator import Generator
 from minidl.tensor import Tensor
+from minidl.value_checks import check_values
 
 
 class Embedding(Layer):
@@ -50,7 +51,7 @@ class Embedding(Layer):
 
         Raises
         ------
-        IndexError
+        ValueError
             An index is not in 0 .. count - 1 (checked on the CPU); the message says where.
         """
         check_input(self, x, (...,), like=self.weight, kinds="iu")
@@ -61,12 +62,14 @@ class Embedding(Layer):
         return vectors * expand_dims(x != self.padding_index, -1)
 
     def _check_range(self, x: Tensor) -> None:
-        if x.device != "cpu" or not x.size or (x.data.min() >= 0 and x.data.max() < self.count):
-            return
-        place = tuple(map(int, numpy.argwhere((x.data < 0) | (x.data >= self.count))[0]))
-        raise IndexError(
-            f"{self!r} takes indices in 0 .. {self.count - 1}; got {x.data[place]} at position {place}"
-        )
+        def holds(array: numpy.ndarray) -> bool:
+            return not array.size or bool(array.min() >= 0 and array.max() < self.count)
+
+        def message(array: numpy.ndarray) -> str:
+            place = tuple(map(int, numpy.argwhere((array < 0) | (array >= self.count))[0]))
+            return f"{self!r} takes indices in 0 .. {self.count - 1}; got {array[place]} at position {place}"
+
+        check_values(x, holds, message)
 
     def extra_repr(self) -> str:
         """Return the sizes, and the padding index if there is one."""

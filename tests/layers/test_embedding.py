@@ -27,7 +27,7 @@ def test_padding_is_0_and_does_not_train():
 def test_an_index_out_of_range_is_refused_with_its_place(wrong):
     x = numpy.zeros((2, 3), int)
     x[1, 2] = wrong
-    with pytest.raises(IndexError, match=rf"in 0 .. 3; got {wrong} at position \(1, 2\)"):
+    with pytest.raises(ValueError, match=rf"in 0 .. 3; got {wrong} at position \(1, 2\)"):
         dl.Embedding(4, 3)(x)
 
 
