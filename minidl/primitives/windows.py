@@ -12,11 +12,13 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy
+
 from minidl.devices import Array
 from minidl.primitives.primitive import Primitive
 from minidl.primitives.reduction import mean
 from minidl.primitives.shape import broadcast_to, pad, reshape
-from minidl.tensor import as_tensors, tensor
+from minidl.tensor import as_tensors, promote_dtypes, tensor
 
 Lengths = tuple[int, ...]
 Pairs = tuple[tuple[int, int], ...]
@@ -297,7 +299,8 @@ def max_pool2d(x: Any, window: PerAxis = 2, stride: PerAxis | None = None, paddi
     """
     x, window, stride, pairs = _pooling("max_pool2d", x, window, stride, padding)
     if any(map(any, pairs)):
-        x = pad(x, ((0, 0), *pairs, (0, 0)), constant_values=-math.inf)
+        lowest = -math.inf if x.dtype.kind == "f" else numpy.iinfo(x.dtype).min
+        x = pad(x, ((0, 0), *pairs, (0, 0)), constant_values=lowest)
     return select_maxima_(x, x, window=window, stride=stride)
 
 
@@ -310,6 +313,7 @@ def average_pool2d(
     of x alone (as in TensorFlow; PyTorch's ``count_include_pad=False``).
     """
     x, window, stride, pairs = _pooling("average_pool2d", x, window, stride, padding)
+    (x,) = promote_dtypes((x,), floating=True)
     if not any(map(any, pairs)):
         return mean(windows(x, window, stride), (3, 4))
     parts = windows(pad(x, ((0, 0), *pairs, (0, 0))), window, stride)

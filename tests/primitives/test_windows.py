@@ -120,3 +120,22 @@ def test_windows_that_do_not_fit_are_refused():
         overlap_add(dl.ones((1, 3, 2, 1)), (5,))
     with pytest.raises(ValueError, match="window is an integer of at least 1"):
         windows(dl.ones((1, 4, 1)), 0)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "int64", "float16", "float32"])
+def test_pooling_keeps_the_numbers_of_every_dtype(dtype, rng):
+    x = rng.integers(0, 100, (2, 5, 5, 3)).astype(dtype)
+    if numpy.dtype(dtype).kind != "u":
+        x = -x
+    y = dl.max_pool2d(x, 3, 2, "same")
+    assert y.dtype == dtype
+    numpy.testing.assert_array_equal(y.numpy(), pooled(x, (3, 3), (2, 2), ((1, 1), (1, 1)), numpy.max))
+    average = dl.average_pool2d(x, 3, 2, "same")
+    assert average.dtype == (dtype if "float" in dtype else "float32")
+    expected = pooled(x.astype("float64"), (3, 3), (2, 2), ((1, 1), (1, 1)), numpy.mean)
+    numpy.testing.assert_allclose(average.numpy(), expected, rtol=2e-3 if dtype == "float16" else 1e-6)
+
+
+def test_convolution_of_integers_is_float32(rng):
+    y = dl.conv2d(rng.integers(0, 255, (1, 4, 4, 1)).astype("uint8"), numpy.ones((3, 3, 1, 1), "float32"))
+    assert y.dtype == "float32"
