@@ -17,6 +17,7 @@ from minidl.creation import (
     zeros,
     zeros_like,
 )
+from minidl.derivatives import hessian, hessian_vector_product, jacobian, value_and_grad
 from minidl.layers import (
     Dense,
     Dropout,
@@ -304,6 +305,8 @@ __all__ = [
     "grad",
     "greater",
     "greater_equal",
+    "hessian",
+    "hessian_vector_product",
     "hstack",
     "huber",
     "hypot",
@@ -314,6 +317,7 @@ __all__ = [
     "isfinite",
     "isinf",
     "isnan",
+    "jacobian",
     "leaky_relu",
     "less",
     "less_equal",
@@ -405,6 +409,7 @@ __all__ = [
     "tril",
     "triu",
     "trunc",
+    "value_and_grad",
     "var",
     "vstack",
     "where",

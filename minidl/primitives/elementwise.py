@@ -344,8 +344,8 @@ greater_equal = elementwise(
 )
 
 
-#: From how many elements on a choice is made by bits, without branches. On a random mask NumPy's where() takes
-#: ten times as long, because half of its branches are predicted wrongly; on few elements it is faster.
+#: From how many elements on a choice is made by bits, without branches. On a random mask NumPy's where()
+#: takes twenty times as long, because half of its branches are predicted wrongly; on few elements it is faster.
 _MIN_BITWISE = 4096
 
 
