@@ -345,7 +345,7 @@ greater_equal = elementwise(
 
 
 #: From how many elements on a choice is made by bits, without branches. On a random mask NumPy's where()
-#: takes twenty times as long, because half of its branches are predicted wrongly; on few elements it is faster.
+#: takes twenty times as long, as half of its branches are predicted wrongly; on few elements it is faster.
 _MIN_BITWISE = 4096
 
 
