@@ -17,6 +17,7 @@ from minidl.creation import (
     zeros,
     zeros_like,
 )
+from minidl.derivatives import hessian, hessian_vector_product, jacobian, value_and_grad
 from minidl.layers import (
     ELU,
     GELU,
@@ -369,6 +370,8 @@ __all__ = [
     "greater",
     "greater_equal",
     "group_norm",
+    "hessian",
+    "hessian_vector_product",
     "hstack",
     "huber",
     "hypot",
@@ -379,6 +382,7 @@ __all__ = [
     "isfinite",
     "isinf",
     "isnan",
+    "jacobian",
     "layer_norm",
     "leaky_relu",
     "less",
@@ -475,6 +479,7 @@ __all__ = [
     "triu",
     "trunc",
     "upsample2d",
+    "value_and_grad",
     "var",
     "vstack",
     "where",
