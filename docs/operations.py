@@ -18,14 +18,14 @@ FAMILIES = {
     "Indexing, diagonals, triangles": "primitives.indexing",
     "Products": "primitives.linear_algebra",
     "Einstein summation": "primitives.einsum",
-    "Convolution": "primitives.convolution",
-    "Windows and pooling": "primitives.windows",
-    "Normalisation": "primitives.normalization",
-    "Attention": "primitives.attention",
     "Square matrices and norms (`minidl.linalg`)": "linalg",
     "Tensors from nothing": "creation",
     "Random numbers (`minidl.random`)": "random.drawing",
     "Derivatives": "derivatives",
+    "Convolution": "primitives.convolution",
+    "Windows and pooling": "primitives.windows",
+    "Normalisation": "primitives.normalization",
+    "Attention": "primitives.attention",
     "Losses": "losses",
 }
 

@@ -11,6 +11,7 @@ from minidl.primitives.windows import (
     global_average_pool2d,
     max_pool2d,
     per_axis,
+    require_interpolation,
     upsample2d,
 )
 from minidl.tensor import Tensor
@@ -76,21 +77,25 @@ class GlobalAveragePool2D(Layer):
 
 
 class UpSample2D(Layer):
-    """Repeat each pixel: nearest-neighbour interpolation.
+    """Enlarge images.
 
     Parameters
     ----------
-    factor : how often along (height, width), or one number for both
+    factor : how many times along (height, width), or one number for both
+    interpolation : ``"nearest"`` repeats each pixel; ``"bilinear"`` draws lines between the centres of pixels
     """
 
-    def __init__(self, factor: PerAxis = 2):
+    def __init__(self, factor: PerAxis = 2, interpolation: str = "nearest"):
         self.factor = per_axis(factor, 2, "UpSample2D: factor")
+        require_interpolation("UpSample2D", interpolation)
+        self.interpolation = interpolation
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute (batch, height * factor, width * factor, channels)."""
         check_input(self, x, IMAGES)
-        return upsample2d(x, self.factor)
+        return upsample2d(x, self.factor, self.interpolation)
 
     def extra_repr(self) -> str:
-        """Return the factor."""
-        return str(self.factor[0] if len(set(self.factor)) == 1 else self.factor)
+        """Return the factor, and the interpolation unless it is the nearest pixel."""
+        text = str(self.factor[0] if len(set(self.factor)) == 1 else self.factor)
+        return text + ("" if self.interpolation == "nearest" else f", {self.interpolation!r}")

@@ -15,6 +15,7 @@ from typing import Any
 import numpy
 
 from minidl.devices import Array
+from minidl.primitives.linear_algebra import matmul
 from minidl.primitives.primitive import Primitive
 from minidl.primitives.reduction import mean
 from minidl.primitives.shape import broadcast_to, pad, reshape
@@ -329,18 +330,43 @@ def global_average_pool2d(x: Any) -> Any:
     return mean(x, (1, 2))
 
 
-def upsample2d(x: Any, factor: PerAxis = 2) -> Any:
-    """Return x (batch, height, width, channels) with each pixel repeated: nearest-neighbour interpolation.
+def upsample2d(x: Any, factor: PerAxis = 2, interpolation: str = "nearest") -> Any:
+    """Return images x (batch, height, width, channels), enlarged.
 
-    ``factor`` is how often along (height, width), or one number for both.
+    Parameters
+    ----------
+    factor : how many times along (height, width), or one number for both
+    interpolation : ``"nearest"`` repeats each pixel; ``"bilinear"`` draws lines between the centres of pixels
+        (as Keras, and PyTorch without ``align_corners``)
     """
     (x,) = as_tensors((x,))
     _require_images("upsample2d", x)
     rows, columns = per_axis(factor, 2, "upsample2d: factor")
+    require_interpolation("upsample2d", interpolation)
     batch, height, width, channels = x.shape
-    pixels = reshape(x, (batch, height, 1, width, 1, channels))
-    repeated = broadcast_to(pixels, (batch, height, rows, width, columns, channels))
-    return reshape(repeated, (batch, height * rows, width * columns, channels))
+    if interpolation == "nearest":
+        pixels = reshape(x, (batch, height, 1, width, 1, channels))
+        repeated = broadcast_to(pixels, (batch, height, rows, width, columns, channels))
+        return reshape(repeated, (batch, height * rows, width * columns, channels))
+    (x,) = promote_dtypes((x,), floating=True)
+    down, across = (
+        tensor(_lines_between(length, times), x.dtype, x.device)
+        for length, times in ((height, rows), (width, columns))
+    )
+    higher = matmul(down, reshape(x, (batch, height, width * channels)))
+    return matmul(across, reshape(higher, (batch, height * rows, width, channels)))
+
+
+def require_interpolation(operation: str, interpolation: str) -> None:
+    """Refuse an unknown interpolation."""
+    if interpolation not in ("nearest", "bilinear"):
+        raise ValueError(f'{operation}: interpolation is "nearest" or "bilinear", got {interpolation!r}')
+
+
+def _lines_between(length: int, factor: int) -> numpy.ndarray:
+    """Return the matrix (length * factor, length) that interpolates along an axis; at the ends it repeats."""
+    places = ((numpy.arange(length * factor) + 0.5) / factor - 0.5).clip(0, length - 1)
+    return numpy.maximum(0, 1 - numpy.abs(places[:, None] - numpy.arange(length)))
 
 
 def _require_images(operation: str, x: Any) -> None:

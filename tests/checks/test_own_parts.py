@@ -61,6 +61,7 @@ def networks(draw):
 
 
 IMAGES = st.tuples(st.integers(2, 4), st.integers(2, 4), st.just(2))
+INTERPOLATIONS = st.sampled_from(["nearest", "bilinear"])
 PADDINGS = st.sampled_from(["valid", "same", 1])
 
 
@@ -125,7 +126,7 @@ LAYERS = {
     "RNN": recurrent(dl.RNN),
     "SiLU": of_any_shape(lambda draw: dl.SiLU()),
     "Softplus": of_any_shape(lambda draw: dl.Softplus()),
-    "UpSample2D": of_images(lambda draw: dl.UpSample2D(draw(st.tuples(SIZES, SIZES)))),
+    "UpSample2D": of_images(lambda draw: dl.UpSample2D(draw(st.tuples(SIZES, SIZES)), draw(INTERPOLATIONS))),
     "Dense": dense(),
     "Dropout": of_any_shape(lambda draw: dl.Dropout(draw(st.sampled_from([0, 0.3, 0.9])), seed=draw(SEEDS))),
     "Flatten": of_any_shape(lambda draw: dl.Flatten()),

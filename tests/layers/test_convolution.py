@@ -43,6 +43,7 @@ def test_printed_forms():
     assert repr(dl.DepthwiseConv2D(4, 3, 2)) == "DepthwiseConv2D(4, 3, multiplier=2)"
     assert repr(dl.MaxPool2D((2, 3), 1, "same")) == "MaxPool2D((2, 3), stride=(1, 1), padding='same')"
     assert repr(dl.UpSample2D(2)) == "UpSample2D(2)"
+    assert repr(dl.UpSample2D((2, 3), "bilinear")) == "UpSample2D((2, 3), 'bilinear')"
 
 
 def test_wrong_inputs_are_refused_by_name():
@@ -67,6 +68,7 @@ def test_wrong_inputs_are_refused_by_name():
         lambda: dl.Conv2D(1, 1, (1, 2, 3)),
         lambda: dl.MaxPool2D(0),
         lambda: dl.UpSample2D(1.5),
+        lambda: dl.UpSample2D(2, "cubic"),
     ],
 )
 def test_impossible_settings_are_refused(make):

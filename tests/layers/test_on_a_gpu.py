@@ -15,6 +15,7 @@ LAYERS = {
     "AveragePool2D": (lambda: dl.AveragePool2D(3, 2, "same"), (7, 6, 2)),
     "GlobalAveragePool2D": (lambda: dl.GlobalAveragePool2D(), (3, 4, 2)),
     "UpSample2D": (lambda: dl.UpSample2D((2, 3)), (3, 4, 2)),
+    "UpSample2D bilinear": (lambda: dl.UpSample2D(2, "bilinear"), (3, 4, 2)),
     "BatchNorm": (lambda: dl.BatchNorm(2), (3, 4, 2)),
     "GroupNorm": (lambda: dl.GroupNorm(2, 4), (3, 4)),
     "LayerNorm": (lambda: dl.LayerNorm(4), (3, 4)),

@@ -117,6 +117,12 @@ CASES = {
         (2, 7, 6, 3),
     ),
     "UpSample2D": (None, lambda: dl.UpSample2D(3), lambda: nn.Upsample(scale_factor=3), (2, 3, 4, 2)),
+    "UpSample2D bilinear": (
+        None,
+        lambda: dl.UpSample2D((3, 2), "bilinear"),
+        lambda: nn.Upsample(scale_factor=(3, 2), mode="bilinear"),
+        (2, 3, 4, 2),
+    ),
     "BatchNorm": (
         "batch",
         lambda: dl.BatchNorm(3, 0.2),
