@@ -1,4 +1,4 @@
-"""Tensors from nothing: zeros, ones, full, arange, and the like of another Tensor."""
+"""Tensors from nothing: zeros, ones, full, arange, linspace, eye, and the like of another Tensor."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any
 import numpy
 
 from minidl import devices
-from minidl.tensor import Tensor, tensor_dtype
+from minidl.primitives.shape import broadcast_to, reshape, swapaxes
+from minidl.tensor import Tensor, as_tensor, as_tensors, tensor_dtype
 
 
 def full(shape: int | Sequence[int], value: float, dtype: Any = numpy.float32, device: str = "cpu") -> Tensor:
     """Return a Tensor of one value."""
-    return Tensor(devices.to_device(numpy.full(shape, value, dtype), device))
+    return _on(device, numpy.full(shape, value, devices.native(dtype)))
 
 
 def zeros(shape: int | Sequence[int], dtype: Any = numpy.float32, device: str = "cpu") -> Tensor:
@@ -32,14 +33,73 @@ def arange(
     """Return evenly spaced values from start (0 if only one bound is given) up to, without, stop."""
     bounds = (0, start, step) if stop is None else (start, stop, step)
     default = tensor_dtype(0.0 if any(isinstance(bound, float) for bound in bounds) else 0)
-    return Tensor(devices.to_device(numpy.arange(*bounds, dtype=dtype or default), device))
+    return _on(device, numpy.arange(*bounds, dtype=devices.native(dtype or default)))
 
 
-def zeros_like(x: Tensor) -> Tensor:
-    """Return zeros of the shape, dtype and device of x."""
-    return x.zeros_like()
+def linspace(
+    start: float,
+    stop: float,
+    num: int = 50,
+    endpoint: bool = True,
+    dtype: Any = numpy.float32,
+    device: str = "cpu",
+) -> Tensor:
+    """Return ``num`` evenly spaced values from start to stop, which is the last one with ``endpoint``."""
+    return _on(device, numpy.linspace(start, stop, num, endpoint).astype(devices.native(dtype)))
 
 
-def ones_like(x: Tensor) -> Tensor:
-    """Return ones of the shape, dtype and device of x."""
-    return x.ones_like()
+def eye(
+    rows: int, columns: int | None = None, k: int = 0, dtype: Any = numpy.float32, device: str = "cpu"
+) -> Tensor:
+    """Return a matrix with ones on diagonal number k, else zeros."""
+    return _on(device, numpy.eye(rows, columns, k, devices.native(dtype)))
+
+
+def one_hot(indices: Any, classes: int, dtype: Any = numpy.float32) -> Tensor:
+    """Return a new last axis of length ``classes``, with 1 at the position that an integer names, else 0.
+
+    An integer outside 0 .. classes - 1 gives zeros.
+    """
+    indices = as_tensor(indices)
+    if indices.dtype.kind not in "iu":
+        raise TypeError(f"one_hot takes integers, got {indices.dtype}")
+    return (reshape(indices, (*indices.shape, 1)) == arange(classes, device=indices.device)).astype(dtype)
+
+
+def meshgrid(*vectors: Any, indexing: str = "xy") -> list[Tensor]:
+    """Return the coordinates of a grid of points, one Tensor for each vector.
+
+    With ``"xy"`` the first two axes of the grid are those of the second and the first vector; with ``"ij"``
+    the axes are in the order of the vectors.
+    """
+    if indexing not in ("xy", "ij"):
+        raise ValueError(f"meshgrid: unknown indexing {indexing!r}: use 'xy' or 'ij'")
+    parts = [reshape(x, (-1,)) for x in as_tensors(vectors)]
+    shape = tuple(len(x) for x in parts)
+    grids = [
+        broadcast_to(reshape(x, tuple(len(x) if i == axis else 1 for i in range(len(parts)))), shape)
+        for axis, x in enumerate(parts)
+    ]
+    return [swapaxes(x, 0, 1) for x in grids] if indexing == "xy" and len(parts) > 1 else grids
+
+
+def zeros_like(x: Any, dtype: Any = None) -> Tensor:
+    """Return zeros of the shape and device of x, by default of its dtype."""
+    return full_like(x, 0, dtype)
+
+
+def ones_like(x: Any, dtype: Any = None) -> Tensor:
+    """Return ones of the shape and device of x, by default of its dtype."""
+    return full_like(x, 1, dtype)
+
+
+def full_like(x: Any, value: float, dtype: Any = None) -> Tensor:
+    """Return a Tensor of one value, of the shape and device of x, by default of its dtype."""
+    x = as_tensor(x)
+    with devices.current(x.data):
+        xp = devices.array_module(x.data)
+        return Tensor(xp.full(x.shape, value, devices.native(dtype or x.dtype)))
+
+
+def _on(device: str, array: numpy.ndarray) -> Tensor:
+    return Tensor(devices.to_device(array, device))

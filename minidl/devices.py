@@ -89,9 +89,9 @@ def current(array: Array) -> AbstractContextManager[Any]:
 
 
 def copy(array: Array) -> Array:
-    """Return a copy of the array on its own device, with elements in C order."""
+    """Return a copy of the array on its own device, with elements in C order and native byte order."""
     if isinstance(array, numpy.ndarray):
-        return array.copy()
+        return array.copy() if array.dtype.isnative else array.astype(native(array.dtype), order="C")
     with current(array):
         return array.copy()
 
@@ -108,10 +108,40 @@ def write(target: Array, values: Array) -> None:
         array_module(target).copyto(target, values)
 
 
+def native(dtype: Any) -> numpy.dtype:
+    """Return a dtype in the byte order of this machine: generated code reads no other."""
+    return numpy.dtype(dtype).newbyteorder("=")
+
+
 def cast(array: Array, dtype: Any) -> Array:
-    """Return a copy of the array in another dtype, on its own device."""
+    """Return a copy of the array in another dtype, on its own device, with elements in C order."""
     with current(array):
-        return array.astype(dtype)
+        return array.astype(native(dtype), order="C")
+
+
+def from_any(data: Any) -> Array:
+    """Return numbers, nested lists or the array of any library as a NumPy or CuPy array.
+
+    Raises
+    ------
+    TypeError
+        There is no array that says the same: elements are masked, or a gradient would be lost.
+    """
+    if isinstance(data, numpy.ma.MaskedArray) and numpy.ma.is_masked(data):
+        raise TypeError("a masked array has elements without a value: fill them first, with .filled(value)")
+    if type(data) is numpy.ndarray or (is_array(data) and not isinstance(data, numpy.ndarray)):
+        return data
+    if getattr(data, "requires_grad", False):
+        raise TypeError(f"the tape of another library ends here: detach the {type(data).__name__} first")
+    if hasattr(data, "__dlpack_device__") and not isinstance(data, numpy.ndarray):
+        kind, _ = data.__dlpack_device__()
+        if kind == _DLPACK_CUDA:
+            return _cupy().from_dlpack(data)
+    return numpy.array(data)  # a subclass of ndarray loses what only it has
+
+
+#: What DLPack calls memory of an NVIDIA GPU.
+_DLPACK_CUDA = 2
 
 
 def to_device(array: Array, device: str) -> Array:

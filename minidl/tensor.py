@@ -58,8 +58,6 @@ class Tensor:
         "requires_grad",
     )
 
-    __array_ufunc__ = None  # NumPy's operators leave `array * tensor` to Tensor.__rmul__
-
     def __init__(self, data: devices.Array, requires_grad: bool = False):
         if requires_grad and data.dtype.kind != "f":
             raise TypeError(f"only floating-point Tensors can require a gradient, got {data.dtype}")
@@ -186,6 +184,24 @@ class Tensor:
             raise TypeError(f"a Tensor on {self.device} is not converted implicitly: use .numpy()")
         return self.numpy().astype(dtype) if dtype is not None else self.numpy()
 
+    def __array_ufunc__(self, function: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        """Let NumPy's functions of elements, and ``array * tensor``, be ours."""
+        return numpy_functions.call_ufunc(function, method, inputs, options)
+
+    def __array_function__(self, function: Any, types: Any, inputs: Any, options: Any) -> Any:
+        """Let NumPy's other functions be ours."""
+        return numpy_functions.call(function, inputs, options)
+
+    def __format__(self, specification: str) -> str:
+        if not specification:
+            return repr(self)
+        if self.size == 1:
+            return format(self.item(), specification)
+        raise TypeError(
+            f"format {specification!r} is for a Tensor of one element, got shape {self.shape}: "
+            "format its .numpy(), or one element"
+        )
+
     def __float__(self) -> float:
         return float(self.item())
 
@@ -302,8 +318,6 @@ class Tensor:
         return elementwise.divide(other, self)
 
     def __pow__(self, other: Any) -> Tensor:
-        if isinstance(other, (int, float)) and other == 2:
-            return self * self  # exact, many times faster than a general power, and fine at 0
         return elementwise.power(self, other)
 
     def __rpow__(self, other: Any) -> Tensor:
@@ -312,19 +326,62 @@ class Tensor:
     def __neg__(self) -> Tensor:
         return elementwise.negative(self)
 
+    def __pos__(self) -> Tensor:
+        return self
+
+    def __invert__(self) -> Tensor:
+        return logic.invert(self)
+
+    def __mod__(self, other: Any) -> Tensor:
+        return mathematics.mod(self, other)
+
+    def __rmod__(self, other: Any) -> Tensor:
+        return mathematics.mod(other, self)
+
+    def __floordiv__(self, other: Any) -> Tensor:
+        return mathematics.floor_divide(self, other)
+
+    def __rfloordiv__(self, other: Any) -> Tensor:
+        return mathematics.floor_divide(other, self)
+
+    def __and__(self, other: Any) -> Tensor:
+        return logic.bitwise_and(self, other)
+
+    def __rand__(self, other: Any) -> Tensor:
+        return logic.bitwise_and(other, self)
+
+    def __or__(self, other: Any) -> Tensor:
+        return logic.bitwise_or(self, other)
+
+    def __ror__(self, other: Any) -> Tensor:
+        return logic.bitwise_or(other, self)
+
+    def __xor__(self, other: Any) -> Tensor:
+        return logic.bitwise_xor(self, other)
+
+    def __rxor__(self, other: Any) -> Tensor:
+        return logic.bitwise_xor(other, self)
+
+    def __round__(self, decimals: int | None = None) -> Tensor:
+        return mathematics.round(self, decimals or 0)
+
     def __abs__(self) -> Tensor:
         return elementwise.absolute(self)
 
     def __matmul__(self, other: Any) -> Tensor:
-        return linear_algebra.matmul(*as_tensors((self, other)))
+        return linear_algebra.matmul(self, other)
 
     def __rmatmul__(self, other: Any) -> Tensor:
-        return linear_algebra.matmul(*as_tensors((other, self)))
+        return linear_algebra.matmul(other, self)
 
     def __eq__(self, other: Any) -> Any:
+        if other is None or isinstance(other, str):
+            return NotImplemented  # no element of a Tensor is; Python then compares identities
         return elementwise.equal(self, other)
 
     def __ne__(self, other: Any) -> Any:
+        if other is None or isinstance(other, str):
+            return NotImplemented
         return elementwise.not_equal(self, other)
 
     def __lt__(self, other: Any) -> Tensor:
@@ -341,6 +398,10 @@ class Tensor:
 
     def __getitem__(self, key: Any) -> Tensor:
         return indexing.index(self, key)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Assign this Tensor's value with some elements replaced: assign() says to what that can be done."""
+        self.assign(indexing.with_items(self, key, value))
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[i] for i in range(len(self)))
@@ -362,15 +423,47 @@ class Tensor:
 
     def flatten(self) -> Tensor:
         """Return the elements in one axis."""
-        return shape_operations.reshape(self, (-1,))
+        return shape_operations.ravel(self)
 
-    def squeeze(self, axis: int | None = None) -> Tensor:
-        """Return the Tensor without its axes of length 1."""
+    def ravel(self) -> Tensor:
+        """Return the elements in one axis."""
+        return shape_operations.ravel(self)
+
+    def squeeze(self, axis: Any = None) -> Tensor:
+        """Return the Tensor without its axes of length 1, or without those given."""
         return shape_operations.squeeze(self, axis)
+
+    def swapaxes(self, axis1: int, axis2: int) -> Tensor:
+        """Return the Tensor with two axes exchanged, as a view."""
+        return shape_operations.swapaxes(self, axis1, axis2)
+
+    def repeat(self, repeats: Any, axis: int | None = None) -> Tensor:
+        """Return the Tensor with each element along an axis repeated."""
+        return shape_operations.repeat(self, repeats, axis)
+
+    def take(self, indices: Any, axis: int | None = None) -> Tensor:
+        """Return the elements at positions along an axis, or of all elements in one."""
+        return indexing.take(self, indices, axis)
+
+    def diagonal(self, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
+        """Return a diagonal of matrices as the last axis."""
+        return indexing.diagonal(self, offset, axis1, axis2)
+
+    def trace(self, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
+        """Return the sum of a diagonal of matrices."""
+        return indexing.trace(self, offset, axis1, axis2)
+
+    def dot(self, other: Any) -> Tensor:
+        """Return the sum of products over the last axis of this and the last but one of the other."""
+        return linear_algebra.dot(self, other)
+
+    def round(self, decimals: int = 0) -> Tensor:
+        """Return the Tensor rounded to a number of decimals."""
+        return mathematics.round(self, decimals)
 
     def astype(self, dtype: DTypeLike) -> Tensor:
         """Return the Tensor converted to a dtype; itself if it has it."""
-        dtype = numpy.dtype(dtype)
+        dtype = devices.native(dtype)
         if dtype == self.dtype:
             return self
         return elementwise.cast(self if dtype.kind == "f" else self.detach(), dtype=dtype)
@@ -399,13 +492,41 @@ class Tensor:
         """Return the standard deviation over the axes."""
         return reduction.std(self, axis, ddof, keepdims)
 
-    def argmax(self, axis: int = -1) -> Tensor:
-        """Return the index of the largest element along an axis."""
-        return reduction.argmax(self, axis)
+    def argmax(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
+        """Return the index of the largest element along an axis, or of all elements in one axis."""
+        return reduction.argmax(self, axis, keepdims)
 
-    def clip(self, low: float, high: float) -> Tensor:
-        """Return the Tensor limited to [low, high]."""
-        return elementwise.clip(self, low, high)
+    def argmin(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
+        """Return the index of the smallest element along an axis, or of all elements in one axis."""
+        return reduction.argmin(self, axis, keepdims)
+
+    def argsort(self, axis: int | None = -1) -> Tensor:
+        """Return the positions along an axis in ascending order of the elements."""
+        return sorting.argsort(self, axis)
+
+    def all(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        """Return as bool whether all elements over the axes are not 0."""
+        return reduction.all(self, axis, keepdims)
+
+    def any(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        """Return as bool whether any element over the axes is not 0."""
+        return reduction.any(self, axis, keepdims)
+
+    def prod(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        """Return the product over the axes."""
+        return reduction.prod(self, axis, keepdims)
+
+    def cumsum(self, axis: int | None = None) -> Tensor:
+        """Return the sums of the elements up to each along an axis."""
+        return cumulative.cumsum(self, axis)
+
+    def cumprod(self, axis: int | None = None) -> Tensor:
+        """Return the products of the elements up to each along an axis."""
+        return cumulative.cumprod(self, axis)
+
+    def clip(self, min: Any = None, max: Any = None) -> Tensor:
+        """Return the Tensor limited to [min, max]."""
+        return elementwise.clip(self, min, max)
 
 
 class Parameter(Tensor):
@@ -503,17 +624,26 @@ def mark_assigned(x: Tensor) -> None:
     x._storage.assigned_at = next(_clock)
 
 
-def as_tensors(values: Sequence[Any]) -> tuple[Tensor, ...]:
-    """Return the values as Tensors; numbers get the dtype and device of the Tensors beside them."""
-    like = None
-    for value in values:
-        if isinstance(value, Tensor):
-            like = value
-            break
-    return tuple(value if isinstance(value, Tensor) else _constant(value, like) for value in values)
+def as_tensors(
+    values: Sequence[Any], like: Tensor | None = None, beyond_dtype: bool = False
+) -> tuple[Tensor, ...]:
+    """Return the values as Tensors; numbers get the dtype and device of the Tensors beside them.
+
+    ``like`` is a Tensor that stands for those, should there be none. With ``beyond_dtype``, a whole number
+    that the dtype does not hold becomes int64 (to be compared); else it is refused.
+    """
+    like = next((value for value in values if isinstance(value, Tensor)), like)
+    return tuple(
+        value if isinstance(value, Tensor) else _constant(value, like, beyond_dtype) for value in values
+    )
 
 
-def promote_dtypes(tensors: tuple[Tensor, ...], floating: bool) -> tuple[Tensor, ...]:
+def as_tensor(value: Any) -> Tensor:
+    """Return a value as a Tensor: itself if it is one."""
+    return value if isinstance(value, Tensor) else as_tensors((value,))[0]
+
+
+def promote_dtypes(tensors: tuple[Tensor, ...], floating: bool = False) -> tuple[Tensor, ...]:
     """Return Tensors that NumPy combines without leaving float32 by itself.
 
     Integers beside floating-point Tensors take their dtype (NumPy would make float64 of int64 and
@@ -530,7 +660,7 @@ def promote_dtypes(tensors: tuple[Tensor, ...], floating: bool) -> tuple[Tensor,
     return tuple(x.astype(target) if x.dtype.kind in converted else x for x in tensors)
 
 
-def _constant(value: Any, like: Tensor | None) -> Tensor:
+def _constant(value: Any, like: Tensor | None, beyond_dtype: bool) -> Tensor:
     if isinstance(value, numpy.generic):
         value = value.item()
     if not isinstance(value, (bool, int, float)):
@@ -540,9 +670,16 @@ def _constant(value: Any, like: Tensor | None) -> Tensor:
     device = "cpu"
     if like is not None:
         device = like.device
-        if "biuf".index(like.dtype.kind) >= "biuf".index(dtype.kind):
+        if "biuf".index(like.dtype.kind) >= "biuf".index(dtype.kind) and not (
+            beyond_dtype and like.dtype.kind in "iu" and not _holds(like.dtype, value)
+        ):
             dtype = like.dtype
     return Tensor(devices.scalar(value, dtype, device))
+
+
+def _holds(dtype: numpy.dtype, value: float) -> bool:
+    limits = numpy.iinfo(dtype)
+    return limits.min <= value <= limits.max
 
 
 def tensor_dtype(value: bool | int | float) -> numpy.dtype:
@@ -559,7 +696,7 @@ def tensor(
 
     Parameters
     ----------
-    data : numbers in nested lists, a NumPy or CuPy array, or a Tensor; always copied
+    data : numbers in nested lists, an array (of NumPy, CuPy or another library), or a Tensor; always copied
     dtype : by default, arrays and Tensors keep theirs, and Python's floats become float32
     device : ``"cpu"``, ``"gpu"``, ``"gpu:1"`` or ``"auto"``; by default, data stay where they are
     requires_grad : whether backward() computes a gradient for it
@@ -573,14 +710,10 @@ def tensor(
     """
     if isinstance(data, Tensor):
         data = data._values("tensor()")
-    if hasattr(data, "dtype") and not isinstance(data, numpy.generic):
-        array = devices.copy(data)
-    else:
-        array = numpy.array(data)
-        if dtype is None and array.dtype == numpy.float64:
-            dtype = numpy.float32
-    if dtype is not None:
-        array = devices.cast(array, dtype)
+    array = devices.from_any(data)
+    if dtype is None and array.dtype == numpy.float64 and not hasattr(data, "dtype"):
+        dtype = numpy.float32
+    array = devices.cast(array, array.dtype if dtype is None else dtype)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"a Tensor holds numbers, got {type(data).__name__} of dtype {array.dtype}")
     if device is not None:
@@ -590,6 +723,16 @@ def tensor(
 
 # Primitives call apply(), and operators call primitives: each module needs the other when it is
 # used, not while it is being read.
-from minidl.primitives import elementwise, indexing, linear_algebra, reduction  # noqa: E402
+from minidl import numpy_functions  # noqa: E402
+from minidl.primitives import (  # noqa: E402
+    cumulative,
+    elementwise,
+    indexing,
+    linear_algebra,
+    logic,
+    mathematics,
+    reduction,
+    sorting,
+)
 from minidl.primitives import shape as shape_operations  # noqa: E402
 from minidl.primitives.primitive import Primitive  # noqa: E402

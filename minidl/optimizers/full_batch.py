@@ -70,6 +70,10 @@ class FullBatchOptimizer(BaseOptimizer):
             self.assign(vector)
             self.zero_grad()
             loss = closure().item()
+            if all(parameter.grad is None for parameter in self.parameters):
+                raise RuntimeError(
+                    f"{type(self).__name__}: no gradients: the closure did not call loss.backward()"
+                )
             gradient = numpy.concatenate([_flat(p.grad, p) for p in self.parameters])
             self.zero_grad()
             strength = self._strength()

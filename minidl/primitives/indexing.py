@@ -12,7 +12,11 @@ from typing import Any
 import numpy
 
 from minidl import devices
+from minidl.primitives.axes import normalize_axis
+from minidl.primitives.elementwise import where
 from minidl.primitives.primitive import Kind, Primitive
+from minidl.primitives.shape import moveaxis
+from minidl.tensor import Tensor, as_tensor, as_tensors
 
 
 class _Slot:
@@ -78,17 +82,18 @@ def _literal(positions: Any, device: str) -> devices.Array:
     return devices.to_device(array if array.size else array.astype(numpy.int64), device)
 
 
-def index(x: Any, key: Any) -> Any:
-    """Return ``x[key]`` with NumPy's meaning: integers, slices, None, ..., and arrays of positions.
-
-    A bool mask is turned into positions first, so the shape of the result depends on its values.
-    """
+def prepared_key(x: Any, key: Any) -> tuple[tuple, tuple]:
+    """Return a key with slots for its arrays, and the arrays: positions, for a bool mask those it chooses."""
     prepared: list[Any] = []
     positions: list[Any] = []
     for part in key if isinstance(key, tuple) else (key,):
         if part is None or part is Ellipsis or isinstance(part, slice):
             prepared.append(part)
-        elif isinstance(part, (int, numpy.integer)) and not isinstance(part, bool):
+        elif isinstance(part, (bool, numpy.bool_)):
+            if not part:
+                raise TypeError("False is an index by itself alone")
+            prepared.append(None)  # a new axis, in which the one element is chosen
+        elif isinstance(part, (int, numpy.integer)):
             prepared.append(int(part))
         else:
             array = part if hasattr(part, "dtype") else _literal(part, x.device)
@@ -100,7 +105,124 @@ def index(x: Any, key: Any) -> Any:
                 found = array.nonzero() if array.dtype.kind == "b" else (array,)
             prepared.extend([SLOT] * len(found))
             positions.extend(found)
-    return index_by_key(x, tuple(prepared), tuple(positions))
+    return tuple(prepared), tuple(positions)
+
+
+def index(x: Any, key: Any) -> Any:
+    """Return ``x[key]`` with NumPy's meaning: integers, slices, None, ..., and arrays of positions.
+
+    A bool mask is turned into positions first, so the shape of the result depends on its values.
+    """
+    if key is False or (isinstance(key, numpy.bool_) and not key):
+        return index_by_key(x, (None,), ())[:0]
+    return index_by_key(x, *prepared_key(x, key))
+
+
+def _set_items(xp: Any, x: Any, value: Any, *positions: Any, key: tuple, out: Any = None) -> Any:
+    if out is None:
+        out = xp.empty(x.shape, x.dtype)
+    xp.copyto(out, x)
+    out[_fill(key, positions)] = value
+    return out
+
+
+set_items_ = Primitive("set_items", _set_items, gradients=())
+
+
+def with_items(x: Any, key: Any, value: Any) -> Any:
+    """Return x with ``x[key]`` replaced by a value, which is what ``x[key] = value`` assigns.
+
+    No gradient flows through it. A bool mask of the shape of x may be computed in a compiled function.
+    """
+    value = as_tensors((x, value))[1].detach().astype(x.dtype)
+    mask = key if isinstance(key, Tensor) else None
+    if mask is not None and mask.dtype.kind == "b" and mask.shape == x.shape and value.size == 1:
+        return where(mask, value.reshape(()), x.detach())
+    prepared, positions = prepared_key(x, key)
+    return set_items_(x.detach(), value, *positions, key=prepared)
+
+
+def take(x: Any, indices: Any, axis: int | None = None) -> Any:
+    """Return the elements at positions along an axis, or of all elements in one."""
+    x = as_tensor(x)
+    if axis is None:
+        x, axis = x.reshape(-1), 0
+    return index(x, (slice(None),) * normalize_axis(axis, x.ndim, "take") + (indices,))
+
+
+def take_along_axis(x: Any, indices: Any, axis: int | None = -1) -> Any:
+    """Return ``x[..., indices[..., i, ...], ...]``: for each place along an axis, an element of its line.
+
+    The other axes of ``indices`` are those of x, or broadcast with them.
+    """
+    x, indices = as_tensor(x), as_tensor(indices)
+    if axis is None:
+        x, axis = x.reshape(-1), 0
+    position = normalize_axis(axis, x.ndim, "take_along_axis")
+    if indices.ndim != x.ndim or indices.dtype.kind not in "iu":
+        raise ValueError(
+            f"take_along_axis: x of shape {x.shape} takes integers of {x.ndim} axes, "
+            f"got {indices.dtype} of shape {indices.shape}"
+        )
+    key: list[Any] = []
+    for i, length in enumerate(x.shape):
+        places = numpy.arange(length).reshape([-1 if j == i else 1 for j in range(x.ndim)])
+        key.append(indices if i == position else devices.to_device(places, x.device))
+    return index(x, tuple(key))
+
+
+def _triangle(x: Any, k: int, lower: bool) -> Any:
+    x = as_tensor(x)
+    if x.ndim < 2:
+        raise ValueError(f"tril and triu need at least two axes, got shape {x.shape}")
+    rows, columns = x.shape[-2:]
+    inside = numpy.tri(rows, columns, k if lower else k - 1, dtype=bool)
+    mask = Tensor(devices.to_device(inside if lower else ~inside, x.device))
+    return where(mask, x, 0)
+
+
+def tril(x: Any, k: int = 0) -> Any:
+    """Return matrices with 0 above diagonal number k."""
+    return _triangle(x, k, lower=True)
+
+
+def triu(x: Any, k: int = 0) -> Any:
+    """Return matrices with 0 below diagonal number k."""
+    return _triangle(x, k, lower=False)
+
+
+def diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
+    """Return a diagonal of matrices as the last axis; ``offset`` counts from the main one to the right."""
+    x = as_tensor(x)
+    if x.ndim < 2:
+        raise ValueError(f"diagonal needs at least two axes, got shape {x.shape}")
+    x = moveaxis(x, (axis1, axis2), (-2, -1))
+    rows, columns = x.shape[-2:]
+    places = _diagonal_places(rows, columns, offset)
+    return index(x, (Ellipsis, *(devices.to_device(array, x.device) for array in places)))
+
+
+def _diagonal_places(rows: int, columns: int, offset: int) -> tuple[Any, Any]:
+    first, second = max(-offset, 0), max(offset, 0)
+    places = numpy.arange(max(min(rows - first, columns - second), 0))
+    return places + first, places + second
+
+
+def diag(x: Any, k: int = 0) -> Any:
+    """Return diagonal number k of a matrix, or the matrix that has a vector as diagonal number k."""
+    x = as_tensor(x)
+    if x.ndim == 2:
+        return diagonal(x, k)
+    if x.ndim != 1:
+        raise ValueError(f"diag takes a vector or a matrix, got shape {x.shape}")
+    size = len(x) + abs(k)
+    places = [devices.to_device(array, x.device) for array in _diagonal_places(size, size, k)]
+    return scatter_add_(x, *places, key=(SLOT, SLOT), shape=(size, size))
+
+
+def trace(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
+    """Return the sum of a diagonal of matrices."""
+    return diagonal(x, offset, axis1, axis2).sum(axis=-1)
 
 
 def _assign(xp: Any, target: Any, value: Any, out: Any = None) -> Any:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 import numpy
 
 from minidl.primitives.elementwise import cast, floor
+from minidl.primitives.mathematics import floor_divide, mod
 from minidl.program.program import Instruction, Value
 
 #: Expressions for results of a kind of dtype for which a primitive's own does not do.
@@ -16,6 +17,10 @@ _OTHER_DTYPES = {
     (cast, "b"): "x != 0",
     **{(floor, kind): "x" for kind in "iub"},
 }
+
+
+#: Primitives whose expressions hold for floating-point numbers alone.
+_OF_FLOATS = (mod, floor_divide)
 
 
 class Unsupported(Exception):
@@ -33,7 +38,7 @@ def expression(
     ``functions`` says by which names the functions in the expression go.
     """
     template = _OTHER_DTYPES.get((member.primitive, member.output.dtype.kind), member.primitive.expression)
-    if template is None:
+    if template is None or (member.primitive in _OF_FLOATS and member.output.dtype.kind != "f"):
         raise Unsupported(member.name)
     kind = type_name(member.output.dtype)
     attributes = {

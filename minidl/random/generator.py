@@ -54,6 +54,12 @@ class Generator:
             stream.is_seeded = False
 
 
+#: What is drawn from where no Generator is given.
+default_generator = Generator()
+
+
 def as_generator(seed: int | Generator | numpy.random.Generator | None) -> Generator:
-    """Return the Generator itself, or a new one from a seed."""
-    return seed if isinstance(seed, Generator) else Generator(seed)
+    """Return the Generator itself, or a new one from a seed; without one, the default Generator draws it."""
+    if isinstance(seed, Generator):
+        return seed
+    return Generator(int(default_generator.numpy.integers(2**63)) if seed is None else seed)

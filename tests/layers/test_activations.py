@@ -51,7 +51,7 @@ def test_softmax_along_an_axis(axis, rng):
     assert repr(layer) == f"Softmax(axis={axis})"
 
 
-@pytest.mark.parametrize(("axis", "shape"), [(2, (4, 3)), (-1, ()), (-3, (4, 3))])
+@pytest.mark.parametrize(("axis", "shape"), [(2, (4, 3)), (1, ()), (-3, (4, 3))])
 def test_softmax_refuses_an_axis_that_is_not_there(axis, shape):
     with pytest.raises(ValueError, match=rf"(?i)softmax.* {axis} .*{len(shape)} dimensions"):
         dl.Softmax(axis)(dl.ones(shape))

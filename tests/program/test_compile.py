@@ -114,7 +114,7 @@ def test_numbers_among_the_arguments_are_told_apart_by_their_bits(kind):
 @pytest.mark.parametrize("number", [numpy.float64, numpy.float32, numpy.int64, float])
 def test_attributes_may_be_numbers_of_numpy(gpu, kernels, number, rng):
     x = rng.normal(size=(4, 30)) * 3
-    function = lambda x: dl.pad(dl.clip(x * 0.5, number(-1), number(2)), 1, number(1)) * 2
+    function = lambda x: dl.pad(dl.clip(x * 0.5, number(-1), number(2)), 1, constant_values=number(1)) * 2
     for device in ("cpu", "gpu"):
         step = dl.compile(function, kernels=kernels)
         for _ in range(3):

@@ -1,4 +1,4 @@
-"""The pass for GPUs that writes softmax and logsumexp as what they are made of.
+"""The pass for GPUs that writes softmax, log_softmax and logsumexp as what they are made of.
 
 A GPU then computes them with generated kernels, beside which other steps can start, inside a CUDA graph.
 """
@@ -10,20 +10,20 @@ from typing import Any
 
 import numpy
 
-from minidl.primitives.elementwise import add, cast, divide, equal, exp, log, subtract, where
+from minidl.primitives.elementwise import add, cast, divide, equal, exp, log, subtract, where_
 from minidl.primitives.primitive import Primitive
-from minidl.primitives.reduction import logsumexp_, max_, softmax_, sum_
+from minidl.primitives.reduction import log_softmax_, logsumexp_, max_, softmax_, sum_
 from minidl.primitives.shape import reshape_
 from minidl.program.passes.simplify import instructions
 from minidl.program.program import Instruction, Program, Step, Value
 
 
 def expand_reductions(program: Program) -> Program:
-    """Replace each softmax and logsumexp by elementwise steps and reductions with the same results."""
+    """Replace each softmax, log_softmax and logsumexp by steps that give the same results."""
     steps: list[Step] = []
     for step in instructions(program):
         expand = EXPANSIONS.get(step.primitive)
-        steps += expand(step) if expand is not None and step.output.size else [step]
+        steps += expand(step) if expand is not None and step.inputs[0].size else [step]
     return Program(program.inputs, steps, program.outputs, program.updates)
 
 
@@ -42,10 +42,11 @@ class _Expansion:
         """Return the largest elements."""
         return self.apply(max_, [self.x], Value(self.kept, self.x.dtype), **self.over)
 
-    def powers_and_total(self, largest: Value) -> tuple[Value, Value]:
-        """Return exp(x - largest) and its sum."""
-        powers = self.apply(exp, [self.apply(subtract, [self.x, largest], Value(self.x.shape, self.x.dtype))])
-        return powers, self.apply(sum_, [powers], Value(self.kept, self.x.dtype), **self.over)
+    def shifted(self, largest: Value) -> tuple[Value, Value, Value]:
+        """Return x - largest, exp() of that, and the sum of these."""
+        shifted = self.apply(subtract, [self.x, largest], Value(self.x.shape, self.x.dtype))
+        powers = self.apply(exp, [shifted])
+        return shifted, powers, self.apply(sum_, [powers], Value(self.kept, self.x.dtype), **self.over)
 
     def apply(
         self, primitive: Primitive, inputs: list[Value], output: Value | None = None, **attributes: Any
@@ -61,19 +62,27 @@ class _Expansion:
         is_finite = self.apply(equal, [difference, difference], Value(x.shape, numpy.dtype(bool)))
         # Where False is chosen, False is 0.
         number = self.apply(cast, [is_finite], Value(x.shape, x.dtype), dtype=x.dtype)
-        return self.apply(where, [is_finite, x, number], Value(x.shape, x.dtype))
+        return self.apply(where_, [is_finite, x, number], Value(x.shape, x.dtype))
 
 
 def _softmax(step: Instruction) -> list[Step]:
     made = _Expansion(step)
-    made.apply(divide, list(made.powers_and_total(made.largest())), step.output)
+    _, powers, total = made.shifted(made.largest())
+    made.apply(divide, [powers, total], step.output)
+    return made.steps
+
+
+def _log_softmax(step: Instruction) -> list[Step]:
+    made = _Expansion(step)
+    shifted, _, total = made.shifted(made.largest())
+    made.apply(subtract, [shifted, made.apply(log, [total])], step.output)
     return made.steps
 
 
 def _logsumexp(step: Instruction) -> list[Step]:
     made = _Expansion(step)
     largest = made.finite(made.largest())
-    _, total = made.powers_and_total(largest)
+    _, _, total = made.shifted(largest)
     same_shape = step.output.shape == made.kept
     result = step.output if same_shape else Value(made.kept, made.x.dtype)
     made.apply(add, [made.apply(log, [total]), largest], result)
@@ -85,5 +94,6 @@ def _logsumexp(step: Instruction) -> list[Step]:
 #: The reductions that are replaced, and the steps that replace one.
 EXPANSIONS: dict[Primitive, Callable[[Instruction], list[Step]]] = {
     softmax_: _softmax,
+    log_softmax_: _log_softmax,
     logsumexp_: _logsumexp,
 }

@@ -181,7 +181,7 @@ def test_equal_positions_are_sorted_once(gpu, rng):
 def test_padding_and_the_place_of_the_largest(gpu, rng):
     def function(x):
         x.requires_grad = True
-        y = dl.pad(x * 2, ((1, 2), (0, 3)), value=-5.0)
+        y = dl.pad(x * 2, ((1, 2), (0, 3)), constant_values=-5.0)
         return y, y.argmax(axis=0), y.argmax(), dl.grad((y * y).sum(), x), (x > 0).max(axis=1)
 
     x = rng.normal(size=(6, 7)).astype("float32")
@@ -325,7 +325,7 @@ class Classifier(dl.Layer):
         weights = dl.softmax(x @ self.query @ dl.swapaxes(x, 1, 2) * 0.3)
         y = weights @ x
         summary = dl.concatenate([y[:, 0], y[:, 1:].max(axis=1)], axis=1)
-        return self.head(dl.pad(summary, ((0, 0), (1, 2)), value=0.5))
+        return self.head(dl.pad(summary, ((0, 0), (1, 2)), constant_values=0.5))
 
 
 def train_step(network, optimizer):

@@ -15,7 +15,7 @@ import numpy
 from minidl.devices import Array
 from minidl.primitives.indexing import gather_, scatter_add_, slice_
 from minidl.primitives.random import random_normal, random_uniform
-from minidl.primitives.reduction import argmax_, max_, sum_
+from minidl.primitives.reduction import argmax_, max_, min_, sum_
 from minidl.primitives.shape import concatenate_, pad_, reshape_
 from minidl.program.expressions import Unsupported
 from minidl.program.gpu.kernels.elementwise import (
@@ -186,6 +186,7 @@ LOWERINGS: dict[Operation, Lowering] = {
     random_normal: _draw,
     sum_: _sum,
     max_: _reduction,
+    min_: _reduction,
     argmax_: _reduction,
     concatenate_: _concatenation,
     reshape_: _reshaped,

@@ -1,0 +1,110 @@
+"""NumPy's functions on Tensors are ours, on the tape, or are refused: no gradient is lost silently."""
+
+import numpy
+import pytest
+
+import minidl as dl
+
+X = numpy.array([[0.5, 1.5, -1.0], [2.0, -0.5, 1.0]], "float32")
+
+CALLS = {
+    "exp": lambda x: numpy.exp(x),
+    "add": lambda x: numpy.add(x, 1),
+    "array on the left": lambda x: X * x,
+    "array before a comparison": lambda x: numpy.less(X, x),
+    "maximum": lambda x: numpy.maximum(x, 0),
+    "arctan2": lambda x: numpy.arctan2(x, X),
+    "remainder": lambda x: numpy.remainder(x, 0.7),
+    "isnan": lambda x: numpy.isnan(x),
+    "matmul": lambda x: numpy.matmul(X, x.T),
+    "array @ x": lambda x: X @ x.T,
+    "sum": lambda x: numpy.sum(x, axis=0),
+    "mean": lambda x: numpy.mean(x),
+    "std": lambda x: numpy.std(x, axis=1, ddof=1, keepdims=True),
+    "argmax": lambda x: numpy.argmax(x, axis=1),
+    "all": lambda x: numpy.all(x, axis=0),
+    "prod": lambda x: numpy.prod(x),
+    "cumsum": lambda x: numpy.cumsum(x, axis=1),
+    "clip": lambda x: numpy.clip(x, 0, 1),
+    "clip at one side": lambda x: numpy.clip(x, None, 1.0),
+    "where": lambda x: numpy.where(X > 0, x, 0),
+    "concatenate": lambda x: numpy.concatenate([x, x], axis=1),
+    "stack": lambda x: numpy.stack([x, X]),
+    "vstack": lambda x: numpy.vstack([x, X]),
+    "split": lambda x: numpy.split(x, 3, axis=1)[1],
+    "transpose": lambda x: numpy.transpose(x),
+    "reshape": lambda x: numpy.reshape(x, (3, 2)),
+    "expand_dims": lambda x: numpy.expand_dims(x, 0),
+    "moveaxis": lambda x: numpy.moveaxis(x, 0, 1),
+    "tile": lambda x: numpy.tile(x, 2),
+    "repeat": lambda x: numpy.repeat(x, 2, axis=0),
+    "roll": lambda x: numpy.roll(x, 1),
+    "pad": lambda x: numpy.pad(x, 1, "reflect"),
+    "take": lambda x: numpy.take(x, [0, 2], axis=1),
+    "sort": lambda x: numpy.sort(x, axis=0),
+    "dot": lambda x: numpy.dot(x, X.T),
+    "outer": lambda x: numpy.outer(x, X),
+    "einsum": lambda x: numpy.einsum("ij,kj->ik", x, X),
+    "tensordot": lambda x: numpy.tensordot(x, X, ((1,), (1,))),
+    "norm": lambda x: numpy.linalg.norm(x),
+    "trace": lambda x: numpy.trace(x),
+    "nan_to_num": lambda x: numpy.nan_to_num(x),
+    "zeros_like": lambda x: numpy.zeros_like(x),
+    "logaddexp": lambda x: numpy.logaddexp(x, X),
+    "amax": lambda x: numpy.amax(x, axis=0),
+    "round": lambda x: numpy.round(x, 1),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_functions_of_numpy_give_tensors_on_the_tape(name):
+    call = CALLS[name]
+    x = dl.tensor(X, requires_grad=True)
+    result, expected = call(x), numpy.asarray(call(X))
+    assert isinstance(result, dl.Tensor)
+    numpy.testing.assert_allclose(result.numpy(), expected, rtol=2e-6)
+    if expected.dtype.kind == "f" and name not in ("zeros_like", "round"):
+        assert result.requires_grad
+
+
+def test_in_numpys_linalg_too():
+    a = dl.tensor([[2.0, 0.0], [0.0, 4.0]], requires_grad=True)
+    assert numpy.linalg.inv(a).numpy().tolist() == [[0.5, 0], [0, 0.25]]
+    assert numpy.linalg.solve(a, dl.ones(2)).requires_grad
+    assert numpy.linalg.slogdet(a)[1].requires_grad
+
+
+def test_questions_about_shapes_are_answered():
+    x = dl.tensor(X)
+    assert (numpy.shape(x), numpy.ndim(x), numpy.size(x), numpy.size(x, 1)) == ((2, 3), 2, 6, 3)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda x: numpy.median(x), "numpy.median has no counterpart in minidl"),
+        (lambda x: numpy.linalg.svd(x), "svd has no counterpart"),
+        (lambda x: numpy.heaviside(x, 0), "heaviside has no counterpart"),
+        (lambda x: numpy.add.reduce(x), "numpy.add.reduce does not take Tensors"),
+        (lambda x: numpy.exp(x, out=numpy.zeros((2, 3), "float32")), "takes no out="),
+        (lambda x: numpy.sum(x, where=X > 0), "takes no where="),
+        (lambda x: numpy.sum(x, initial=1.0), "numpy.sum of a Tensor is that of minidl: .*initial"),
+        (lambda x: numpy.add(X, x, out=X), "takes no out="),
+    ],
+)
+def test_what_is_not_ours_is_refused(call, message):
+    with pytest.raises(TypeError, match=message):
+        call(dl.tensor(X, requires_grad=True))
+
+
+def test_they_are_recorded():
+    step = dl.compile(lambda x: numpy.sum(numpy.exp(x)))
+    for scale in (1.0, 2.0):
+        x = dl.tensor(scale * X)
+        assert step(x).item() == pytest.approx(numpy.exp(scale * X).sum(), rel=1e-6)
+
+
+def test_an_array_is_what_asarray_gives():
+    x = dl.tensor(X)
+    numpy.testing.assert_array_equal(numpy.asarray(x), X)
+    assert numpy.asarray(x, "float64").dtype == numpy.float64
