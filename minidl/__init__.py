@@ -1,10 +1,11 @@
-"""minidl: deep learning small enough to read in an afternoon and fast enough to use in earnest."""
+"""minidl: deep learning from scratch on NumPy and CuPy, small enough to read and fast enough to use."""
 
 from typing import TYPE_CHECKING, Any
 
 from minidl import data, devices, initializers
 from minidl.autodiff import backward, grad
 from minidl.creation import arange, full, ones, ones_like, zeros, zeros_like
+from minidl.errors import CheckpointError, DeviceError, DivergenceError, KernelError, RecordingError
 from minidl.layers import (
     Dense,
     Dropout,
@@ -49,7 +50,10 @@ from minidl.primitives.elementwise import (
     where,
 )
 from minidl.primitives.linear_algebra import matmul
-from minidl.primitives.reduction import argmax, logsumexp, max, mean, min, softmax, std, sum, var
+from minidl.primitives.reduction import argmax, logsumexp, mean, softmax, std, var
+from minidl.primitives.reduction import max as max
+from minidl.primitives.reduction import min as min
+from minidl.primitives.reduction import sum as sum
 from minidl.primitives.shape import (
     broadcast_to,
     concatenate,
@@ -61,7 +65,7 @@ from minidl.primitives.shape import (
     swapaxes,
     transpose,
 )
-from minidl.program.compile import compile
+from minidl.program.compile import compile as compile
 from minidl.random.generator import Generator
 from minidl.tensor import Parameter, Tensor, apply, tensor
 from minidl.training import History, Trainer
@@ -70,24 +74,23 @@ if TYPE_CHECKING:
     from minidl.checks import check_gradients, check_layer
 
 
-def __getattr__(name: str) -> Any:
-    if name in ("check_gradients", "check_layer"):  # loaded when they are used: training needs no checks
-        from minidl import checks
+__version__ = "0.1.0"
 
-        return getattr(checks, name)
-    raise AttributeError(f"module 'minidl' has no attribute {name!r}")
-
-
+#: What `from minidl import *` brings. It leaves out the functions that would hide Python's own.
 __all__ = [
     "LBFGS",
     "SGD",
     "Adam",
     "AdamW",
+    "CheckpointError",
     "Dense",
+    "DeviceError",
+    "DivergenceError",
     "Dropout",
     "Flatten",
     "Generator",
     "History",
+    "KernelError",
     "Layer",
     "Metric",
     "Network",
@@ -96,6 +99,7 @@ __all__ = [
     "Parameter",
     "RMSProp",
     "ReLU",
+    "RecordingError",
     "Reshape",
     "Sigmoid",
     "Softmax",
@@ -115,7 +119,6 @@ __all__ = [
     "check_gradients",
     "check_layer",
     "clip",
-    "compile",
     "concatenate",
     "cos",
     "data",
@@ -134,12 +137,10 @@ __all__ = [
     "mae",
     "mape",
     "matmul",
-    "max",
     "maximum",
     "mean",
     "mean_absolute_error",
     "mean_squared_error",
-    "min",
     "minimum",
     "no_grad",
     "ones",
@@ -162,7 +163,6 @@ __all__ = [
     "squeeze",
     "stack",
     "std",
-    "sum",
     "swapaxes",
     "tanh",
     "tensor",
@@ -172,3 +172,21 @@ __all__ = [
     "zeros",
     "zeros_like",
 ]
+
+_HIDE_PYTHONS = ["compile", "max", "min", "sum"]
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_HIDE_PYTHONS, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("check_gradients", "check_layer"):  # loaded when they are used: training needs no checks
+        from minidl import checks
+
+        return getattr(checks, name)
+    if name.startswith("_"):  # what Python, IPython and inspect look for by themselves
+        raise AttributeError(f"module 'minidl' has no attribute {name!r}")
+    from minidl.foreign_names import NAMES, hint
+
+    raise AttributeError(f"module 'minidl' has no attribute {name!r}{hint(name, __dir__(), NAMES)}")
