@@ -13,6 +13,8 @@ from tests.primitives.test_gradients import BUILT_IN, WITHOUT_RESULT
 from tests.program.gpu.kernels.test_source import compile_for_gpus
 from tests.program.lowered.test_selection import filled, selections
 
+pytestmark = pytest.mark.gpu_source
+
 SHARED = settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 

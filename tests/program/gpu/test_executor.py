@@ -24,6 +24,8 @@ from tests.program.gpu.kernels.test_source import compile_for_gpus
 from tests.program.random_programs import functions
 from tests.program.test_compile import autoencoder, make_step
 
+pytestmark = pytest.mark.gpu_source
+
 SHARED = settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 

@@ -25,6 +25,8 @@ from minidl.program.program import Instruction, Value
 from minidl.random import philox
 from tests.primitives.test_gradients import BUILT_IN, FLOAT32_ONLY, case
 
+pytestmark = pytest.mark.gpu_source
+
 ELEMENTWISE = {name: primitive for name, primitive in BUILT_IN.items() if primitive.kind == "elementwise"}
 SHARED = settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
