@@ -35,10 +35,10 @@ def process_settings():
         "current GPU": strict_device.state.device,
         "NumPy errors": numpy.geterr(),
         "umask": umask,
-        "signal handlers": {number: signal.getsignal(number) for number in signal.valid_signals()},
+        **{f"handler of signal {number}": signal.getsignal(number) for number in signal.valid_signals()},
         "threads of BLAS": [library.num_threads for library in _BLAS.lib_controllers],
         "folder": os.getcwd(),
-        "environment": {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"},
+        **{f"${name}": value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"},
     }
 
 
@@ -52,7 +52,8 @@ def nothing_leaks():
     before, threads = process_settings(), lasting_threads()
     yield
     after = process_settings()
-    changed = {name: (before[name], after[name]) for name in before if before[name] != after[name]}
+    names = sorted(before.keys() | after.keys())
+    changed = {x: (before.get(x), after.get(x)) for x in names if before.get(x) != after.get(x)}
     assert not changed, "the test changed settings of the whole process"
     for thread in lasting_threads() - threads:
         thread.join(timeout=1)  # it may be about to end
