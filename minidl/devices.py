@@ -164,7 +164,7 @@ def to_numpy(array: Array) -> numpy.ndarray:
 
 
 def fetch(arrays: Sequence[Array]) -> list[numpy.ndarray]:
-    """Return arrays as NumPy arrays: all that a GPU holds in one transfer, because each transfer is waited for."""
+    """Return arrays as NumPy arrays: those of a GPU in one transfer, because each transfer is waited for."""
     together: dict[Any, list[int]] = {}
     for i, array in enumerate(arrays):
         together.setdefault((device_of(array), array.dtype), []).append(i)

@@ -68,26 +68,28 @@ class Tensor:
     @property
     def shape(self) -> tuple[int, ...]:
         """The length of each axis."""
-        return self.data.shape
+        shape: tuple[int, ...] = self.data.shape
+        return shape
 
     @property
     def ndim(self) -> int:
         """The number of axes."""
-        return self.data.ndim
+        return int(self.data.ndim)
 
     @property
     def size(self) -> int:
         """The number of elements."""
-        return self.data.size
+        return int(self.data.size)
 
     @property
     def dtype(self) -> numpy.dtype:
         """The NumPy dtype of the elements."""
-        return self.data.dtype
+        dtype: numpy.dtype = self.data.dtype
+        return dtype
 
     @property
     def device(self) -> str:
-        """Where the array lifetimes: ``"cpu"``, ``"gpu:0"``, ..."""
+        """Where the array is: ``"cpu"``, ``"gpu:0"``, ..."""
         return devices.device_of(self.data)
 
     def __len__(self) -> int:

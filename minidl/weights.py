@@ -45,7 +45,8 @@ def read(path: str | PathLike[str]) -> dict[str, numpy.ndarray]:
 def _on_host(x: Any) -> numpy.ndarray:
     if isinstance(x, Tensor):
         return x.numpy()
-    return devices.to_numpy(x) if devices.is_array(x) else numpy.asarray(x)
+    array: numpy.ndarray = x if devices.is_array(x) else numpy.asarray(x)
+    return devices.to_numpy(array)
 
 
 def load_state(tensors: Mapping[str, Tensor], state: Mapping[str, Any], source: str) -> None:

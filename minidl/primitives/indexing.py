@@ -13,6 +13,7 @@ import numpy
 
 from minidl import devices
 from minidl.primitives.primitive import Primitive
+from minidl.tensor import Tensor
 
 
 class _Slot:
@@ -23,13 +24,13 @@ class _Slot:
 SLOT = _Slot()
 
 
-def _fill(key: tuple, positions: tuple) -> tuple:
+def _fill(key: tuple[Any, ...], positions: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return the key with its slots filled by the arrays."""
     remaining = iter(positions)
     return tuple(next(remaining) if part is SLOT else part for part in key)
 
 
-def _index(xp: Any, x: Any, *positions: Any, key: tuple, out: Any = None) -> Any:
+def _index(xp: Any, x: Any, *positions: Any, key: tuple[Any, ...], out: Any = None) -> Any:
     result = x[_fill(key, positions)]
     if out is None:
         return result
@@ -37,7 +38,9 @@ def _index(xp: Any, x: Any, *positions: Any, key: tuple, out: Any = None) -> Any
     return out
 
 
-def _scatter_add(xp: Any, g: Any, *positions: Any, key: tuple, shape: tuple, out: Any = None) -> Any:
+def _scatter_add(
+    xp: Any, g: Any, *positions: Any, key: tuple[Any, ...], shape: tuple[Any, ...], out: Any = None
+) -> Any:
     if out is None:
         out = xp.empty(shape, g.dtype)
     out.fill(0)
@@ -48,26 +51,26 @@ def _scatter_add(xp: Any, g: Any, *positions: Any, key: tuple, shape: tuple, out
     return out
 
 
-slice_ = Primitive(
+slice_: Primitive = Primitive(
     "slice",
     _index,
     gradients=(lambda g, out, x, key: scatter_add_(g, key=key, shape=x.shape),),
     kind="view",
     keeps_inputs=True,
 )
-gather_ = Primitive(
+gather_: Primitive = Primitive(
     "gather",
     _index,
     gradients=lambda index, g, out, x, *positions, key: scatter_add_(g, *positions, key=key, shape=x.shape),
 )
-scatter_add_ = Primitive(
+scatter_add_: Primitive = Primitive(
     "scatter_add",
     _scatter_add,
     gradients=lambda index, gg, out, g, *positions, key, shape: index_by_key(gg, key, positions),
 )
 
 
-def index_by_key(x: Any, key: tuple, positions: tuple) -> Any:
+def index_by_key(x: Any, key: tuple[Any, ...], positions: tuple[Any, ...]) -> Tensor:
     """Apply a prepared key: a view if it holds no arrays, else a gather."""
     return gather_(x, *positions, key=key) if positions else slice_(x, key=key)
 
@@ -78,7 +81,7 @@ def _literal(positions: Any, device: str) -> devices.Array:
     return devices.to_device(array if array.size else array.astype(numpy.int64), device)
 
 
-def index(x: Any, key: Any) -> Any:
+def index(x: Any, key: Any) -> Tensor:
     """Return ``x[key]`` with NumPy's meaning: integers, slices, None, ..., and arrays of positions.
 
     A bool mask is turned into positions first, so the shape of the result depends on its values.
@@ -108,4 +111,4 @@ def _assign(xp: Any, target: Any, value: Any, out: Any = None) -> Any:
     return target
 
 
-assign_ = Primitive("assign", _assign, gradients=(None, None), kind="assign")
+assign_: Primitive = Primitive("assign", _assign, gradients=(None, None), kind="assign")

@@ -6,8 +6,9 @@ from typing import Any
 
 from minidl.primitives.primitive import Primitive
 from minidl.primitives.shape import reshape, swapaxes
+from minidl.tensor import Tensor
 
-matmul_ = Primitive(
+matmul_: Primitive = Primitive(
     "matmul",
     lambda xp, a, b, out=None: xp.matmul(a, b, out=out),
     gradients=(
@@ -17,7 +18,7 @@ matmul_ = Primitive(
 )
 
 
-def matmul(a: Any, b: Any) -> Any:
+def matmul(a: Any, b: Any) -> Tensor:
     """Return the matrix product of a (..., n, k) and b (..., k, m): (..., n, m).
 
     A vector is taken as a row on the left and as a column on the right, and that axis is missing
