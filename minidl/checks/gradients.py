@@ -125,7 +125,7 @@ class _Check:
 
     def value(self) -> float:
         """Return the number for the inputs and Parameters as they are now."""
-        return float(self.total(self.subject.call()).item())
+        return self.total(self.subject.call()).item()
 
     def gradients_as_outputs(self, *inputs: Tensor) -> list[Tensor]:
         """Return the gradients as a function of the inputs that is differentiable itself."""

@@ -12,33 +12,32 @@ from typing import Any
 
 import numpy
 
-from minidl.primitives.primitive import Primitive, elementwise
-from minidl.tensor import Tensor
+from minidl.primitives.primitive import elementwise
 
 # --- arithmetic -----------------------------------------------------------------------------------
 
-add: Primitive = elementwise(
+add = elementwise(
     "add",
     lambda xp, a, b, out=None: xp.add(a, b, out=out),
     expression="a + b",
     gradients=(lambda g, out, a, b: g, lambda g, out, a, b: g),
     doc="Return a + b.",
 )
-subtract: Primitive = elementwise(
+subtract = elementwise(
     "subtract",
     lambda xp, a, b, out=None: xp.subtract(a, b, out=out),
     expression="a - b",
     gradients=(lambda g, out, a, b: g, lambda g, out, a, b: -g),
     doc="Return a - b.",
 )
-multiply: Primitive = elementwise(
+multiply = elementwise(
     "multiply",
     lambda xp, a, b, out=None: xp.multiply(a, b, out=out),
     expression="a * b",
     gradients=(lambda g, out, a, b: g * b, lambda g, out, a, b: g * a),
     doc="Return a * b.",
 )
-divide: Primitive = elementwise(
+divide = elementwise(
     "divide",
     lambda xp, a, b, out=None: xp.divide(a, b, out=out),
     expression="a / b",
@@ -47,7 +46,7 @@ divide: Primitive = elementwise(
     domain=(0.5, 2.0),
     doc="Return a / b.",
 )
-power: Primitive = elementwise(
+power = elementwise(
     "power",
     lambda xp, a, b, out=None: xp.power(a, b, out=out),
     expression="pow(a, b)",
@@ -55,28 +54,28 @@ power: Primitive = elementwise(
     domain=(0.5, 2.0),
     doc="Return a to the power b; a gradient for b needs a > 0.",
 )
-negative: Primitive = elementwise(
+negative = elementwise(
     "negative",
     lambda xp, x, out=None: xp.negative(x, out=out),
     expression="-x",
     gradients=(lambda g, out, x: -g,),
     doc="Return -x.",
 )
-absolute: Primitive = elementwise(
+absolute = elementwise(
     "absolute",
     lambda xp, x, out=None: xp.absolute(x, out=out),
     expression="abs(x)",
     gradients=(lambda g, out, x: g * sign(x),),
     doc="Return |x|; the gradient at 0 is 0.",
 )
-sign: Primitive = elementwise(
+sign = elementwise(
     "sign",
     lambda xp, x, out=None: xp.sign(x, out=out),
     expression="x != x ? x : (x > 0) - (x < 0)",
     gradients=(None,),
     doc="Return -1, 0 or 1.",
 )
-floor: Primitive = elementwise(
+floor = elementwise(
     "floor",
     lambda xp, x, out=None: xp.floor(x, out=out),
     expression="floor(x)",
@@ -87,7 +86,7 @@ floor: Primitive = elementwise(
 
 # --- exponentials and their relatives -------------------------------------------------------------
 
-exp: Primitive = elementwise(
+exp = elementwise(
     "exp",
     lambda xp, x, out=None: xp.exp(x, out=out),
     expression="exp(x)",
@@ -95,7 +94,7 @@ exp: Primitive = elementwise(
     promotes_to_float=True,
     doc="Return e to the power x.",
 )
-log: Primitive = elementwise(
+log = elementwise(
     "log",
     lambda xp, x, out=None: xp.log(x, out=out),
     expression="log(x)",
@@ -104,7 +103,7 @@ log: Primitive = elementwise(
     domain=(0.5, 2.0),
     doc="Return the natural logarithm of x.",
 )
-log1p: Primitive = elementwise(
+log1p = elementwise(
     "log1p",
     lambda xp, x, out=None: xp.log1p(x, out=out),
     expression="log1p(x)",
@@ -113,7 +112,7 @@ log1p: Primitive = elementwise(
     domain=(-0.5, 2.0),
     doc="Return log(1 + x), exact for small x too.",
 )
-sqrt: Primitive = elementwise(
+sqrt = elementwise(
     "sqrt",
     lambda xp, x, out=None: xp.sqrt(x, out=out),
     expression="sqrt(x)",
@@ -122,7 +121,7 @@ sqrt: Primitive = elementwise(
     domain=(0.5, 2.0),
     doc="Return the square root of x.",
 )
-sin: Primitive = elementwise(
+sin = elementwise(
     "sin",
     lambda xp, x, out=None: xp.sin(x, out=out),
     expression="sin(x)",
@@ -130,7 +129,7 @@ sin: Primitive = elementwise(
     promotes_to_float=True,
     doc="Return the sine of x (radians).",
 )
-cos: Primitive = elementwise(
+cos = elementwise(
     "cos",
     lambda xp, x, out=None: xp.cos(x, out=out),
     expression="cos(x)",
@@ -192,14 +191,14 @@ def _softplus(xp: Any, x: Any, out: Any) -> Any:
     return xp.add(out, xp.maximum(x, 0), out=out)
 
 
-relu: Primitive = elementwise(
+relu = elementwise(
     "relu",
     lambda xp, x, out=None: xp.maximum(x, 0, out=out),
     expression="max(x, 0)",
     gradients=(lambda g, out, x: relu_backward(g, out),),
     doc="Return max(x, 0); the gradient at 0 is 0.",
 )
-relu_backward: Primitive = elementwise(
+relu_backward = elementwise(
     "relu_backward",
     _relu_backward,
     expression="y > 0 ? g : 0",
@@ -207,7 +206,7 @@ relu_backward: Primitive = elementwise(
     may_alias=(1,),
     doc="Return g where y, the output of relu, is positive, else 0.",
 )
-sigmoid: Primitive = elementwise(
+sigmoid = elementwise(
     "sigmoid",
     _sigmoid,
     expression="1 / (1 + exp(-x))",
@@ -216,7 +215,7 @@ sigmoid: Primitive = elementwise(
     keeps_inputs=True,
     doc="Return 1 / (1 + exp(-x)), accurate for every x.",
 )
-sigmoid_backward: Primitive = elementwise(
+sigmoid_backward = elementwise(
     "sigmoid_backward",
     _sigmoid_backward,
     expression="g * (y - y * y)",
@@ -224,7 +223,7 @@ sigmoid_backward: Primitive = elementwise(
     may_alias=(),
     doc="Return g * y * (1 - y): the gradient behind y = sigmoid(x).",
 )
-tanh: Primitive = elementwise(
+tanh = elementwise(
     "tanh",
     lambda xp, x, out=None: xp.tanh(x, out=out),
     expression="tanh(x)",
@@ -232,7 +231,7 @@ tanh: Primitive = elementwise(
     promotes_to_float=True,
     doc="Return the hyperbolic tangent of x.",
 )
-tanh_backward: Primitive = elementwise(
+tanh_backward = elementwise(
     "tanh_backward",
     _tanh_backward,
     expression="g * (1 - y * y)",
@@ -240,7 +239,7 @@ tanh_backward: Primitive = elementwise(
     may_alias=(),
     doc="Return g * (1 - y * y): the gradient behind y = tanh(x).",
 )
-softplus: Primitive = elementwise(
+softplus = elementwise(
     "softplus",
     _softplus,
     expression="max(x, 0) + log1p(exp(-abs(x)))",
@@ -260,7 +259,7 @@ def _sigmoid_cross_entropy(xp: Any, z: Any, t: Any, out: Any) -> Any:
     return xp.add(out, xp.subtract(xp.maximum(z, 0), xp.multiply(z, t)), out=out)
 
 
-sigmoid_cross_entropy: Primitive = elementwise(
+sigmoid_cross_entropy = elementwise(
     "sigmoid_cross_entropy",
     _sigmoid_cross_entropy,
     expression="(max(z, 0) - z * t) + log1p(exp(-abs(z)))",
@@ -272,42 +271,42 @@ sigmoid_cross_entropy: Primitive = elementwise(
 
 # --- comparisons and choices ----------------------------------------------------------------------
 
-equal: Primitive = elementwise(
+equal = elementwise(
     "equal",
     lambda xp, a, b, out=None: xp.equal(a, b, out=out),
     expression="a == b",
     gradients=(None, None),
     doc="Return a == b as bool.",
 )
-not_equal: Primitive = elementwise(
+not_equal = elementwise(
     "not_equal",
     lambda xp, a, b, out=None: xp.not_equal(a, b, out=out),
     expression="a != b",
     gradients=(None, None),
     doc="Return a != b as bool.",
 )
-less: Primitive = elementwise(
+less = elementwise(
     "less",
     lambda xp, a, b, out=None: xp.less(a, b, out=out),
     expression="a < b",
     gradients=(None, None),
     doc="Return a < b as bool.",
 )
-less_equal: Primitive = elementwise(
+less_equal = elementwise(
     "less_equal",
     lambda xp, a, b, out=None: xp.less_equal(a, b, out=out),
     expression="a <= b",
     gradients=(None, None),
     doc="Return a <= b as bool.",
 )
-greater: Primitive = elementwise(
+greater = elementwise(
     "greater",
     lambda xp, a, b, out=None: xp.greater(a, b, out=out),
     expression="a > b",
     gradients=(None, None),
     doc="Return a > b as bool.",
 )
-greater_equal: Primitive = elementwise(
+greater_equal = elementwise(
     "greater_equal",
     lambda xp, a, b, out=None: xp.greater_equal(a, b, out=out),
     expression="a >= b",
@@ -331,7 +330,7 @@ def _cast(xp: Any, x: Any, dtype: Any, out: Any = None) -> Any:
     return out
 
 
-maximum: Primitive = elementwise(
+maximum = elementwise(
     "maximum",
     lambda xp, a, b, out=None: xp.maximum(a, b, out=out),
     expression="max(a, b)",
@@ -341,7 +340,7 @@ maximum: Primitive = elementwise(
     ),
     doc="Return the larger of a and b; where they are equal, each gets half the gradient.",
 )
-minimum: Primitive = elementwise(
+minimum = elementwise(
     "minimum",
     lambda xp, a, b, out=None: xp.minimum(a, b, out=out),
     expression="min(a, b)",
@@ -351,7 +350,7 @@ minimum: Primitive = elementwise(
     ),
     doc="Return the smaller of a and b; where they are equal, each gets half the gradient.",
 )
-where: Primitive = elementwise(
+where = elementwise(
     "where",
     _where,
     expression="condition ? a : b",
@@ -363,14 +362,14 @@ where: Primitive = elementwise(
     may_alias=(),
     doc="Return a where the condition holds, else b.",
 )
-clip_: Primitive = elementwise(
+clip_ = elementwise(
     "clip",
     lambda xp, x, low, high, out=None: xp.clip(x, low, high, out=out),
     expression="min(max(x, {low}), {high})",
     gradients=(lambda g, out, x, low, high: g * (x >= low) * (x <= high),),
     doc="Return x limited to [low, high]; the gradient is 1 inside, ends included, and 0 outside.",
 )
-cast: Primitive = elementwise(
+cast = elementwise(
     "cast",
     _cast,
     expression="({dtype}) x",
@@ -380,7 +379,7 @@ cast: Primitive = elementwise(
 )
 
 
-def clip(x: Any, low: float, high: float) -> Tensor:
+def clip(x: Any, low: float, high: float) -> Any:
     """Return x limited to [low, high]; the gradient is 1 inside, ends included, and 0 outside."""
     if not low <= high:
         raise ValueError(f"clip needs low <= high, got low={low}, high={high}")

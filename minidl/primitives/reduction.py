@@ -12,7 +12,6 @@ from typing import Any
 from minidl.primitives.elementwise import exp, sqrt
 from minidl.primitives.primitive import Primitive
 from minidl.primitives.shape import broadcast_to, reshape
-from minidl.tensor import Tensor
 
 Axes = int | tuple[int, ...] | None
 
@@ -66,49 +65,49 @@ def _max_gradient(g: Any, out: Any, x: Any, axis: tuple[int, ...], keepdims: boo
     return _spread(g, x, axis) * winners / winners.sum(axis=axis, keepdims=True)
 
 
-sum_: Primitive = Primitive(
+sum_ = Primitive(
     "sum",
     lambda xp, x, axis, keepdims, out=None: xp.sum(x, axis=axis, keepdims=keepdims, out=out),
     gradients=(lambda g, out, x, axis, keepdims: _spread(g, x, axis),),
 )
-max_: Primitive = Primitive(
+max_ = Primitive(
     "max",
     lambda xp, x, axis, keepdims, out=None: xp.max(x, axis=axis, keepdims=keepdims, out=out),
     gradients=(_max_gradient,),
 )
-logsumexp_: Primitive = Primitive(
+logsumexp_ = Primitive(
     "logsumexp",
     _logsumexp,
     gradients=(lambda g, out, x, axis, keepdims: _spread(g, x, axis) * exp(x - _spread(out, x, axis)),),
     promotes_to_float=True,
 )
-softmax_: Primitive = Primitive(
+softmax_ = Primitive(
     "softmax",
     _softmax,
     gradients=(lambda g, out, x, axis: out * (g - (g * out).sum(axis=axis, keepdims=True)),),
     promotes_to_float=True,
     keeps_inputs=True,
 )
-argmax_: Primitive = Primitive(
+argmax_ = Primitive(
     "argmax",
     lambda xp, x, axis, out=None: xp.argmax(x, axis=axis, out=out),
     gradients=(None,),
 )
 
 
-def sum(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
+def sum(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
     """Return the sum of x over the axes."""
     return sum_(x, axis=normalize_axes(axis, x.ndim, "sum"), keepdims=keepdims)
 
 
-def mean(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
+def mean(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
     """Return the mean of x over the axes; of no elements it is NaN, as in NumPy."""
     axes = normalize_axes(axis, x.ndim, "mean")
     count = math.prod(x.shape[a] for a in axes)
     return sum(x, axes, keepdims) * (1 / count if count else math.nan)
 
 
-def max(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
+def max(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
     """Return the largest element over the axes; equal maxima share the gradient evenly."""
     axes = normalize_axes(axis, x.ndim, "max")
     if 0 in [x.shape[a] for a in axes]:
@@ -116,12 +115,12 @@ def max(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
     return max_(x, axis=axes, keepdims=keepdims)
 
 
-def min(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
+def min(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
     """Return the smallest element over the axes; equal minima share the gradient evenly."""
     return -max(-x, axis, keepdims)
 
 
-def var(x: Any, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
+def var(x: Any, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> Any:
     """Return the variance over the axes: squared deviations from the mean over (count - ddof)."""
     axes = normalize_axes(axis, x.ndim, "var")
     count = math.prod(x.shape[a] for a in axes) - ddof
@@ -129,22 +128,22 @@ def var(x: Any, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> Ten
     return sum(deviation * deviation, axes, keepdims) * (1 / count if count > 0 else math.nan)
 
 
-def std(x: Any, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
+def std(x: Any, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> Any:
     """Return the standard deviation over the axes, the root of var()."""
     return sqrt(var(x, axis, ddof, keepdims))
 
 
-def logsumexp(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
+def logsumexp(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
     """Return log(sum(exp(x))) over the axes, without overflow."""
     return logsumexp_(x, axis=normalize_axes(axis, x.ndim, "logsumexp"), keepdims=keepdims)
 
 
-def softmax(x: Any, axis: Axes = -1) -> Tensor:
+def softmax(x: Any, axis: Axes = -1) -> Any:
     """Return exp(x) / sum(exp(x)) over the axes (the last one by default), without overflow."""
     return softmax_(x, axis=normalize_axes(axis, x.ndim, "softmax"))
 
 
-def argmax(x: Any, axis: int = -1) -> Tensor:
+def argmax(x: Any, axis: int = -1) -> Any:
     """Return the index of the first largest element along one axis, as int64; it has no gradient."""
     (axis,) = normalize_axes(axis, x.ndim, "argmax")
     return argmax_(x, axis=axis)

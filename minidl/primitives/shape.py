@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from minidl.primitives.primitive import Primitive
-from minidl.tensor import Tensor
 
 
 def _view(forward: Any) -> Any:
@@ -38,7 +37,7 @@ def _concatenate_gradient(index: int, g: Any, out: Any, *inputs: Any, axis: int)
     return g[(slice(None),) * axis + (part,)]
 
 
-def _pad(xp: Any, x: Any, widths: tuple[Any, ...], value: float, out: Any = None) -> Any:
+def _pad(xp: Any, x: Any, widths: tuple, value: float, out: Any = None) -> Any:
     shape = tuple(before + length + after for length, (before, after) in zip(x.shape, widths, strict=True))
     if out is None:
         out = xp.empty(shape, x.dtype)
@@ -47,46 +46,46 @@ def _pad(xp: Any, x: Any, widths: tuple[Any, ...], value: float, out: Any = None
     return out
 
 
-def _inside(shape: tuple[int, ...], widths: tuple[Any, ...]) -> tuple[slice, ...]:
+def _inside(shape: tuple[int, ...], widths: tuple) -> tuple[slice, ...]:
     return tuple(slice(before, before + n) for n, (before, _) in zip(shape, widths, strict=True))
 
 
-reshape_: Primitive = Primitive(
+reshape_ = Primitive(
     "reshape",
     _view(lambda xp, x, shape: x.reshape(shape)),
     gradients=(lambda g, out, x, shape: reshape(g, x.shape),),
     kind="view",
     keeps_inputs=True,
 )
-transpose_: Primitive = Primitive(
+transpose_ = Primitive(
     "transpose",
     _view(lambda xp, x, axes: x.transpose(axes)),
     gradients=(lambda g, out, x, axes: transpose(g, [axes.index(i) for i in range(len(axes))]),),
     kind="view",
     keeps_inputs=True,
 )
-broadcast_to_: Primitive = Primitive(
+broadcast_to_ = Primitive(
     "broadcast_to",
     _view(lambda xp, x, shape: xp.broadcast_to(x, shape)),
     gradients=(lambda g, out, x, shape: g,),  # summed back to the shape of x by autodiff
     kind="view",
 )
-detach: Primitive = Primitive(
+detach = Primitive(
     "detach",
     _view(lambda xp, x: x),
     gradients=(None,),
     kind="view",
     doc="Return x as a Tensor that gradients do not flow through; it shares the array of x.",
 )
-concatenate_: Primitive = Primitive("concatenate", _concatenate, gradients=_concatenate_gradient)
-pad_: Primitive = Primitive(
+concatenate_ = Primitive("concatenate", _concatenate, gradients=_concatenate_gradient)
+pad_ = Primitive(
     "pad",
     _pad,
     gradients=(lambda g, out, x, widths, value: g[_inside(x.shape, widths)],),
 )
 
 
-def reshape(x: Any, *shape: Any) -> Tensor:
+def reshape(x: Any, *shape: Any) -> Any:
     """Return x with another shape (one length may be -1), as a view where possible."""
     wanted = shape[0] if len(shape) == 1 and isinstance(shape[0], Sequence) else shape
     lengths = tuple(operator.index(length) for length in wanted)
@@ -99,7 +98,7 @@ def reshape(x: Any, *shape: Any) -> Tensor:
     return x if lengths == x.shape else reshape_(x, shape=lengths)
 
 
-def transpose(x: Any, *axes: Any) -> Tensor:
+def transpose(x: Any, *axes: Any) -> Any:
     """Return x with its axes in another order (reversed if none are given), as a view."""
     wanted = axes[0] if len(axes) == 1 and isinstance(axes[0], Sequence) else axes
     order = tuple(a % x.ndim for a in wanted) if wanted else tuple(reversed(range(x.ndim)))
@@ -108,26 +107,26 @@ def transpose(x: Any, *axes: Any) -> Tensor:
     return transpose_(x, axes=order)
 
 
-def swapaxes(x: Any, axis1: int, axis2: int) -> Tensor:
+def swapaxes(x: Any, axis1: int, axis2: int) -> Any:
     """Return x with two axes exchanged, as a view."""
     order = list(range(x.ndim))
     order[axis1], order[axis2] = order[axis2], order[axis1]
     return transpose(x, order)
 
 
-def broadcast_to(x: Any, shape: Sequence[int]) -> Tensor:
+def broadcast_to(x: Any, shape: Sequence[int]) -> Any:
     """Return x repeated to the shape by NumPy's broadcasting rules, as a view."""
     shape = tuple(shape)
     return x if x.shape == shape else broadcast_to_(x, shape=shape)
 
 
-def expand_dims(x: Any, axis: int) -> Tensor:
+def expand_dims(x: Any, axis: int) -> Any:
     """Return x with a new axis of length 1 at this position of the result."""
     position = axis % (x.ndim + 1)
     return reshape(x, (*x.shape[:position], 1, *x.shape[position:]))
 
 
-def squeeze(x: Any, axis: int | None = None) -> Tensor:
+def squeeze(x: Any, axis: int | None = None) -> Any:
     """Return x without its axes of length 1, or without the one given."""
     if axis is None:
         return reshape(x, tuple(length for length in x.shape if length != 1))
@@ -137,19 +136,19 @@ def squeeze(x: Any, axis: int | None = None) -> Tensor:
     return reshape(x, x.shape[:position] + x.shape[position + 1 :])
 
 
-def concatenate(tensors: Sequence[Any], axis: int = 0) -> Tensor:
+def concatenate(tensors: Sequence[Any], axis: int = 0) -> Any:
     """Return the Tensors joined along an existing axis."""
     if not tensors:
         raise ValueError("concatenate needs at least one Tensor")
     return concatenate_(*tensors, axis=axis % tensors[0].ndim)
 
 
-def stack(tensors: Sequence[Any], axis: int = 0) -> Tensor:
+def stack(tensors: Sequence[Any], axis: int = 0) -> Any:
     """Return Tensors of one shape joined along a new axis."""
     return concatenate([expand_dims(x, axis) for x in tensors], axis)
 
 
-def pad(x: Any, widths: Any, value: float = 0.0) -> Tensor:
+def pad(x: Any, widths: Any, value: float = 0.0) -> Any:
     """Return x with a border of one value.
 
     ``widths`` is one number for every side, or one pair (before, after) for each axis.
