@@ -1,5 +1,6 @@
 """minidl: deep learning from scratch on NumPy and CuPy, small enough to read and fast enough to use."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from minidl import data, devices, initializers
@@ -68,10 +69,10 @@ from minidl.primitives.shape import (
 from minidl.program.compile import compile as compile
 from minidl.random.generator import Generator
 from minidl.tensor import Parameter, Tensor, apply, tensor
-from minidl.training import History, Trainer
 
 if TYPE_CHECKING:
     from minidl.checks import check_gradients, check_layer
+    from minidl.training import History, Trainer
 
 
 __version__ = "0.1.0"
@@ -175,16 +176,23 @@ __all__ = [
 
 _HIDE_PYTHONS = ["compile", "max", "min", "sum"]
 
+#: Names that are loaded when they are first used, and from where: not every program trains or checks.
+_WHEN_USED = {
+    "History": "minidl.training",
+    "Trainer": "minidl.training",
+    "check_gradients": "minidl.checks",
+    "check_layer": "minidl.checks",
+}
+
 
 def __dir__() -> list[str]:
     return sorted([*__all__, *_HIDE_PYTHONS, "__version__"])
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("check_gradients", "check_layer"):  # loaded when they are used: training needs no checks
-        from minidl import checks
-
-        return getattr(checks, name)
+    if name in _WHEN_USED:
+        globals()[name] = value = getattr(importlib.import_module(_WHEN_USED[name]), name)
+        return value
     if name.startswith("_"):  # what Python, IPython and inspect look for by themselves
         raise AttributeError(f"module 'minidl' has no attribute {name!r}")
     from minidl.foreign_names import NAMES, hint

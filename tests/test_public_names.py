@@ -40,9 +40,10 @@ def test_dir_gives_the_public_names_and_nothing_else():
         for name, value in vars(dl).items()
         if not name.startswith("_") and not isinstance(value, types.ModuleType) and name != "Any"
     }
-    public -= {"TYPE_CHECKING", "annotations"}
+    public -= {"TYPE_CHECKING"}
     modules = {"data", "devices", "initializers", "schedules"}
-    assert set(names) == public | modules | {"check_gradients", "check_layer", "__version__"}
+    when_used = {"History", "Trainer", "check_gradients", "check_layer"}
+    assert set(names) == public | modules | when_used | {"__version__"}
     assert all(hasattr(dl, name) for name in names)
 
 
@@ -153,6 +154,7 @@ def test_the_test_of_settings_sees_a_change():
 
 def test_importing_loads_nothing_heavy():
     heavy = ["matplotlib", "scipy", "tqdm", "mpi4py", "sklearn", "safetensors", "cupy", "minidl.checks"]
+    heavy += ["minidl.training", "minidl.inspection"]
     loaded = run(f"import sys, minidl; print([name for name in {heavy} if name in sys.modules])")
     assert loaded.strip() == "[]"
 
