@@ -1,7 +1,7 @@
-"""Checks that people run on their own functions and layers.
+"""Checks for functions and layers that users write.
 
-`check_gradients` compares the gradients of any function with difference quotients; `check_layer` tests all
-that a layer should do and returns a report; `assert_layer` does the same as one line of a test suite.
+`check_gradients` compares the gradients of any function with difference quotients; `check_layer` tests
+everything a layer should do and returns a report; `assert_layer` is the same as one line of a test suite.
 """
 
 from minidl.checks.gradients import GradientError, check_gradients

@@ -1,11 +1,11 @@
-"""Difference quotients: what the derivative of a function is, measured on the function alone.
+"""Difference quotients: derivatives that are measured with values of a function alone.
 
-Central differences (f(x + h) - f(x - h)) / 2h in float64 are right to about 1e-9. Where they disagree with
-a gradient, smaller steps are tried, and the quotients of the two sides are looked at: at a kink (a relu at 0)
-they differ however small the step, and no measurement can tell which gradient is right.
+Central differences (f(x + h) - f(x - h)) / 2h in float64 have an error of about 1e-9. Where they disagree
+with a gradient, smaller steps and one-sided quotients are tried: at a kink (a relu at 0) the two sides differ
+however small the step, and no measurement can decide which gradient is right.
 
-(Steps along the imaginary axis would be more exact still, but layers and losses would have to compute with
-complex numbers; minidl's do not.)
+(Complex steps would be more exact still, but layers and losses would have to compute with complex numbers,
+which minidl does not support.)
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from minidl.tensor import Tensor
 
 UNMEASURED, RIGHT, WRONG, KINK = range(4)
 
-#: Of a larger Tensor, random directions are measured unless the caller wants more.
+#: In a larger Tensor, random directions are measured unless the caller asks for more.
 LARGE = 200
 DIRECTIONS = 16
 _STEP = 6e-6  # the cube root of float64's epsilon: rounding and curvature cost the same there
-_GRID = 6  # so many rows and columns of a large Tensor are looked at where it is wrong
+_GRID = 6  # rows and columns of a large Tensor that are measured where its gradient is wrong
 _SHRINKS = (1.0, 1 / 8, 1 / 64)
 
 
@@ -37,12 +37,12 @@ class Tolerance:
     absolute: float
 
     def allows(self, given: float, measured: float, noise: float) -> bool:
-        """Say whether they agree; a measurement is known to within ``noise``."""
+        """Return whether the two agree, given a measurement error of at most ``noise``."""
         return abs(given - measured) <= self.absolute + self.relative * abs(measured) + noise
 
 
 class Element:
-    """One element of a Tensor, to be moved by a step."""
+    """One element of a Tensor that can be moved by a step."""
 
     def __init__(self, x: Tensor, index: tuple[int, ...]):
         self.x, self.index = x, index
@@ -57,7 +57,7 @@ class Element:
 
 
 class Direction:
-    """All elements of a Tensor, to be moved together along a direction."""
+    """All elements of a Tensor, which can be moved together along a direction."""
 
     def __init__(self, x: Tensor, direction: numpy.ndarray):
         self.x, self.start = x, devices.copy(x.data)
@@ -73,7 +73,7 @@ class Direction:
 
 @dataclass
 class Comparison:
-    """A gradient beside its measurement, for one Tensor.
+    """A gradient and its measurement, for one Tensor.
 
     Attributes
     ----------
@@ -117,15 +117,15 @@ class Differences:
     ----------
     evaluate : computes the function from the Tensors as they are
     tolerance : when a gradient counts as right
-    sample : at most so many elements or directions of each Tensor; None is every element of Tensors of up
-        to 200 elements, and 16 directions of larger ones
+    sample : the largest number of elements or directions to measure of each Tensor; None is all elements
+        of Tensors of up to 200, and 16 directions of larger ones
     """
 
     def __init__(self, evaluate: Callable[[], float], tolerance: Tolerance, sample: int | None, rng: Any):
         self.evaluate, self.tolerance, self.sample, self.rng = evaluate, tolerance, sample, rng
 
     def compare(self, name: str, x: Tensor, given: numpy.ndarray) -> Comparison:
-        """Compare a gradient with respect to x with what is measured."""
+        """Compare a gradient with respect to x with measurements."""
         result = Comparison(name, given)
         if not numpy.isfinite(given).all():
             result.states[~numpy.isfinite(given)] = WRONG
@@ -133,7 +133,7 @@ class Differences:
             return result
         original = devices.copy(x.data)
         try:
-            with numpy.errstate(all="ignore"):  # a step may leave the domain
+            with numpy.errstate(all="ignore"):  # a step may leave the domain of the function
                 if x.size <= (LARGE if self.sample is None else self.sample):
                     self._elements(result, x, numpy.ndindex(x.shape))
                 else:
@@ -172,7 +172,7 @@ class Differences:
                 result.largest_error = max(result.largest_error, relative_error(given, measured))
 
     def _locate(self, result: Comparison, x: Tensor, direction: numpy.ndarray) -> None:
-        """Measure single elements: the one where halving leads to, and a grid over the Tensor."""
+        """Measure single elements: the one that bisection of the error finds, and a grid over the Tensor."""
         low, high = 0, x.size
         while high - low > 1:
             middle = (low + high) // 2
@@ -202,7 +202,7 @@ class Differences:
         return abs(measured - float((result.given * part).sum()))
 
     def measure(self, place: Element | Direction, given: float) -> tuple[int, float]:
-        """Return whether a derivative is right, and what it is measured to be."""
+        """Return the state of a derivative (RIGHT, WRONG or KINK) and its measurement."""
         first = first_gap = center = numpy.nan
         for shrink in _SHRINKS:
             step = _STEP * place.scale * shrink
@@ -216,8 +216,8 @@ class Differences:
                 first, first_gap = measured, abs((up - center) - (center - down)) / step
         right, left = (up - center) / step, (center - down) / step
         if not numpy.isfinite([first, right, left]).all():
-            return KINK, first  # the end of the domain
-        # What curvature makes of the gap between the sides shrinks with the step; a kink's stays.
+            return KINK, first  # at the end of the domain
+        # Curvature makes a gap between the two sides that shrinks with the step; the gap of a kink stays.
         gap = abs(right - left)
         visible = gap > self.tolerance.absolute + 1e-3 * max(abs(right), abs(left)) + noise
         return (KINK if visible and gap > 0.05 * first_gap else WRONG), first

@@ -1,4 +1,4 @@
-"""Gradient checks: what backward computes against what difference quotients measure."""
+"""Gradient checks: what backward computes, compared with difference quotients."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy
 from minidl import autodiff, devices
 from minidl.checks.diagnosis import Diagnosis
 from minidl.checks.differences import WRONG, Comparison, Differences, Tolerance, relative_error
-from minidl.checks.hints import picture
-from minidl.checks.isolation import Subject, outputs_of, with_tape
+from minidl.checks.hints import plot_errors
+from minidl.checks.isolation import IsolatedFunction, outputs_of, with_tape
 from minidl.checks.report import GradientReport
 from minidl.mode import mode
 from minidl.tensor import Tensor
 
 
 class GradientError(AssertionError):
-    """A gradient disagrees with the differences of the function; the message says where, and why perhaps."""
+    """A gradient differs from the difference quotients; the message says where, and the likely cause."""
 
 
 def check_gradients(
@@ -38,22 +38,22 @@ def check_gradients(
     is skipped, and the report says so.
 
     While it is checked, everything the function uses is float64, and each call starts from the same
-    Parameters, state and random numbers; afterwards all is as it was, to the bit.
+    Parameters, state and random numbers; afterwards everything is restored, bit for bit.
 
     Parameters
     ----------
     function : takes Tensors, returns a Tensor or several: a function, a Layer, a method of a Layer, or one
         of these compiled. If it calls backward() itself (a training step without the optimizer's),
         it must return the loss, and the gradients it leaves on the Parameters are checked.
-    inputs : arrays or Tensors; floating-point ones are converted to float64, others passed as
+    inputs : arrays or Tensors; floating-point ones are converted to float64, others stay as
         they are
-    order : 2 checks the gradients of the gradients too
+    order : 2 checks the gradients of the gradients as well
     relative_tolerance, absolute_tolerance : a difference is an error if it is larger than
-        ``absolute_tolerance + relative_tolerance * |measured|``, and than the measurement's rounding;
+        ``absolute_tolerance + relative_tolerance * |measured|`` and the rounding of the measurement;
         the absolute tolerance is multiplied by the largest gradient where that is below 1
-    sample : how much is measured of each Tensor: all its elements if there are no more, else as many
-        random directions. By default every element up to 200, and 16 directions of larger ones.
-    seed : decides the random weights and directions
+    sample : how much of each Tensor is measured: all its elements if there are no more than this, else
+        as many random directions. By default all elements up to 200, and 16 directions beyond.
+    seed : of the random weights and directions
 
     Returns
     -------
@@ -73,33 +73,33 @@ def check_gradients(
     if mode.recorder is not None:
         raise RuntimeError("check_gradients cannot be part of a compiled function")
     tolerance = Tolerance(relative_tolerance, absolute_tolerance)
-    with with_tape(), Subject(function, inputs) as subject:
-        check = _Check(subject, tolerance, sample, seed)
+    with with_tape(), IsolatedFunction(function, inputs) as isolated:
+        check = _Check(isolated, tolerance, sample, seed)
         comparisons = check.run()
         if order == 2:
             if check.calls_backward:
                 raise ValueError(
                     "check_gradients: order=2 needs a function that does not call backward() itself"
                 )
-            names = {id(x): name for name, x in subject.watched().items()}
-            with Subject(check.gradients_as_outputs, subject.inputs, names) as second:
+            names = {id(x): name for name, x in isolated.watched().items()}
+            with IsolatedFunction(check.gradients_as_outputs, isolated.inputs, names) as second:
                 comparisons += _Check(second, tolerance, sample, seed + 1, "second order, ").run()
     return GradientReport(comparisons)
 
 
 class _Check:
-    """One comparison of all gradients of a Subject."""
+    """One comparison of all gradients of an isolated function."""
 
     def __init__(
-        self, subject: Subject, tolerance: Tolerance, sample: int | None, seed: int, title: str = ""
+        self, isolated: IsolatedFunction, tolerance: Tolerance, sample: int | None, seed: int, title: str = ""
     ):
-        self.subject, self.title = subject, title
+        self.isolated, self.title = isolated, title
         self.rng = numpy.random.default_rng(seed)
         self.differences = Differences(self.value, tolerance, sample, self.rng)
         self.weights: list[Tensor] = []
         self.calls_backward = False
 
-    # --- the number that is differentiated --------------------------------------------------------
+    # --- the scalar that is differentiated --------------------------------------------------------
 
     def total(self, outputs: list[Tensor]) -> Tensor:
         """Return the weighted sum of the outputs."""
@@ -124,28 +124,31 @@ class _Check:
         return Tensor(devices.to_device(self.rng.uniform(0.5, 1.5, y.shape), y.device))
 
     def value(self) -> float:
-        """Return the number for the inputs and Parameters as they are now."""
-        return self.total(self.subject.call()).item()
+        """Return the weighted sum for the inputs and Parameters as they are now."""
+        return float(self.total(self.isolated.call()).item())
 
     def gradients_as_outputs(self, *inputs: Tensor) -> list[Tensor]:
-        """Return the gradients as a function of the inputs that is differentiable itself."""
+        """Return the gradients as a differentiable function of the inputs."""
         watched = [x for x in inputs if x.requires_grad]
-        watched += [x for name, x in self.subject.watched().items() if not name.startswith("input ")]
-        total = self.total(outputs_of(self.subject.eager(*inputs)))
-        return autodiff.grad(total, watched, create_graph=True)
+        watched += [x for name, x in self.isolated.watched().items() if not name.startswith("input ")]
+        total = self.total(outputs_of(self.isolated.eager(*inputs)))
+        gradients: list[Tensor] = autodiff.grad(total, watched, create_graph=True)
+        return gradients
 
     # --- the comparison ---------------------------------------------------------------------------
 
     def run(self) -> list[Comparison]:
-        """Return the comparisons, or raise GradientError with all that is wrong."""
-        watched = self.subject.watched()
+        """Return the comparisons, or raise GradientError with everything that is wrong."""
+        watched = self.isolated.watched()
         if not watched:
             raise ValueError("check_gradients: no floating-point input and no Parameter to differentiate for")
         self._refuse_updates()
         given = self.gradients(watched)
-        if self.calls_backward and self.subject.function is not self.subject.eager:
-            # A compiled function hands out the gradients of Parameters, not of its arguments.
-            watched = {name: x for name, x in watched.items() if not any(x is y for y in self.subject.inputs)}
+        if self.calls_backward and self.isolated.function is not self.isolated.eager:
+            # A compiled function returns the gradients of Parameters, not those of its arguments.
+            watched = {
+                name: x for name, x in watched.items() if not any(x is y for y in self.isolated.inputs)
+            }
             given = {name: given[name] for name in watched}
         self._require_repeatable(watched, given)
         self._adapt_tolerance(given)
@@ -162,9 +165,9 @@ class _Check:
 
     def gradients(self, watched: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return what backward gives for each watched Tensor."""
-        kept = [devices.copy(x.data) for x in self.subject.inputs]
+        kept = [devices.copy(x.data) for x in self.isolated.inputs]
         eager = not self.calls_backward
-        outputs = self.subject.call(eager=True) if eager else self.subject.call()
+        outputs = self.isolated.call(eager=True) if eager else self.isolated.call()
         if eager and any(x.grad is not None for x in watched.values()):
             self.calls_backward = True
             if len(outputs) != 1 or outputs[0].size != 1:
@@ -183,14 +186,14 @@ class _Check:
         return dict(zip(watched, found, strict=True))
 
     def _adapt_tolerance(self, given: dict[str, Tensor]) -> None:
-        """Where all gradients are small (of a mean over many elements), what is allowed must be smaller."""
+        """Lower the tolerance where all gradients are small, as those of a mean over many elements are."""
         largest = max(float(numpy.abs(devices.to_numpy(g.data)).max(initial=0.0)) for g in given.values())
         if 0 < largest < 1:
             tolerance = self.differences.tolerance
             self.differences.tolerance = Tolerance(tolerance.relative, tolerance.absolute * largest)
 
     def _refuse_updates(self) -> None:
-        updated = self.subject.updated_parameters()
+        updated = self.isolated.updated_parameters()
         if updated:
             raise GradientError(
                 f"the function assigns new values to {', '.join(updated)}, so it has no gradient: give "
@@ -198,7 +201,7 @@ class _Check:
             )
 
     def _require_inputs_untouched(self, kept: list[Any]) -> None:
-        for i, (x, before) in enumerate(zip(self.subject.inputs, kept, strict=True)):
+        for i, (x, before) in enumerate(zip(self.isolated.inputs, kept, strict=True)):
             if not numpy.array_equal(
                 devices.to_numpy(x.data), devices.to_numpy(before), equal_nan=x.dtype.kind == "f"
             ):
@@ -208,12 +211,12 @@ class _Check:
                 )
 
     def _require_repeatable(self, watched: dict[str, Tensor], given: dict[str, Tensor]) -> None:
-        """Call once more: value and gradients must be the same."""
-        eager = self.total(self.subject.call(eager=True)).item()
+        """Call the function again: value and gradients must be the same."""
+        eager = self.total(self.isolated.call(eager=True)).item()
         for _ in range(2):  # a compiled function records, then replays
             again = self.value()
             if not _close(again, eager):
-                if self.subject.function is not self.subject.eager:
+                if self.isolated.function is not self.isolated.eager:
                     raise GradientError(
                         f"compiled, the function gives {again:.12g}; as it is written, {eager:.12g}"
                     )
@@ -236,10 +239,10 @@ class _Check:
     def _diagnosis(self) -> Diagnosis:
         from minidl.program.recorder import users_line
 
-        trace, outputs = self.subject.trace()
+        trace, outputs = self.isolated.trace()
         counts = {
             x.shape[0]: "the number of observations (the length of axis 0)"
-            for x in reversed([*self.subject.inputs, *outputs])
+            for x in reversed([*self.isolated.inputs, *outputs])
             if x.ndim
         }
         for y in outputs:
@@ -247,14 +250,14 @@ class _Check:
         return Diagnosis(trace, outputs, counts, users_line())
 
     def _failure(self, error: Exception) -> str:
-        """Say what made backward fail."""
+        """Return the message for an exception in backward."""
         text = f"{self.title}backward fails: {type(error).__name__}: {error}"
         if isinstance(error, RuntimeError) and "has been here before" in str(error):
             return f"{text}\n  likely cause: the function uses a result that it kept from an earlier call"
         diagnosis = self._diagnosis()
         causes = [
             cause
-            for x in self.subject.watched().values()
+            for x in self.isolated.watched().values()
             for cause in diagnosis._guilty_operations(x, diagnosis.trace.descendants(x))
         ]
         return text + "".join(f"\n  likely cause: {cause}" for cause in dict.fromkeys(causes))
@@ -278,8 +281,8 @@ class _Check:
             f"relative error {relative_error(given, right):.2g}",
             *(f"  likely cause: {cause}" for cause in causes),
         ]
-        drawing = picture(comparison)
-        return "\n".join(lines) + (f"\n  {drawing}".replace("\n", "\n  ") if drawing else "")
+        plot = plot_errors(comparison)
+        return "\n".join(lines) + (f"\n  {plot}".replace("\n", "\n  ") if plot else "")
 
 
 def _close(a: float, b: float) -> bool:

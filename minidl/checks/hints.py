@@ -1,4 +1,4 @@
-"""What two arrays that should be equal tell about the mistake: a sign, a factor, a transpose, a scale."""
+"""Hints: the likely mistake behind a wrong gradient, from its difference to the measured one."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ _ROWS, _COLUMNS = 8, 16
 _SIGNS = {UNMEASURED: " ", RIGHT: ".", WRONG: "x", KINK: "~"}
 
 
-def explain(given: numpy.ndarray, measured: numpy.ndarray, counts: dict[int, str]) -> str | None:
-    """Return what is likely wrong with a gradient, or None if nothing comes to mind.
+def likely_cause(given: numpy.ndarray, measured: numpy.ndarray, counts: dict[int, str]) -> str | None:
+    """Return the likely mistake in a gradient, or None if it fits no known one.
 
     Parameters
     ----------
-    given, measured : of one shape; ``measured`` is NaN where it is not known
-    counts : numbers that are likely to be a forgotten factor, such as the size of the batch, each with what
-        it is
+    given, measured : arrays of the same shape; ``measured`` is NaN where it is not known
+    counts : numbers that may be a forgotten factor, such as the batch size, each with its description
     """
     if not numpy.isfinite(given).all():
         return "it is not a finite number: a division by 0, a log or a root of 0, or an overflow"
@@ -58,7 +57,7 @@ def _constant_ratio(a: numpy.ndarray, b: numpy.ndarray, small: float) -> float |
 
 
 def _name_factor(ratio: float, counts: dict[int, str]) -> str:
-    """Say what a wrong constant factor is likely to be."""
+    """Return a description of a wrong constant factor."""
     sign = "has the wrong sign" if ratio < 0 else ""
     size = abs(ratio)
     if ratio < 0 and abs(size - 1) < 1e-3:
@@ -88,7 +87,7 @@ def _number(value: float) -> str:
 
 
 def _along_axes(given: numpy.ndarray, measured: numpy.ndarray, small: float) -> str | None:
-    """Look for slices that are right, and for factors that vary along one axis alone."""
+    """Return a description of errors in some slices only, or of a factor that varies along one axis."""
     if given.ndim == 0 or not numpy.isfinite(measured).all():
         return None
     wrong = numpy.abs(given - measured) > 1e-4 * numpy.abs(measured) + small
@@ -116,10 +115,10 @@ def _listed(places: numpy.ndarray) -> str:
     return f"places {', '.join(map(str, places[:8]))}" + (", ..." if len(places) > 8 else "")
 
 
-def picture(comparison: Comparison) -> str:
-    """Return a small map of an array: where its gradient is right, wrong or at a kink; '' for one element.
+def plot_errors(comparison: Comparison) -> str:
+    """Return a text plot of an array: where its gradient is right, wrong or at a kink; "" for one element.
 
-    Axes before the last are put into one; of a large array, each cell stands for a block.
+    Axes before the last are flattened; in a large array, each cell stands for a block.
     """
     states = comparison.states
     if states.size < 2:

@@ -1,4 +1,4 @@
-"""A function with all that it reads and changes: in float64 while it is checked, restored afterwards."""
+"""Isolation of a function under check: all that it reads is float64 meanwhile, and restored afterwards."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from typing import Any, Self
 import numpy
 
 from minidl import devices
-from minidl.checks.tracing import Trace, Witness
-from minidl.layers.layer import Layer, _named
+from minidl.checks.tracing import OperationTrace, UsageRecorder
+from minidl.layers.layer import Layer, parts_of
 from minidl.mode import mode
+from minidl.nests import leaves
 from minidl.program.compile import Compiled
 from minidl.random.generator import Generator
 from minidl.tensor import Parameter, Tensor, tensor
@@ -22,7 +23,7 @@ from minidl.tensor import Parameter, Tensor, tensor
 
 @contextmanager
 def with_tape() -> Iterator[None]:
-    """Switch the tape on for a ``with`` block, should the caller be inside no_grad()."""
+    """Switch the tape on within a ``with`` block, even if the caller is inside no_grad()."""
     outer, mode.grad_enabled = mode.grad_enabled, True
     try:
         yield
@@ -33,8 +34,8 @@ def with_tape() -> Iterator[None]:
 class Snapshot:
     """Layers, Tensors and Generators as they were when each was added; ``restore`` puts them back.
 
-    A Tensor that is added gets a copy of its array to be played with, in float64 if ``float64`` is
-    set; the original array, untouched, comes back. A Generator keeps its streams on GPUs aside too.
+    A Tensor that is added works on a copy of its array, in float64 if ``float64`` is set, until the
+    original array is put back. The state of a Generator includes its streams on GPUs.
     """
 
     def __init__(self, float64: bool = False):
@@ -49,7 +50,7 @@ class Snapshot:
         self._layers: dict[int, Layer] = {}
 
     def add(self, found: Layer | Generator | Tensor, prefix: str | None = None) -> None:
-        """Add an object, and of a Layer all that is inside."""
+        """Add an object, and all that is inside if it is a Layer."""
         if isinstance(found, Layer):
             self._add_layer(found, f"{type(found).__name__}." if prefix is None else prefix)
         elif isinstance(found, Generator):
@@ -63,7 +64,7 @@ class Snapshot:
         for part in (layer, *(inner for _, inner in layer.named_layers())):
             if id(part) not in self._layers:
                 self._layers[id(part)] = part
-                self._attributes.append(_frozen(vars(part)))
+                self._attributes.append(_contents_of(vars(part)))
         for name, x in layer.named_tensors():
             self._add_tensor(x, f"{prefix}{name}")
         for _, generator in layer.named_generators():
@@ -92,7 +93,7 @@ class Snapshot:
         self._starts[id(x)] = devices.copy(x.data)
 
     def rewind(self, changed: Iterable[int]) -> None:
-        """Give Tensors, by id, and all Generators the state in which they were added; drop gradients."""
+        """Reset some Tensors, by id, and all Generators to when they were added; drop gradients."""
         for key in changed:
             x = self.tensors[key]
             devices.write(x.data, self._starts[key])
@@ -102,7 +103,7 @@ class Snapshot:
             generator.load_state_dict(start)
 
     def changed(self) -> list[str]:
-        """Return the names of the Tensors whose values are not those they had when they were added."""
+        """Return the names of the Tensors whose values have changed since they were added."""
         return [
             self.names[key]
             for key, x in self.tensors.items()
@@ -112,12 +113,12 @@ class Snapshot:
         ]
 
     def restore_attributes(self) -> None:
-        """Give the Layers the attributes, and their lists, dicts and arrays the contents, that they had."""
+        """Restore the attributes of the Layers, and the contents of the lists, dicts and arrays in them."""
         for attributes in self._attributes:
-            _thawed(attributes)
+            _with_contents(attributes)
 
     def restore(self) -> None:
-        """Put everything back, to the bit."""
+        """Restore everything, bit for bit."""
         self.restore_attributes()
         for undo in reversed(self._undo):
             undo()
@@ -130,13 +131,13 @@ class Snapshot:
         self.restore()
 
 
-class Subject:
-    """A function under check, called as often as needed, always from the same state.
+class IsolatedFunction:
+    """A function under check, which is called many times from the same state.
 
     Attributes
     ----------
-    inputs : the inputs as float64 leaves (those that are not floating-point as they were)
-    snapshot : the Tensors and Generators that the function was seen to use, by any name known
+    inputs : the inputs as Tensors: floating-point ones in float64 and with gradients, others as they are
+    snapshot : the Layers, Tensors and Generators that the function uses
     """
 
     def __init__(
@@ -163,15 +164,15 @@ class Subject:
         self.snapshot.restore()
 
     def _discover(self) -> None:
-        """Run the function until all it uses is known, and in float64 from the start."""
+        """Run the function until all that it uses is known and was float64 from the start."""
         for _ in range(3):
             self.snapshot.was_converted = False
-            witness = Witness(self._found)
-            with witness.watching(), numpy.errstate(all="ignore"):
+            usage = UsageRecorder(self._found)
+            with usage.recording(), numpy.errstate(all="ignore"):
                 self.eager(*self.inputs)
-            self._assigned |= witness.assigned
+            self._assigned |= usage.assigned
             self.rewind()
-            self.snapshot.restore_attributes()  # what the first call keeps must not hide what later ones do
+            self.snapshot.restore_attributes()  # what one call stores must not hide what the next does
             if not self.snapshot.was_converted:
                 return
 
@@ -180,29 +181,29 @@ class Subject:
             self.snapshot.add(x)
 
     def rewind(self) -> None:
-        """Go back to the state before the first call."""
+        """Restore the state before the first call."""
         self.snapshot.rewind(self._assigned)
         for x in self.inputs:
             x.grad = None
 
     def call(self, eager: bool = False) -> list[Tensor]:
-        """Return the floating-point Tensors that the function returns, computed from the first state."""
+        """Return the floating-point Tensors that the function returns, called in the initial state."""
         self.rewind()
         return outputs_of((self.eager if eager else self.function)(*self.inputs))
 
-    def trace(self) -> tuple[Trace, list[Tensor]]:
-        """Call the function while keeping every step."""
+    def trace(self) -> tuple[OperationTrace, list[Tensor]]:
+        """Call the function and keep every operation; return them and the outputs."""
         self.rewind()
-        trace = Trace(self._found)
+        trace = OperationTrace(self._found)
         for x in (*self.inputs, *self.snapshot.tensors.values()):
-            trace.keep(x)
-        with trace.watching(), numpy.errstate(all="ignore"):
+            trace.remember(x)
+        with trace.recording(), numpy.errstate(all="ignore"):
             outputs = outputs_of(self.eager(*self.inputs))
         trace.finish()
         return trace, outputs
 
     def watched(self) -> dict[str, Tensor]:
-        """Return everything a gradient is due for, by name: inputs, Parameters, other leaves."""
+        """Return everything that gets a gradient, by name: inputs, Parameters and other leaves."""
         found = {f"input {i}": x for i, x in enumerate(self.inputs) if x.requires_grad}
         unnamed = 0
         for key, x in self.snapshot.tensors.items():
@@ -215,19 +216,17 @@ class Subject:
         return found
 
     def updated_parameters(self) -> list[str]:
-        """Return the names of the Parameters that the function assigns to."""
+        """Return the names of the Parameters to which the function assigns."""
         return [name for name, x in self.watched().items() if id(x) in self._assigned]
 
 
 def outputs_of(result: Any) -> list[Tensor]:
-    """Return the floating-point Tensors in what a function returned: a Tensor, or a nest of them."""
-    if isinstance(result, Tensor):
-        return [result] if result.dtype.kind == "f" else []
-    if isinstance(result, dict):
-        result = list(result.values())
-    if isinstance(result, (tuple, list)):
-        return [y for part in result for y in outputs_of(part)]
-    raise TypeError(f"the function returned {type(result).__name__}; it must return Tensors")
+    """Return the floating-point Tensors in the result of a function: a Tensor or a nest of them."""
+    outputs = leaves(result)
+    for y in outputs:
+        if not isinstance(y, Tensor):
+            raise TypeError(f"the function returned {type(y).__name__}; it must return Tensors")
+    return [y for y in outputs if y.dtype.kind == "f"]
 
 
 def _float64_leaf(x: Any) -> Tensor:
@@ -238,7 +237,7 @@ def _float64_leaf(x: Any) -> Tensor:
 
 
 def _eager_and_replayed(function: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Return a function as it is written, and as it is called: compiled anew if it was compiled."""
+    """Return a function without compile(), and as it is called: if compiled, with new programs."""
     compiled = getattr(function, "__func__", function)
     if not isinstance(compiled, Compiled):
         return function, function
@@ -251,7 +250,7 @@ def _eager_and_replayed(function: Any) -> tuple[Callable[..., Any], Callable[...
 
 
 def _owners(function: Any) -> Iterator[tuple[str, Any]]:
-    """Yield what holds a function's Parameters, with the prefix of their names, as far as can be seen."""
+    """Yield the objects that hold a function's Parameters, with the prefix of their names, where found."""
     if isinstance(function, Layer):
         yield "", function
     elif isinstance(function, functools.partial):
@@ -264,36 +263,38 @@ def _owners(function: Any) -> Iterator[tuple[str, Any]]:
         yield from _owners(function.__self__ if isinstance(function.__self__, Layer) else function.__func__)
     elif inspect.isfunction(function):
         variables = inspect.getclosurevars(function)
-        for name, member in _named("", {**variables.globals, **variables.nonlocals}.items()):
+        for name, member in parts_of({**variables.globals, **variables.nonlocals}):
             yield (f"{name}." if isinstance(member, Layer) else name), member
 
 
-def _frozen(value: Any) -> Any:
-    """Return what ``_thawed`` makes the value from again: lists, dicts and arrays with their contents."""
+def _contents_of(value: Any) -> Any:
+    """Return a value such that `_with_contents` restores it: lists, dicts and arrays with their contents."""
     if type(value) is dict:
-        return _Frozen(value, {key: _frozen(item) for key, item in value.items()})
+        return _Contents(value, {key: _contents_of(item) for key, item in value.items()})
     if type(value) is list:
-        return _Frozen(value, [_frozen(item) for item in value])
+        return _Contents(value, [_contents_of(item) for item in value])
     if isinstance(value, numpy.ndarray) and value.flags.writeable:
-        return _Frozen(value, value.copy())
+        return _Contents(value, value.copy())
     return value
 
 
-class _Frozen:
+class _Contents:
+    """A list, dict or array, and a copy of what was in it."""
+
     def __init__(self, container: Any, contents: Any):
         self.container, self.contents = container, contents
 
 
-def _thawed(value: Any) -> Any:
-    """Return the same list, dict or array, at any depth, with the contents that it had."""
-    if not isinstance(value, _Frozen):
+def _with_contents(value: Any) -> Any:
+    """Return a value of `_contents_of`: the same list, dict or array, with its contents restored."""
+    if not isinstance(value, _Contents):
         return value
     if isinstance(value.contents, numpy.ndarray):
         value.container[...] = value.contents
     elif isinstance(value.contents, list):
-        value.container[:] = [_thawed(item) for item in value.contents]
+        value.container[:] = [_with_contents(item) for item in value.contents]
     else:
-        contents = {key: _thawed(item) for key, item in value.contents.items()}
+        contents = {key: _with_contents(item) for key, item in value.contents.items()}
         value.container.clear()
         value.container.update(contents)
     return value.container

@@ -1,4 +1,4 @@
-"""What the tests of check_layer run: a layer, on inputs made for it, in one mode or the other."""
+"""Runs of a layer for the tests of check_layer: example inputs, outputs and gradients in either mode."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy
 from minidl import devices
 from minidl.checks.isolation import Snapshot
 from minidl.layers.layer import Layer
+from minidl.nests import leaves
 from minidl.tensor import Tensor, tensor
 
 
@@ -22,7 +23,7 @@ class Skip(Exception):
 
 
 class Examples:
-    """Makes inputs for a layer: random ones of given shapes, or parts of given examples."""
+    """Makes inputs for a layer: random ones of given shapes, or observations of given examples."""
 
     def __init__(self, shape: Any, axis: int | None, seed: int, dtype: Any, device: str):
         several = isinstance(shape, list) and not all(isinstance(part, int) for part in shape)
@@ -30,7 +31,7 @@ class Examples:
         self.axis, self.seed, self.dtype, self.device = axis, seed, dtype, device
 
     def batch(self, observations: int, stream: int = 0, dtype: Any = None) -> list[Tensor]:
-        """Return one input Tensor of so many observations for each input of the layer."""
+        """Return a Tensor for each input of the layer, with a number of observations."""
         rng = numpy.random.default_rng((self.seed, stream))
         return [self._input(part, observations, stream, rng, dtype or self.dtype) for part in self.parts]
 
@@ -48,7 +49,7 @@ class Examples:
 
 
 class LayerRun:
-    """Runs a layer for a test, which finds it in the state that the snapshot keeps."""
+    """Runs a layer for a test that starts from the state in the snapshot."""
 
     snapshot: Snapshot
 
@@ -57,12 +58,12 @@ class LayerRun:
         self.axis = examples.axis
 
     def outputs(self, inputs: Sequence[Tensor], training: bool = False) -> list[Tensor]:
-        """Return all output Tensors, computed in a mode."""
+        """Return all output Tensors, in training or evaluation mode."""
         self.layer.train(training)
         return tensors_of(self.layer(*inputs))
 
     def loss(self, outputs: Sequence[Tensor]) -> Tensor:
-        """Return a number that depends on every element of the outputs, each with another weight."""
+        """Return a weighted sum of all elements of the outputs, with random weights."""
         rng = numpy.random.default_rng(self.options["seed"])
         terms = [
             (y * tensor(rng.uniform(0.5, 1.5, y.shape), y.dtype, device=y.device)).sum()
@@ -95,12 +96,12 @@ class LayerRun:
 
 
 def tensors_of(result: Any) -> list[Tensor]:
-    """Return the Tensors of a layer's result; refuse everything else."""
-    parts = result if isinstance(result, (tuple, list)) else [result]
-    for i, y in enumerate(parts):
+    """Return the Tensors in the result of a layer, a Tensor or a nest of them; refuse everything else."""
+    outputs = leaves(result)
+    for i, y in enumerate(outputs):
         if not isinstance(y, Tensor):
             raise Problem(f"output {i} is no Tensor, but {type(y).__module__}.{type(y).__name__}")
-    return list(parts)
+    return outputs
 
 
 def _kind(x: Tensor) -> str:

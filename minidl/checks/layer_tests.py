@@ -10,18 +10,19 @@ from typing import Any
 
 import numpy
 
-from minidl import autodiff, devices
+from minidl import devices
 from minidl.checks.gradients import check_gradients
 from minidl.checks.layer_run import LayerRun, Problem, Skip, tensors_of
 from minidl.layers.layer import Layer
 from minidl.layers.network import Network
+from minidl.mode import no_grad
 from minidl.tensor import Parameter, Tensor, tensor
 
 _SEVERAL = 4
 
 
 class LayerTests(LayerRun):
-    """All tests. Each returns a remark or nothing, or raises Problem or Skip."""
+    """All tests of check_layer. Each returns a remark or None, or raises Problem or Skip."""
 
     @property
     def basic(self) -> list[Callable[[], str | None]]:
@@ -205,7 +206,7 @@ class LayerTests(LayerRun):
     def evaluation_state(self) -> str | None:
         """evaluation changes no state"""
         before, names, draws = _plain_arrays(self.layer), _state(self.layer), _draws(self.layer)
-        with autodiff.no_grad():
+        with no_grad():
             for stream in range(2):
                 self.outputs(self.examples.batch(_SEVERAL, stream))
         self._state_is_the_same(names)
@@ -296,7 +297,7 @@ class LayerTests(LayerRun):
         return "; ".join(dict.fromkeys(notes))
 
     def _from_the_start(self, inputs: Sequence[Tensor], training: bool) -> list[Tensor]:
-        """Return the outputs, and leave the layer as it was given."""
+        """Return the outputs, and reset the layer."""
         outputs = self.outputs(inputs, training)
         self.snapshot.rewind(self.snapshot.tensors)
         self.snapshot.restore_attributes()
@@ -309,19 +310,18 @@ class LayerTests(LayerRun):
         state, twin = self.layer.state_dict(), _copy(self.layer)
         if not state:
             raise Skip("nothing to save")
-        predict = lambda layer: [y.numpy() for y in tensors_of(layer.eval()(*self.examples.batch(_SEVERAL)))]
-        before = predict(self.layer)
+        before = self._predictions(self.layer)
         with tempfile.TemporaryDirectory() as folder:
             path, other = Path(folder) / "layer.safetensors", Path(folder) / "other.safetensors"
             self.layer.save(path)
             for _, x in self.layer.named_tensors():
                 if x.dtype.kind == "f":
                     x.assign(x + 1)
-            moved = predict(self.layer)
+            moved = self._predictions(self.layer)
             self.layer.save(other)
             self.layer.load(path)
-            after = predict(self.layer)
-            fresh = moved if twin is None else predict(twin.load(other))
+            after = self._predictions(self.layer)
+            fresh = moved if twin is None else self._predictions(twin.load(other))
         for name, values in self.layer.state_dict().items():
             if not _all_equal([values], [state[name]]):
                 raise Problem(f"{name} is not what it was when it was saved")
@@ -331,6 +331,9 @@ class LayerTests(LayerRun):
                 "state is kept in an attribute (a stale cache), or part of the state is not in Tensors"
             )
         return f"{len(state)} Tensors"
+
+    def _predictions(self, layer: Layer) -> list[numpy.ndarray]:
+        return [y.numpy() for y in tensors_of(layer.eval()(*self.examples.batch(_SEVERAL)))]
 
     def float32(self) -> str | None:
         """float32"""
@@ -355,7 +358,7 @@ class LayerTests(LayerRun):
         expected = [y.numpy() for y in self.outputs(self.examples.batch(_SEVERAL))]
         self.layer.to("gpu")
         inputs = [x.to("gpu") for x in self.examples.batch(_SEVERAL)]
-        outputs = self.outputs(inputs)  # before the check of types trains, and so changes the state
+        outputs = self.outputs(inputs)  # first, because the check of types trains, which changes the state
         self._check_types(inputs)
         for i, (y, value) in enumerate(zip(outputs, expected, strict=True)):
             if not _near(y.numpy(), value, 1e-3):
@@ -444,7 +447,7 @@ class LayerTests(LayerRun):
         for name, value in eager.items():
             if name not in replayed or not _near(replayed[name], value, 1e-3):
                 raise Problem(
-                    f"{name} is not what it is without compile(): forward does something beside Tensor "
+                    f"{name} is not what it is without compile(): forward does something besides Tensor "
                     "operations (NumPy, Python counters), which a replay does not repeat, or the forward of "
                     "a primitive does not write to out="
                 )
@@ -508,7 +511,7 @@ def _changed(before: dict[str, numpy.ndarray], after: dict[str, numpy.ndarray]) 
 
 
 def _leaves_behind(outputs: Sequence[Tensor]) -> list[Tensor]:
-    """Return the leaves that results were computed from."""
+    """Return the leaves from which results were computed."""
     seen: dict[int, Tensor] = {}
     waiting = list(outputs)
     while waiting:

@@ -1,6 +1,6 @@
 """check_layer: everything a layer should do, tested one by one.
 
-What the original's checkLayer tests, and the row of the report in which it is found here:
+What MATLAB's checkLayer tests, and the row of the report here that covers it:
 
 | checkLayer | check_layer |
 | --- | --- |
@@ -32,7 +32,7 @@ from minidl.checks.gradients import GradientError
 from minidl.checks.isolation import Snapshot, with_tape
 from minidl.checks.layer_run import Examples, Problem, Skip
 from minidl.checks.layer_tests import LayerTests
-from minidl.checks.report import LayerReport, Row
+from minidl.checks.report import LayerReport, ReportRow
 from minidl.layers.layer import Layer
 
 
@@ -46,20 +46,20 @@ def check_layer(
     sample: int | None = None,
     seed: int = 0,
 ) -> LayerReport:
-    """Test all that a layer should do, and return a report that prints as a table.
+    """Test everything a layer should do, and return a report that prints as a table.
 
-    The layer itself is left as it is, to the bit: values, dtypes, device, mode, gradients, random state.
+    The layer itself is left exactly as it was: values, dtypes, device, mode, gradients, random state.
 
     Parameters
     ----------
     layer : any Layer, or a whole network
     input_shape : the shape of one observation, without the batch axis, such as ``(784,)``; or an example
-        input with its batch axis, as an array or a Tensor, where inputs are integers or must lie in some
+        input with its batch axis, as an array or a Tensor, where inputs must be integers or lie in some
         range. A list of these for a layer of several inputs.
     observation_dimension : the axis of inputs and outputs along which observations lie, or None if there is
         none; then shapes are those of whole inputs
     relative_tolerance, absolute_tolerance, sample : as for check_gradients
-    seed : decides the random inputs
+    seed : of the random inputs
 
     Examples
     --------
@@ -96,26 +96,26 @@ def assert_layer(layer: Layer, input_shape: Any, **options: Any) -> None:
 def _report(tests: LayerTests) -> LayerReport:
     """Return the report of all tests, each run from the state in which the layer was given."""
     layer = tests.layer
-    report = LayerReport(f"{type(layer).__name__}({layer.settings()})")
+    report = LayerReport(f"{type(layer).__name__}({layer.extra_repr()})")
     report.rows += [_row(tests, test) for test in tests.basic]
     works = all(row.outcome != "failed" for row in report.rows[1:])
     for test in tests.further:
-        skipped = Row(_title(test), "skipped", "the layer does not compute")
+        skipped = ReportRow(_title(test), "skipped", "the layer does not compute")
         report.rows.append(_row(tests, test) if works else skipped)
     return report
 
 
-def _row(tests: LayerTests, test: Callable[[], str | None]) -> Row:
+def _row(tests: LayerTests, test: Callable[[], str | None]) -> ReportRow:
     with with_tape(), Snapshot() as tests.snapshot, numpy.errstate(all="ignore"):
         tests.snapshot.add(tests.layer, "")
         try:
-            return Row(_title(test), "passed", test() or "")
+            return ReportRow(_title(test), "passed", test() or "")
         except Skip as reason:
-            return Row(_title(test), "skipped", str(reason))
+            return ReportRow(_title(test), "skipped", str(reason))
         except (Problem, GradientError) as problem:
-            return Row(_title(test), "failed", str(problem))
-        except Exception as error:  # a layer is anybody's code
-            return Row(_title(test), "failed", f"{type(error).__name__}: {error}")
+            return ReportRow(_title(test), "failed", str(problem))
+        except Exception as error:  # a user's layer may raise anything
+            return ReportRow(_title(test), "failed", f"{type(error).__name__}: {error}")
 
 
 def _title(test: Callable[..., Any]) -> str:

@@ -1,28 +1,18 @@
-"""What checks return: reports that print as tables."""
+"""The reports that checks return; they print as tables."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from minidl.checks.differences import Comparison
+from minidl.tables import table
 
 _WIDTH = 100
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return rows of text under headers, in aligned columns."""
-    lines = [headers, *rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(headers))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
-
-
 @dataclass
 class GradientReport:
-    """What check_gradients compared; everything in it agreed.
+    """What check_gradients compared; all of it agreed.
 
     Attributes
     ----------
@@ -33,16 +23,16 @@ class GradientReport:
 
     @property
     def kinks(self) -> int:
-        """How many elements or directions lie where the function has no derivative; they were skipped."""
+        """The number of elements or directions at points without a derivative, which were skipped."""
         return sum(comparison.kinks for comparison in self.comparisons)
 
     @property
     def checked(self) -> int:
-        """How many elements or directions were compared."""
+        """The number of elements or directions that were compared."""
         return sum(comparison.count - comparison.kinks for comparison in self.comparisons)
 
     def notes(self) -> list[str]:
-        """Return what a reader should know about what was not compared."""
+        """Return a sentence for each comparison that had to skip something."""
         notes = []
         for comparison in self.comparisons:
             if comparison.kinks and comparison.kinks == comparison.count:
@@ -75,8 +65,8 @@ class GradientReport:
 
 
 @dataclass
-class Row:
-    """One test of a layer: its name, "passed", "failed" or "skipped", and why."""
+class ReportRow:
+    """One test of a layer: its title, "passed", "failed" or "skipped", and the reason."""
 
     test: str
     outcome: str
@@ -94,10 +84,10 @@ class LayerReport:
     """
 
     layer: str
-    rows: list[Row] = field(default_factory=list)
+    rows: list[ReportRow] = field(default_factory=list)
 
     @property
-    def failures(self) -> list[Row]:
+    def failures(self) -> list[ReportRow]:
         """The tests that failed."""
         return [row for row in self.rows if row.outcome == "failed"]
 

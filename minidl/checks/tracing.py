@@ -1,8 +1,8 @@
-"""What a function touches: a stand-in for the recorder that watches, and refuses nothing.
+"""What a function uses: recorders that compile nothing and refuse nothing.
 
-apply(), assign(), Layers and Generators tell a recorder what they do. A Witness in its place learns which
-Tensors, Layers and Generators a function reads and changes, while the function runs as it always does. A
-Trace keeps every step as well, so that a wrong gradient can be followed to the operation it comes from.
+apply(), assign(), Layers and Generators report to the current recorder. A UsageRecorder collects which
+Tensors, Layers and Generators a function reads and changes, while the function runs as usual. An
+OperationTrace also keeps every operation, so that a wrong gradient can be traced to its cause.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from minidl.random.generator import Generator
 from minidl.tensor import Tensor
 
 
-class Witness:
-    """Passes on what a function uses: Layers before they compute, Generators before they draw.
+class UsageRecorder:
+    """Reports what a function uses: Layers before they compute, Generators before they draw.
 
     Parameters
     ----------
     found : called with each Layer, Generator, or Tensor from outside the function
     """
 
-    current_phase = "backward"  # phases are not told apart
+    current_phase = "backward"  # forward, backward and update make no difference here
 
     def __init__(self, found: Callable[[Layer | Generator | Tensor], None]):
         self.found = found
@@ -38,8 +38,8 @@ class Witness:
         self.assigned: dict[int, Tensor] = {}
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Watch what is computed in a ``with`` block."""
+    def recording(self) -> Iterator[None]:
+        """Record what is computed within a ``with`` block."""
         mode.recorder = self
         try:
             yield
@@ -49,37 +49,44 @@ class Witness:
     def record(
         self, primitive: Primitive, inputs: tuple[Tensor, ...], attributes: dict[str, Any], out: Tensor
     ) -> None:
-        """Take note of one primitive, which has been computed."""
+        """Report the inputs of a primitive that has been computed, if they come from outside."""
         for x in inputs:
             if x.created_at < self.started:
                 self.found(x)
 
     def before_assign(self, x: Tensor) -> None:
-        """Take note of a Tensor that is about to be assigned a new value."""
+        """Report a Tensor that is about to be assigned a new value."""
         if x.created_at < self.started:
             self.found(x)
             self.assigned[id(x)] = x
 
     def before_draw(self, generator: Generator) -> None:
-        """Take note of a Generator that is about to be drawn from."""
+        """Report a Generator that is about to be drawn from."""
         self.found(generator)
 
     def guard(self, owner: Any, *names: str) -> None:
-        """Take note of a Layer that is about to compute."""
+        """Report a Layer that is about to compute."""
         if isinstance(owner, Layer):
             self.found(owner)
 
     def refuse_reading(self, x: Tensor, reader: str) -> None:
-        """Take note that Python reads the values of a Tensor."""
+        """Allow Python to read the values of a Tensor."""
 
     def phase(self, name: str) -> AbstractContextManager[None]:
-        """Take no note of phases."""
+        """Ignore phases."""
         return nullcontext()
 
 
 @dataclass
-class Step:
-    """One primitive that was applied: to what, to which values, in which line, with the tape or without."""
+class TracedOperation:
+    """One primitive that was applied.
+
+    Attributes
+    ----------
+    arrays : copies of the values of the inputs at that time
+    line : of the user's code
+    taped : whether the tape was on
+    """
 
     primitive: Primitive
     inputs: tuple[Tensor, ...]
@@ -90,34 +97,36 @@ class Step:
     taped: bool
 
 
-class Trace(Witness):
-    """A Witness that keeps every step, every reading, and every array that was overwritten."""
+class OperationTrace(UsageRecorder):
+    """A UsageRecorder that keeps every operation, every reading and every array that was overwritten."""
 
     def __init__(self, found: Callable[[Layer | Generator | Tensor], None]):
         super().__init__(found)
-        self.steps: list[Step] = []
+        self.operations: list[TracedOperation] = []
         self.readings: list[tuple[Tensor, str, str]] = []
         self.overwritten: list[tuple[Tensor, str]] = []
         self._values: dict[int, tuple[Tensor, devices.Array]] = {}
 
-    def keep(self, x: Tensor) -> devices.Array:
+    def remember(self, x: Tensor) -> devices.Array:
         """Return the values that a Tensor had when it was first seen."""
         return self._values.setdefault(id(x), (x, devices.copy(x.data)))[1]
 
     def record(
         self, primitive: Primitive, inputs: tuple[Tensor, ...], attributes: dict[str, Any], out: Tensor
     ) -> None:
-        """Keep one step; notice inputs that are no longer what they were."""
+        """Keep an operation, and notice inputs whose values have changed since they were first seen."""
         from minidl.program.recorder import users_line
 
         super().record(primitive, inputs, attributes, out)
         line = users_line()
         if primitive.kind == "assign":
-            self._values.clear()  # views of the target have changed too, and rightly
+            self._values.clear()  # the values of its views have changed too, as they should
             arrays = [devices.copy(x.data) for x in inputs]
-            self.steps.append(Step(primitive, inputs, attributes, out, arrays, line, mode.grad_enabled))
+            self.operations.append(
+                TracedOperation(primitive, inputs, attributes, out, arrays, line, mode.grad_enabled)
+            )
             return
-        arrays = [self.keep(x) for x in inputs]
+        arrays = [self.remember(x) for x in inputs]
         for x, before in zip(inputs, arrays, strict=True):
             if not _same(x.data, before):
                 copies = [devices.copy(array) for array in arrays]
@@ -129,17 +138,19 @@ class Trace(Witness):
                 )
                 self.overwritten.append((x, f"{culprit} overwrites its input of shape {x.shape} ({line})"))
                 self._values[id(x)] = (x, devices.copy(x.data))
-        self.keep(out)
-        self.steps.append(Step(primitive, inputs, attributes, out, arrays, line, mode.grad_enabled))
+        self.remember(out)
+        self.operations.append(
+            TracedOperation(primitive, inputs, attributes, out, arrays, line, mode.grad_enabled)
+        )
 
     def refuse_reading(self, x: Tensor, reader: str) -> None:
-        """Keep who reads the values of a Tensor, and where."""
+        """Keep which method reads the values of a Tensor, and in which line."""
         from minidl.program.recorder import users_line
 
         self.readings.append((x, reader, users_line()))
 
     def finish(self) -> None:
-        """Notice what was overwritten after its last use."""
+        """Notice arrays that were overwritten after their last use."""
         for x, before in self._values.values():
             if not _same(x.data, before):
                 made = f"the result of '{x.primitive.name}'" if x.primitive else "a Tensor"
@@ -148,9 +159,9 @@ class Trace(Witness):
     def descendants(self, x: Tensor) -> set[int]:
         """Return the ids of all Tensors that were computed from x, and of x."""
         reached = {id(x)}
-        for step in self.steps:
-            if any(id(source) in reached for source in step.inputs):
-                reached.add(id(step.out))
+        for operation in self.operations:
+            if any(id(source) in reached for source in operation.inputs):
+                reached.add(id(operation.out))
         return reached
 
 

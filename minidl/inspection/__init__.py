@@ -1,1 +1,1 @@
-"""Looking at networks: what happens in them, as a table and as a picture."""
+"""Inspection of networks: what they compute, as a table (summary) and as a figure (plot)."""

@@ -1,4 +1,4 @@
-"""The summary of a network: a table of its layers, and what they hold and cost."""
+"""The summary of a network: a table of its layers with outputs, parameters and operations."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 from minidl.layers.layer import Layer
 from minidl.program.reports.listing import flops
+from minidl.tables import table
 from minidl.tensor import Parameter
 
 if TYPE_CHECKING:
-    from minidl.inspection.trace import Call, Trace
+    from minidl.inspection.trace import LayerCall, NetworkTrace
 
 
 @dataclass
-class Row:
-    """One line: a Layer, what it holds and does itself; or what a Layer computes between those inside it."""
+class SummaryRow:
+    """One line of a summary: a Layer, or operations that a Layer does between those inside it.
+
+    Parameters and operations are those of the Layer itself, without those of Layers inside.
+    """
 
     depth: int
     name: str
@@ -32,13 +36,13 @@ class Summary:
 
     Attributes
     ----------
-    rows : one per Layer; parameters and operations of what is inside are counted there
+    rows : one for each Layer, and for operations between Layers
     parameters, parameter_bytes : of the whole network, shared ones counted once
-    flops : floating-point operations of one observation's way through the network, or None
-    activation_bytes : memory of all results on that way, or None
+    flops : floating-point operations of the forward pass for one observation, or None
+    activation_bytes : memory of all results of that pass, or None
     """
 
-    rows: list[Row] = field(default_factory=list)
+    rows: list[SummaryRow] = field(default_factory=list)
     parameters: int = 0
     parameter_bytes: int = 0
     flops: int | None = None
@@ -47,19 +51,19 @@ class Summary:
     def __str__(self) -> str:
         ran = self.flops is not None
         unit, scale = _flop_unit(self.flops or 0)
-        header = ["layer", *(["output"] if ran else []), "parameters", *([unit] if ran else [])]
-        table = [header]
+        mark = " *" if any(row.shared for row in self.rows) else ""
+        no_mark = " " * len(mark)
+        header = ["layer", *(["output"] if ran else []), f"parameters{no_mark}", *([unit] if ran else [])]
+        rows = []
         for row in self.rows:
             name = f"{row.name}: " if row.name else ""
-            parameters = f"{row.parameters:,}{' *' if row.shared else ''}" if row.parameters else ""
+            parameters = f"{row.parameters:,}{mark if row.shared else no_mark}" if row.parameters else ""
             cells = ["  " * row.depth + name + row.title, parameters]
             if ran:
-                cells = [cells[0], row.outputs, cells[1], f"{row.flops / scale:.3f}" if row.flops else ""]
-            table.append(cells)
-        widths = [max(len(line[i].removesuffix(" *")) for line in table) for i in range(len(header))]
-        text = "\n".join(_line(cells, widths) for cells in table)
-        rule = "-" * (sum(widths) + 3 * len(widths))
-        return f"{text}\n{rule}\n{self._totals()}"
+                cells = [cells[0], row.outputs, parameters, f"{row.flops / scale:.3f}" if row.flops else ""]
+            rows.append(cells)
+        text = table(header, rows, align="lr")
+        return f"{text}\n{'-' * max(map(len, text.splitlines()))}\n{self._totals()}"
 
     def _totals(self) -> str:
         text = f"{self.parameters:,} parameters, {_size(self.parameter_bytes)}"
@@ -77,7 +81,7 @@ class Summary:
 
 
 def summarize(network: Layer, inputs: tuple[Any, ...]) -> Summary:
-    """Return the Summary of a network; without inputs, what is known without running it."""
+    """Return the Summary of a network; without inputs, it has what is known without running the network."""
     from minidl.inspection.trace import trace
 
     traced = trace(network, inputs) if inputs else None
@@ -85,7 +89,7 @@ def summarize(network: Layer, inputs: tuple[Any, ...]) -> Summary:
     summary = Summary(
         parameters=sum(p.size for p in parameters), parameter_bytes=sum(p.data.nbytes for p in parameters)
     )
-    _Table(network, traced, summary.rows).add(network, "", "", 0)
+    _RowBuilder(network, traced, summary.rows).add(network, "", "", 0)
     if traced is not None:
         steps = [step for call in traced.root.calls() for step in call.instructions]
         summary.flops = sum(map(flops, steps))
@@ -93,22 +97,22 @@ def summarize(network: Layer, inputs: tuple[Any, ...]) -> Summary:
     return summary
 
 
-class _Table:
-    """Fills the rows of a Summary: Layers in the order in which they run, others after them."""
+class _RowBuilder:
+    """Builds the rows of a Summary: Layers in the order in which they run, unused ones last."""
 
-    def __init__(self, network: Layer, traced: Trace | None, rows: list[Row]):
+    def __init__(self, network: Layer, traced: NetworkTrace | None, rows: list[SummaryRow]):
         self.traced = traced
         self.rows = rows
         self.seen: dict[int, str] = {}
         self.counted: set[int] = set()
         self.shared = _shared(network, traced)
-        self.calls: dict[int, list[Call]] = {}
+        self.calls: dict[int, list[LayerCall]] = {}
         for call in traced.root.calls() if traced else ():
             self.calls.setdefault(id(call.layer), []).append(call)
 
     def add(self, layer: Layer, name: str, path: str, depth: int) -> None:
-        """Add the row of a Layer, unless it has one, and those of what is inside."""
-        row = Row(depth, name, f"{type(layer).__name__}({layer.settings()})")
+        """Add the row of a Layer and those of the Layers inside; a shared one points to its first row."""
+        row = SummaryRow(depth, name, f"{type(layer).__name__}({layer.extra_repr()})")
         self.rows.append(row)
         if id(layer) in self.seen:
             row.title = f"the same as {self.seen[id(layer)]}"
@@ -125,7 +129,7 @@ class _Table:
         if not children:
             row.flops = sum(flops(step) for call in calls for step in call.instructions)
         for part in self._parts(calls, depth + 1) if children else ():
-            if isinstance(part, Row):
+            if isinstance(part, SummaryRow):
                 self.rows.append(part)
                 continue
             place = next((i for i, (_, child) in enumerate(children) if child is part), None)
@@ -138,19 +142,19 @@ class _Table:
         name, layer = child
         self.add(layer, name, f"{path}.{name}" if path else name, depth + 1)
 
-    def _parts(self, calls: list[Call], depth: int) -> list[Row | Layer]:
-        """Return what happens in the calls of a Layer, in order: Layers, and rows of operations between them.
+    def _parts(self, calls: list[LayerCall], depth: int) -> list[SummaryRow | Layer]:
+        """Return the Layers that the calls of a Layer use, in order, and rows of the operations between them.
 
-        The same operations at several places are one row.
+        The same operations in several places are one row.
         """
         assert self.traced is not None or not calls
-        parts: dict[Any, Row | Layer] = {}
+        parts: dict[Any, SummaryRow | Layer] = {}
         for number, part in enumerate(part for call in calls for part in call.parts()):
             if isinstance(part, list):
                 outputs = _shape(part[-1].output.shape)
                 formula = self.traced.formula(part)  # type: ignore[union-attr]
                 if formula:
-                    row = parts.setdefault((formula, outputs), Row(depth, "", formula, outputs))
+                    row = parts.setdefault((formula, outputs), SummaryRow(depth, "", formula, outputs))
                     row.flops += sum(map(flops, part))  # type: ignore[union-attr]
             else:
                 parts[number] = part.layer
@@ -163,8 +167,8 @@ def _own(layer: Layer) -> list[Parameter]:
     return [p for p in layer.parameters() if id(p) not in inside]
 
 
-def _shared(network: Layer, traced: Trace | None) -> set[int]:
-    """Return the ids of Parameters that several Layers hold or, as the trace shows, use."""
+def _shared(network: Layer, traced: NetworkTrace | None) -> set[int]:
+    """Return the ids of Parameters that several Layers hold or, according to the trace, use."""
     holders: dict[int, int] = {}
     layers = [network, *(layer for _, layer in network.named_layers())]
     for layer in layers:
@@ -183,14 +187,6 @@ def _shared(network: Layer, traced: Trace | None) -> set[int]:
 
 def _shape(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape[1:])) or "scalar"
-
-
-def _line(cells: list[str], widths: list[int]) -> str:
-    parts = [cells[0].ljust(widths[0])]
-    for cell, width in zip(cells[1:], widths[1:], strict=True):
-        mark = " *" if cell.endswith(" *") else "  "
-        parts.append(cell.removesuffix(" *").rjust(width) + mark)
-    return " ".join(parts).rstrip()
 
 
 def _flop_unit(count: int) -> tuple[str, float]:

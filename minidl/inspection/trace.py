@@ -1,7 +1,8 @@
-"""A trace: what happens inside a network on its way from inputs to outputs, layer by layer."""
+"""A trace of a network: every operation of one forward pass, layer by layer."""
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from minidl import devices
 from minidl.layers.layer import Layer, layer_hook
 from minidl.layers.normalize import Normalize
 from minidl.mode import mode, no_grad
+from minidl.nests import leaves, named_leaves
 from minidl.primitives.elementwise import cast, negative
 from minidl.primitives.linear_algebra import matmul_
 from minidl.primitives.shape import broadcast_to_, detach, reshape_, transpose_
@@ -23,15 +25,19 @@ from minidl.tensor import Parameter, Tensor, tensor
 
 
 @dataclass(eq=False)
-class Call:
-    """One call of a Layer: its own instructions and the calls of other Layers, in their order.
+class LayerCall:
+    """One call of a Layer.
 
-    ``inputs`` and ``outputs`` are the values it was given and gave back.
+    Attributes
+    ----------
+    name : the dotted name of the Layer in the network
+    items : in order, the instructions of the Layer itself and the calls of Layers inside
+    inputs, outputs : the values that it took and returned
     """
 
     layer: Layer
     name: str
-    items: list[Instruction | Call] = field(default_factory=list)
+    items: list[Instruction | LayerCall] = field(default_factory=list)
     inputs: list[Value] = field(default_factory=list)
     outputs: list[Value] = field(default_factory=list)
 
@@ -40,12 +46,12 @@ class Call:
         """Its own instructions, without those of the calls inside."""
         return [item for item in self.items if isinstance(item, Instruction)]
 
-    def parts(self) -> list[Call | list[Instruction]]:
-        """Return the calls inside, and the instructions between them; a product begins another list."""
-        parts: list[Call | list[Instruction]] = []
+    def parts(self) -> list[LayerCall | list[Instruction]]:
+        """Return the calls inside and lists of instructions between them; a product begins a new list."""
+        parts: list[LayerCall | list[Instruction]] = []
         waiting: list[Instruction] = []
         for item in self.items:
-            if isinstance(item, Call):
+            if isinstance(item, LayerCall):
                 parts += [waiting, item]
                 waiting = []
             elif item.primitive is matmul_:
@@ -56,85 +62,85 @@ class Call:
                 waiting.append(item)
         return [part for part in [*parts, waiting] if part]
 
-    def calls(self) -> Iterator[Call]:
+    def calls(self) -> Iterator[LayerCall]:
         """Yield this call and all inside it, outer ones first."""
         yield self
         for item in self.items:
-            if isinstance(item, Call):
+            if isinstance(item, LayerCall):
                 yield from item.calls()
 
 
 @dataclass
-class Trace:
-    """The calls of a network on one observation.
+class NetworkTrace:
+    """The forward pass of a network for one observation.
 
     Attributes
     ----------
     root : the call of the network
-    inputs, outputs : the values that go into it and come out of it
-    parameters : for each value that is a Parameter, its dotted name
-    texts : for each value that is a Parameter or state, or a transpose of one, how it is written
+    inputs, outputs : the values that the network takes and returns, by name: that of the argument, or the
+        place of an output in what forward() returns, such as "0" or "mean"; "" for a single output
+    parameters : the dotted name of each value that is a Parameter
+    texts : the text of each value that is a Parameter, state or a transpose of one: ``encoder.0.weight.T``
     """
 
-    root: Call
-    inputs: list[Value]
-    outputs: list[Value]
+    root: LayerCall
+    inputs: list[tuple[str, Value]]
+    outputs: list[tuple[str, Value]]
     parameters: dict[Value, str]
     texts: dict[Value, str]
 
     def formula(self, steps: list[Instruction]) -> str:
-        """Return what operations compute, from x, y and z; if that is long, their names; "" for views."""
+        """Return a formula of x, y and z for some operations; their names if it is long; "" for views."""
         names = [step.name for step in steps if step.primitive.kind != "view"]
         text = _Formula(steps, self.texts).text()
         more = [f"{len(names) - 4} more"] if len(names) > 4 else []
         return text if text and names else ", ".join(names[:4] + more)
 
 
-def trace(network: Layer, inputs: tuple[Any, ...]) -> Trace:
-    """Run a network on one observation in evaluation mode; leave it as it was.
+def trace(network: Layer, inputs: tuple[Any, ...]) -> NetworkTrace:
+    """Run a network on one observation in evaluation mode, and leave it as it was.
 
-    A Normalize that is not fitted yet passes its input on.
+    A Normalize that is not fitted yet returns its input unchanged.
 
     Parameters
     ----------
     inputs : for each input, the shape of one observation, or an array of observations, of which the
-        first is taken
+        first is used
     """
-    samples = [sample_of(x, network) for x in inputs]
+    samples = [one_observation(x, network) for x in inputs]
     names = {id(layer): name for name, layer in network.named_layers()}
-    recorder = _Witness(samples)
-    root = Call(network, "")
-    stack: list[Call] = []
-    taken = 0
+    recorder = _PermissiveRecorder(samples)
+    root = LayerCall(network, "")
+    stack: list[LayerCall] = []
+    assigned = 0  # how many instructions belong to a call already
 
-    def take() -> list[Instruction]:
-        """Return the instructions recorded since the last ones that were taken."""
-        nonlocal taken
-        new = recorder.program.steps[taken:]
-        taken += len(new)
+    def new_instructions() -> list[Instruction]:
+        nonlocal assigned
+        new = recorder.program.steps[assigned:]
+        assigned += len(new)
         return new  # type: ignore[return-value]
 
-    def observe(layer: Layer, arguments: tuple[Any, ...]) -> Any:
-        call = Call(layer, names.get(id(layer), "")) if stack else root
+    def hook(layer: Layer, arguments: tuple[Any, ...]) -> Any:
+        call = LayerCall(layer, names.get(id(layer), "")) if stack else root
         if stack:
-            stack[-1].items += [*take(), call]
+            stack[-1].items += [*new_instructions(), call]
         stack.append(call)
         call.inputs = [recorder.value_of(x) for x in arguments if isinstance(x, Tensor)]
         if isinstance(layer, Normalize) and not layer.fitted:
             layer.offset.assign(layer.offset.zeros_like())
             layer.factor.assign(layer.factor.ones_like())
         outputs = layer.forward(*arguments)
-        call.items += take()
-        call.outputs = [recorder.value_of(x) for x in _several(outputs) if isinstance(x, Tensor)]
+        call.items += new_instructions()
+        call.outputs = [recorder.value_of(x) for x in leaves(outputs) if isinstance(x, Tensor)]
         stack.pop()
         return outputs
 
     mode.recorder = recorder
     try:
-        with _kept(network), no_grad(), layer_hook(observe):
+        with _preserved(network), no_grad(), layer_hook(hook):
             network.eval()
-            outputs = [x for x in _several(network(*samples)) if isinstance(x, Tensor)]
-        program = recorder.finish(outputs)
+            outputs = [(n, x) for n, x in named_leaves(network(*samples)) if isinstance(x, Tensor)]
+        program = recorder.finish([x for _, x in outputs])
     finally:
         mode.recorder = None
         recorder.rewind()
@@ -144,18 +150,30 @@ def trace(network: Layer, inputs: tuple[Any, ...]) -> Trace:
     for step in program.steps:
         if isinstance(step, Instruction) and step.primitive is transpose_ and step.inputs[0] in texts:
             texts[step.output] = f"{texts[step.inputs[0]]}.T"
-    return Trace(root, program.inputs, program.outputs, parameters, texts)
+    named_inputs = list(zip(_argument_names(network, len(samples)), program.inputs, strict=True))
+    named_outputs = [(name, value) for (name, _), value in zip(outputs, program.outputs, strict=True)]
+    return NetworkTrace(root, named_inputs, named_outputs, parameters, texts)
 
 
-#: How operations are written between their inputs, and how strongly they bind.
+def _argument_names(network: Layer, count: int) -> list[str]:
+    """Return the names of the arguments of forward(); numbers for those in ``*arguments``."""
+    named = [
+        parameter.name
+        for parameter in inspect.signature(network.forward).parameters.values()
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    return [named[i] if i < len(named) else str(i) for i in range(count)]
+
+
+#: Operators of operations of two inputs, with their precedence.
 _INFIX = {"add": ("+", 1), "subtract": ("-", 1), "multiply": ("*", 2), "divide": ("/", 2), "matmul": ("@", 2)}
 
-#: What a formula does not show: the shape of the result stands beside it.
+#: Operations that a formula leaves out; the shape of its result is shown next to it.
 _SILENT = (detach, broadcast_to_, reshape_)
 
 
 class _Formula:
-    """Writes operations as one formula, if they are one, and if it is short."""
+    """Writes operations as one formula, if they form one that is short."""
 
     longest = 44
 
@@ -163,12 +181,12 @@ class _Formula:
         self.steps = steps
         self.texts = texts
         self.makers = {step.output: step for step in steps}
-        self.letters: dict[Value, str] = {}  # of what comes from elsewhere, in the order of reading
+        self.letters: dict[Value, str] = {}  # x, y and z for inputs from outside, in order of appearance
         self.written: set[Value] = set()
         self.repeats = False
 
     def text(self) -> str:
-        """Return the formula, or nothing if there is none that can be read."""
+        """Return the formula, or "" if it would not be readable."""
         if len(self.steps) > self.longest:
             return ""
         formula = self._of(self.steps[-1].output, 0)
@@ -176,7 +194,7 @@ class _Formula:
         short = len(self.letters) <= 3 and len(formula) <= self.longest
         return formula if short and is_whole and not self.repeats else ""
 
-    def _of(self, value: Value, binding: int) -> str:
+    def _of(self, value: Value, precedence: int) -> str:
         if value in self.texts:
             return self.texts[value]
         step = self.makers.get(value)
@@ -184,19 +202,19 @@ class _Formula:
             if value.kind == "constant":
                 return f"{devices.to_numpy(value.array).item():.4g}" if value.size == 1 else "constant"
             return self.letters.setdefault(value, "xyz"[min(len(self.letters), 2)])
-        # A result that is read twice would be written twice, as if it were computed twice.
+        # A result that is used twice would appear twice, as if it were computed twice.
         self.repeats |= value in self.written
         self.written.add(value)
         if self.repeats:
             return ""
         if step.primitive in _SILENT or (step.primitive is cast and step is not self.steps[-1]):
-            return self._of(step.inputs[0], binding)
+            return self._of(step.inputs[0], precedence)
         if step.primitive is negative:
             return f"-{self._of(step.inputs[0], 3)}"
         if step.name in _INFIX:
             sign, own = _INFIX[step.name]
             text = f"{self._of(step.inputs[0], own)} {sign} {self._of(step.inputs[1], own + 1)}"
-            return f"({text})" if own < binding else text
+            return f"({text})" if own < precedence else text
         return f"{step.name}({', '.join(self._of(x, 0) for x in step.inputs)})"
 
 
@@ -204,21 +222,21 @@ def _reads(step: Instruction, other: Instruction) -> bool:
     return other.output in step.inputs
 
 
-class _Witness(Recorder):
-    """A Recorder of what happens this once: as nothing will be replayed, Python may read values."""
+class _PermissiveRecorder(Recorder):
+    """A Recorder that lets Python read values: what it records is never replayed."""
 
     def refuse_reading(self, x: Tensor, reader: str) -> None:  # type: ignore[override]
-        """Let Python read."""
+        """Allow it."""
 
 
 @contextmanager
-def _kept(network: Layer) -> Iterator[None]:
-    """Give all Layers their attributes and all Parameters their gradients back after a ``with`` block."""
+def _preserved(network: Layer) -> Iterator[None]:
+    """Restore the attributes of all Layers and the gradients of all Parameters after a ``with`` block."""
     layers = [network, *(layer for _, layer in network.named_layers())]
     attributes = [dict(vars(layer)) for layer in layers]
     gradients = [(parameter, parameter.grad) for parameter in network.parameters()]
     for parameter, _ in gradients:
-        parameter.grad = None  # a Recorder takes one for a mistake
+        parameter.grad = None  # a Recorder refuses Parameters that have one
     try:
         yield
     finally:
@@ -229,11 +247,7 @@ def _kept(network: Layer) -> Iterator[None]:
             parameter.grad = gradient
 
 
-def _several(outputs: Any) -> tuple[Any, ...]:
-    return tuple(outputs) if isinstance(outputs, (tuple, list)) else (outputs,)
-
-
-def sample_of(x: Any, network: Layer) -> Tensor:
+def one_observation(x: Any, network: Layer) -> Tensor:
     """Return one observation, with a batch axis, for a shape or from an array of observations."""
     parameter = next(iter(network.parameters()), None)
     device = "cpu" if parameter is None else parameter.device
@@ -243,6 +257,6 @@ def sample_of(x: Any, network: Layer) -> Tensor:
     if not all(isinstance(length, int) and length >= 0 for length in shape):
         raise TypeError(f"expected the shape of one observation or an array of observations, got {x!r}")
     dtype = numpy.float32 if parameter is None else parameter.dtype
-    # Numbers that no layer minds, and different ones, so that none is divided by a spread of zero.
+    # Small positive numbers, valid for every layer, and different ones, so that their variance is not 0.
     values = numpy.linspace(0.1, 0.9, math.prod(shape), dtype=dtype).reshape(1, *shape)
     return tensor(values).to(device)

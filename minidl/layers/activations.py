@@ -11,7 +11,7 @@ class ReLU(Layer):
     """max(x, 0), element by element."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute the output, of the shape of x."""
+        """Compute the output, in the shape of x."""
         return elementwise.relu(x)
 
 
@@ -19,7 +19,7 @@ class Sigmoid(Layer):
     """1 / (1 + exp(-x)), element by element."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute the output, of the shape of x."""
+        """Compute the output, in the shape of x."""
         return elementwise.sigmoid(x)
 
 
@@ -27,7 +27,7 @@ class Tanh(Layer):
     """The hyperbolic tangent, element by element."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute the output, of the shape of x."""
+        """Compute the output, in the shape of x."""
         return elementwise.tanh(x)
 
 
@@ -43,9 +43,9 @@ class Softmax(Layer):
         self.axis = axis
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute the output, of the shape of x."""
+        """Compute the output, in the shape of x."""
         return reduction.softmax(x, self.axis)
 
-    def settings(self) -> str:
-        """Return the axis if it is not the last one."""
+    def extra_repr(self) -> str:
+        """Return the axis, unless it is the last one."""
         return "" if self.axis == -1 else f"axis={self.axis}"

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
-
-from minidl.errors import DeviceError
 from minidl.initializers import Initializer, initial_parameter
 from minidl.layers.layer import Layer
+from minidl.layers.validation import check_input
 from minidl.random.generator import Generator, as_generator
 from minidl.tensor import Tensor
 
 
 class Dense(Layer):
-    """A fully connected layer: ``x @ weight + bias``.
+    """A fully connected layer: ``x @ weight + bias``, for inputs (batch, ..., in_features).
 
     Parameters
     ----------
@@ -48,30 +46,11 @@ class Dense(Layer):
         self.bias = initial_parameter(bias_initializer, (out_features,), generator) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute (..., out_features) from (..., in_features), both of the dtype of the weight."""
-        if x.ndim < 2 or x.shape[-1] != self.in_features:
-            raise ValueError(self._wrong_shape(x.shape))
-        if x.dtype != self.weight.dtype:
-            raise TypeError(
-                f"{self!r} computes in {self.weight.dtype}; got {x.dtype}: "
-                f"convert the input with .astype({self.weight.dtype.name!r})"
-            )
-        if x.device != self.weight.device:
-            raise DeviceError(
-                f"{self!r} is on {self.weight.device}; got an input on {x.device}: "
-                f"move one of them with .to({self.weight.device!r}) or .to({x.device!r})"
-            )
-        product = x @ self.weight
-        return product if self.bias is None else product + self.bias
+        """Compute (batch, ..., out_features) from (batch, ..., in_features), in the dtype of the weight."""
+        check_input(self, x, ("batch", ..., self.in_features), like=self.weight)
+        y = x @ self.weight
+        return y if self.bias is None else y + self.bias
 
-    def _wrong_shape(self, shape: tuple[int, ...]) -> str:
-        message = f"{self!r} takes inputs (batch, {self.in_features}); got {shape}"
-        if shape == (self.in_features,):
-            return f"{message}: add a batch axis with .reshape(1, {self.in_features})"
-        if len(shape) > 2 and math.prod(shape[1:]) == self.in_features:
-            return f"{message}: add Flatten() before it"
-        return message
-
-    def settings(self) -> str:
-        """Return the sizes, and that there is no bias if so."""
+    def extra_repr(self) -> str:
+        """Return the sizes, and ``bias=False`` where there is none."""
         return f"{self.in_features}, {self.out_features}" + (", bias=False" if self.bias is None else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from minidl.layers.layer import Layer
+from minidl.layers.validation import check_input
 from minidl.primitives.random import random_uniform
 from minidl.random.generator import Generator, as_generator
 from minidl.tensor import Tensor
@@ -26,14 +27,13 @@ class Dropout(Layer):
         self.generator = as_generator(seed)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute the output, of the shape of x."""
+        """Compute the output, in the shape of x."""
         if not self.training or self.rate == 0:
             return x
-        if x.dtype.kind != "f":
-            raise TypeError(f"{self!r} takes floating-point inputs; got {x.dtype}")
+        check_input(self, x, (...,), kinds="f")
         kept = random_uniform(x, generator=self.generator) >= self.rate
         return x * kept * (1 / (1 - self.rate))
 
-    def settings(self) -> str:
+    def extra_repr(self) -> str:
         """Return the rate."""
         return str(self.rate)

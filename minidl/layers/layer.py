@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Self
@@ -11,6 +12,7 @@ import numpy
 
 from minidl import devices, weights
 from minidl.mode import mode
+from minidl.nests import named_leaves
 from minidl.random.generator import Generator
 from minidl.tensor import Parameter, Tensor, tensor
 
@@ -65,7 +67,7 @@ class Layer:
     def named_members(self) -> Iterator[tuple[str, Tensor | Layer | Generator]]:
         """Yield every Tensor, Layer and Generator inside, depth first, each once, with its dotted name."""
         seen = {id(self)}
-        waiting = list(reversed(list(_named("", self.members().items()))))
+        waiting = list(reversed(list(parts_of(self.members()))))
         while waiting:
             name, member = waiting.pop()
             if id(member) in seen:
@@ -73,13 +75,11 @@ class Layer:
             seen.add(id(member))
             yield name, member
             if isinstance(member, Layer):
-                waiting.extend(reversed(list(_named(f"{name}.", member.members().items()))))
+                waiting.extend(reversed(list(parts_of(member.members(), name))))
 
     def named_children(self) -> Iterator[tuple[str, Layer]]:
-        """Yield the Layers directly in this one with their names here, as often as they are there."""
-        return (
-            (name, member) for name, member in _named("", self.members().items()) if isinstance(member, Layer)
-        )
+        """Yield the Layers directly in this one with their names here, each as often as it is there."""
+        return ((name, part) for name, part in parts_of(self.members()) if isinstance(part, Layer))
 
     def named_layers(self) -> Iterator[tuple[str, Layer]]:
         """Yield every sub-layer at any depth with its dotted name, shared ones once."""
@@ -88,7 +88,7 @@ class Layer:
     def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Yield every Parameter and state Tensor with its dotted name, shared ones once.
 
-        A result that still has its tape, kept in an attribute by forward(), is no state.
+        A result with a tape that forward() kept in an attribute is not state.
         """
         return (
             (name, member)
@@ -112,7 +112,7 @@ class Layer:
         """Return the number of trainable values; shared ones count once."""
         return sum(parameter.size for parameter in self.parameters())
 
-    # --- modes and places -------------------------------------------------------------------------
+    # --- mode, device and dtype -------------------------------------------------------------------
 
     def train(self, training: bool = True) -> Self:
         """Switch this Layer and all inside to training mode (or, with False, to evaluation)."""
@@ -127,7 +127,7 @@ class Layer:
 
     @contextmanager
     def evaluating(self) -> Iterator[Self]:
-        """Switch to evaluation mode for a ``with`` block; afterwards every Layer is as it was."""
+        """Switch to evaluation mode within a ``with`` block; restore every Layer's mode afterwards."""
         layers: list[Layer] = [self, *(layer for _, layer in self.named_layers())]
         modes = [layer.training for layer in layers]
         self.eval()
@@ -209,20 +209,33 @@ class Layer:
         return summarize(self, inputs)
 
     def plot(self, *inputs: Any, path: str | PathLike[str] | None = None) -> Figure:
-        """Draw the Layers as nested boxes, the data's way through them, and which weights they share.
+        """Plot the Layers as nested boxes, how data flows through them, and which weights they share.
 
         Parameters
         ----------
         inputs : as for summary(); at least one
-        path : where to write the picture, as PNG, SVG or PDF; a notebook shows the returned figure
+        path : where to write the plot, as PNG, SVG or PDF; a notebook shows the returned figure
         """
         from minidl.inspection.plot import plot_network
 
         return plot_network(self, inputs, path)
 
-    def settings(self) -> str:
-        """Return what stands in the parentheses of the Layer's printed name, for example sizes."""
+    def extra_repr(self) -> str:
+        """Return what is printed between the parentheses of the Layer's name, for example sizes."""
         return ""
+
+    def settings(self) -> str:
+        """Return extra_repr(), under its old name."""
+        warnings.warn("Layer.settings() is now extra_repr()", DeprecationWarning, stacklevel=2)
+        return self.extra_repr()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        own = vars(cls)
+        if callable(own.get("settings")) and "extra_repr" not in own:
+            message = f"{cls.__name__}.settings() is now called extra_repr(): rename it"
+            warnings.warn(message, DeprecationWarning, stacklevel=2)
+            cls.extra_repr = own["settings"]  # type: ignore[method-assign]
 
     def __repr__(self) -> str:
         return _tree(self, {})
@@ -232,8 +245,8 @@ class Layer:
 def layer_hook(hook: Callable[[Layer, tuple[Any, ...]], Any]) -> Iterator[None]:
     """Within a ``with`` block, have ``hook(layer, inputs)`` called instead of each Layer's forward.
 
-    It calls ``layer.forward(*inputs)`` itself and returns the outputs, so it sees what goes into a
-    Layer and what comes out of it.
+    It calls ``layer.forward(*inputs)`` itself and returns the outputs, so it sees the inputs and the
+    outputs of every Layer.
     """
     outer, mode.layer_hook = mode.layer_hook, hook
     try:
@@ -242,17 +255,11 @@ def layer_hook(hook: Callable[[Layer, tuple[Any, ...]], Any]) -> Iterator[None]:
         mode.layer_hook = outer
 
 
-def _named(
-    prefix: str, members: Iterable[tuple[Any, Any]]
-) -> Iterator[tuple[str, Tensor | Layer | Generator]]:
-    """Yield Tensors, Layers and Generators among named values, looking into lists, tuples and dicts."""
-    for name, value in members:
-        if isinstance(value, (Tensor, Layer, Generator)):
-            yield f"{prefix}{name}", value
-        elif isinstance(value, (list, tuple)):
-            yield from _named(f"{prefix}{name}.", enumerate(value))
-        elif isinstance(value, dict):
-            yield from _named(f"{prefix}{name}.", value.items())
+def parts_of(members: Any, prefix: str = "") -> Iterator[tuple[str, Tensor | Layer | Generator]]:
+    """Yield the Tensors, Layers and Generators in a nest, with dotted names; look into no Layer."""
+    for name, part in named_leaves(members, prefix, lambda x: isinstance(x, Layer)):
+        if isinstance(part, (Tensor, Layer, Generator)):
+            yield name, part
 
 
 def _tree(layer: Layer, shown: dict[int, str], path: str = "") -> str:
@@ -261,7 +268,7 @@ def _tree(layer: Layer, shown: dict[int, str], path: str = "") -> str:
     for name, function in layer.members().items():
         if name.isdigit() and not isinstance(function, Layer):  # a function among a network's layers
             lines.append(f"({name}): {getattr(function, 'name', getattr(function, '__name__', function))}")
-    for name, member in _named("", layer.members().items()):
+    for name, member in parts_of(layer.members()):
         if not isinstance(member, Layer):
             continue
         if id(member) in shown:
@@ -269,7 +276,7 @@ def _tree(layer: Layer, shown: dict[int, str], path: str = "") -> str:
         else:
             shown[id(member)] = f"{path}{name}"
             lines.append(f"({name}): {_tree(member, shown, f'{path}{name}.')}")
-    title = f"{type(layer).__name__}({layer.settings()}"
+    title = f"{type(layer).__name__}({layer.extra_repr()}"
     if not lines:
         return f"{title})"
     body = "\n".join(lines).replace("\n", "\n  ")

@@ -11,6 +11,7 @@ import numpy
 from minidl import devices
 from minidl.creation import full
 from minidl.layers.layer import Layer
+from minidl.layers.validation import check_input, check_shape
 from minidl.mode import mode
 from minidl.tensor import Tensor, tensor
 
@@ -26,7 +27,7 @@ class Normalize(Layer):
     """Shift and scale inputs by statistics of the training data: ``(x - offset) * factor``.
 
     The statistics are state: saved with the weights, not trained. A Trainer fits what is unfitted
-    before it trains; `fit` does so by hand.
+    before it trains; without a Trainer, call `fit`.
 
     Parameters
     ----------
@@ -78,7 +79,7 @@ class Normalize(Layer):
 
         Parameters
         ----------
-        x : an array (observations, *shape), or an iterable of mini-batches of them, gone through once
+        x : an array (observations, *shape), or an iterable of such mini-batches, which is read once
 
         Raises
         ------
@@ -93,7 +94,13 @@ class Normalize(Layer):
         return self
 
     def set_statistics(self, statistics: Statistics) -> None:
-        """Take over gathered statistics; refused, with nothing changed, if there are none or they are not finite."""
+        """Use gathered statistics as this Layer's.
+
+        Raises
+        ------
+        ValueError
+            There were no observations, or they hold NaN or infinity; nothing is changed.
+        """
         if not statistics.count:
             raise ValueError(f"{self!r}: there are no observations to fit it to")
         if not (numpy.isfinite(statistics.low) & numpy.isfinite(statistics.high)).all():
@@ -104,26 +111,20 @@ class Normalize(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the normalised inputs, (batch, *shape); integers become floats."""
-        self.check(x.shape)
+        check_input(self, x, ("batch", *self.shape), like=self.offset, kinds="fiub")
         if x.dtype.kind != "f":
             x = x.astype(self.offset.dtype)
         if callable(self.method):
             return self.method(x)
         if self.method == "none":
             return x
-        # On a GPU, looking would wait for it at every step, so there only recording looks.
+        # On a GPU, reading the statistics would wait for it at every step, so there only recording does.
         if (x.device == "cpu" or mode.recorder is not None) and not self.fitted:
             raise RuntimeError(f"{self!r} has no statistics yet: call fit(x) first; a Trainer does that")
         return (x - self.offset) * self.factor
 
-    def check(self, shape: tuple[int, ...]) -> None:
-        """Refuse inputs of another shape."""
-        if shape[1:] != self.shape:
-            expected = ", ".join(["batch", *map(str, self.shape)])
-            raise ValueError(f"{self!r} takes inputs ({expected}); got {shape}")
-
-    def settings(self) -> str:
-        """Return shape and method."""
+    def extra_repr(self) -> str:
+        """Return the shape, the method and which values share statistics."""
         method = getattr(self.method, "__name__", self.method)
         return f"{self.shape}, {method!r}, over={self.over!r}"
 
@@ -132,7 +133,7 @@ class Statistics:
     """Count, mean, squared deviations, smallest and largest value, gathered batch by batch in float64.
 
     Batches are merged by the formulas of Chan, Golub & LeVeque (1979), which stay exact where the mean
-    is large beside the spread.
+    is large compared with the spread.
     """
 
     def __init__(self, layer: Normalize):
@@ -146,9 +147,9 @@ class Statistics:
         self.high: Any = -math.inf
 
     def add(self, batch: Any) -> None:
-        """Take a batch in, a block of it at a time, as float64 needs more memory than most data have."""
+        """Add a batch, in blocks: as float64 it may need several times its memory."""
         array = devices.to_numpy(batch.data if isinstance(batch, Tensor) else batch)
-        self.layer.check(array.shape)
+        check_shape(self.layer, array.shape, ("batch", *self.layer.shape))
         rows = max(1, _BLOCK // max(1, math.prod(array.shape[1:])))
         for first in range(0, len(array) if array.size else 0, rows):
             self._add(array[first : first + rows].astype(numpy.float64))
@@ -167,7 +168,7 @@ class Statistics:
         self.high = numpy.maximum(self.high, array.max(axis=self.axes, keepdims=True))
 
     def offset_and_factor(self, method: str) -> tuple[numpy.ndarray, numpy.ndarray]:
-        """Return what to subtract and what to multiply by; where all values are equal, by 1."""
+        """Return what to subtract, and what to multiply by (1 where all values are equal)."""
         one = numpy.ones_like(self.mean)
         # Where all values are equal, rounding may still leave deviations, too small to divide by.
         spread = self.high - self.low

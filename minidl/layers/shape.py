@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 
 from minidl.layers.layer import Layer
+from minidl.layers.validation import check_input
 from minidl.tensor import Tensor
 
 
 class Flatten(Layer):
-    """Put all elements of each observation into one axis: (batch, ...) to (batch, features)."""
+    """Flatten each observation: (batch, ...) to (batch, features)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute (batch, features) from (batch, ...)."""
-        if x.ndim < 1:
-            raise ValueError("Flatten() takes inputs (batch, ...); got a 0-d Tensor")
+        check_input(self, x, ("batch", ...))
         return x.reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
@@ -35,8 +35,7 @@ class Reshape(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute (batch, *shape) from (batch, ...)."""
-        if x.ndim < 1:
-            raise ValueError(f"{self!r} takes inputs (batch, ...); got a 0-d Tensor")
+        check_input(self, x, ("batch", ...))
         size = math.prod(x.shape[1:])
         known = math.prod(length for length in self.shape if length != -1)
         fits = known == size or (-1 in self.shape and known and size % known == 0)
@@ -44,6 +43,6 @@ class Reshape(Layer):
             raise ValueError(f"{self!r} takes inputs (batch, ...) with {known} values each; got {x.shape}")
         return x.reshape(x.shape[0], *(size // known if length == -1 else length for length in self.shape))
 
-    def settings(self) -> str:
+    def extra_repr(self) -> str:
         """Return the shape."""
         return ", ".join(map(str, self.shape))

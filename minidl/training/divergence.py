@@ -69,7 +69,7 @@ def first_layer_not_finite(network: Layer, inputs: tuple[Any, ...]) -> str:
         several = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
         if not found and not all(_is_finite(x.data) for x in several if isinstance(x, Tensor)):
             name = names.get(id(layer))
-            title = f"{type(layer).__name__}({layer.settings()})"
+            title = f"{type(layer).__name__}({layer.extra_repr()})"
             found.append(f"{name}, {title}" if name else f"the network itself, {title}")
         return outputs
 

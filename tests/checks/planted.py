@@ -4,16 +4,14 @@ Each function builds a broken layer. `planted` notes in which row of the report 
 and words that must be in the explanation: the name of the Parameter or input, and the likely cause.
 """
 
-import itertools
-
 import numpy
 
 import minidl as dl
 from minidl.primitives.primitive import Primitive, elementwise
+from tests.checks.mistakes import Broken, multiply_with, named, parameter
 
 PLANTED = {}
 RULES = "gradients agree with differences"
-_numbers = itertools.count()
 
 
 def planted(row, *words, shape=(4,)):
@@ -22,31 +20,6 @@ def planted(row, *words, shape=(4,)):
         return build
 
     return keep
-
-
-class Broken(dl.Layer):
-    """A layer whose forward is a function (self, x)."""
-
-    def __init__(self, function, **attributes):
-        self.function = function
-        vars(self).update(attributes)
-
-    def forward(self, x):
-        return self.function(self, x)
-
-
-def parameter(*shape, seed=1):
-    return dl.Parameter(numpy.random.default_rng(seed).uniform(0.5, 1.5, shape).astype("float32"))
-
-
-def named(base):
-    return f"{base}_{next(_numbers)}"
-
-
-def multiply_with(rule_a, rule_b):
-    return elementwise(
-        named("scale"), lambda xp, a, b, out=None: xp.multiply(a, b, out=out), gradients=(rule_a, rule_b)
-    )
 
 
 def function_with(forward, rule):

@@ -1,39 +1,13 @@
 """check_gradients: what it finds, what it says, what it leaves alone."""
 
-import functools
-
 import numpy
 import pytest
 
 import minidl as dl
-from minidl.checks import GradientError, check_gradients
-from minidl.primitives.primitive import PRIMITIVES, elementwise
-from tests.checks.planted import multiply_with, named, parameter
-from tests.layers.test_layer import TiedAutoencoder
-
-
-@pytest.fixture(autouse=True)
-def primitives_of_this_test_alone():
-    before = dict(PRIMITIVES)
-    yield
-    PRIMITIVES.clear()
-    PRIMITIVES.update(before)
-
-
-def message_of(function, *inputs, **options):
-    with pytest.raises(GradientError) as caught:
-        check_gradients(function, *inputs, **options)
-    return str(caught.value)
-
-
-def doubled_in_backward():
-    """Return x * 1, whose gradient rule is 2."""
-    return elementwise(
-        named("copy"),
-        lambda xp, x, out=None: xp.multiply(x, 1, out=out),
-        gradients=(lambda g, out, x: 2 * g,),
-    )
-
+from minidl.checks import check_gradients
+from minidl.primitives.primitive import elementwise
+from tests.checks.mistakes import doubled_in_backward, message_of, multiply_with, named, parameter
+from tests.networks import TiedAutoencoder
 
 # --- what is compared -----------------------------------------------------------------------------
 
@@ -68,23 +42,6 @@ def test_shared_layers_at_several_depths(depth, rng):
     assert len(report.comparisons) == 2 * 3
 
 
-def test_parameters_in_closures_methods_and_partials_are_found(rng):
-    layer, x = dl.Dense(3, 2, seed=0), rng.normal(size=(4, 3))
-    free = parameter(2)
-    names = lambda function: [c.name for c in check_gradients(function, x).comparisons]
-    assert names(lambda x: layer(x) * free) == ["input 0", "free", "layer.weight", "layer.bias"]
-    assert names(layer.forward) == ["input 0", "weight", "bias"]
-    assert names(functools.partial(layer)) == ["input 0", "weight", "bias"]
-    holder = {"key": [free]}
-    assert names(lambda x: dl.tanh(x[:, :2]) * holder["key"][0]) == ["input 0", "holder.key.0"]
-    held = [free].__iter__().__next__
-
-    def out_of_sight(x):
-        return x[:, :2] * functools.reduce(lambda a, b: a, [held.__self__.__reduce__()[1][0][0]])
-
-    assert names(out_of_sight) == ["input 0", "parameter 0"]
-
-
 def test_integer_inputs_are_passed_as_they_are(rng):
     table = dl.Parameter(rng.normal(size=(5, 2)))
     report = check_gradients(lambda words: table[words], numpy.array([[0, 3], [3, 4]]))
@@ -108,21 +65,6 @@ def test_outputs_in_nests(rng):
     check_gradients(
         lambda x: {"a": x * 2, "b": [x.sum(), (x**2, x.argmax())]}, rng.normal(size=(2, 3)), order=2
     )
-
-
-def test_small_errors_are_found(rng):
-    close = elementwise(
-        named("copy"),
-        lambda xp, x, out=None: xp.multiply(x, 1, out=out),
-        gradients=(lambda g, out, x: 1.0001 * g,),
-    )
-    assert "is 1.0001 times" in message_of(close, rng.normal(size=3))
-
-
-def test_errors_of_small_gradients_are_found(rng):
-    double, x = doubled_in_backward(), rng.normal(size=(3, 4))
-    assert "2 times the right gradient" in message_of(lambda x: double(x).sum() * 1e-10, x)
-    check_gradients(lambda x: dl.sin(x).sum() * 1e-10, x, order=2)
 
 
 def test_a_wrong_second_derivative_is_found(rng):
@@ -177,51 +119,6 @@ def test_a_large_array_is_drawn_small(rng):
     assert max(map(len, drawing)) <= 18
 
 
-# --- points without a derivative ------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("function", [dl.relu, lambda x: dl.relu(-x) * 3, lambda x: dl.clip(x, 0.0, 1.0)])
-def test_kinks_are_skipped_and_said(function):
-    report = check_gradients(function, [-0.5, 0.0, 0.5, 0.0])
-    assert report.kinks == 2
-    assert report.checked == 2
-    assert "input 0: 2 of 4 elements skipped" in str(report)
-
-
-def test_equal_maxima_are_kinks():
-    assert check_gradients(lambda x: x.max(), [1.0, 3.0, 3.0, 3.0]).kinks == 3
-
-
-def test_it_is_said_if_nothing_could_be_checked():
-    report = check_gradients(dl.relu, numpy.zeros((2, 2)))
-    assert report.checked == 0
-    assert "every one of the 4 elements is at a point without a derivative" in str(report)
-
-
-def test_the_end_of_a_domain_is_a_kink():
-    root = elementwise(
-        named("root"),
-        lambda xp, x, out=None: xp.sqrt(x, out=out),
-        gradients=(lambda g, out, x: g * dl.sign(x) / 2,),
-    )
-    assert check_gradients(root, [1.0, 0.0]).kinks == 1
-
-
-def test_near_a_kink_the_gradient_of_the_own_side_is_right():
-    assert check_gradients(dl.relu, [1e-6, -1e-6, 3e-7, 1e-3]).kinks == 0
-
-
-def test_several_kinks_at_once():
-    """Moving to either side switches on another unit: no side has the gradient that backward gives."""
-    report = check_gradients(lambda x: dl.relu(x) + dl.relu(-2 * x) + x, [0.0, 1.0])
-    assert report.kinks == 1
-
-
-def test_a_kink_hides_no_error_beside_it():
-    double = doubled_in_backward()
-    assert "2 of 3 gradients are wrong" in message_of(lambda x: dl.relu(double(x)), [0.0, 1.0, 2.0])
-
-
 # --- large functions ------------------------------------------------------------------------------
 
 
@@ -236,45 +133,6 @@ def test_the_whole_autoencoder_in_seconds(rng):
     assert report.kinks < 4
 
 
-def test_a_mistake_in_the_whole_autoencoder_is_found_and_named(rng):
-    network = TiedAutoencoder(784, 784, 392, 196)
-
-    class Untied(dl.Layer):
-        def __init__(self):
-            self.network = network
-
-        def forward(self, x):
-            z = network.encoder(x)
-            for layer, bias in reversed(list(zip(network.dense[1:], network.biases[1:], strict=True))):
-                z = dl.relu(z @ layer.weight.T + bias)
-            return dl.sigmoid(z @ network.dense[0].weight.detach().T + network.biases[0])
-
-    images = rng.uniform(size=(4, 784))
-    untied = Untied()
-    message = message_of(lambda x: dl.mean_squared_error(untied(x), images, "sum"), images, sample=4)
-    assert message.startswith("untied.network.encoder.0.weight (784, 784): ")
-    assert "'detach' stops the gradient" in message
-    assert "one of 2 uses" in message
-    assert "encoder.2.weight" not in message
-
-
-def test_large_tensors_are_sampled_by_default(rng):
-    report = check_gradients(lambda x: x * x, rng.normal(size=(40, 50)))
-    assert (report.comparisons[0].count, report.comparisons[0].unit) == (16, "directions")
-    report = check_gradients(lambda x: x * x, rng.normal(size=(40, 50)), sample=2000)
-    assert (report.comparisons[0].count, report.comparisons[0].unit) == (2000, "elements")
-
-
-def test_one_wrong_element_among_many_is_found_and_named(rng):
-    mask = numpy.zeros((60, 70))
-    mask[17, 23] = 1
-    double = doubled_in_backward()
-    x = rng.normal(size=(60, 70))
-    message = message_of(lambda x: dl.sin(x) * (1 - mask) + dl.sin(double(x)) * mask, x)
-    assert "at (17, 23), backward gives" in message
-    assert "2 times the right gradient" in message
-
-
 # --- compiled functions, and functions that call backward themselves ------------------------------
 
 
@@ -282,20 +140,6 @@ def test_a_compiled_function_is_compared_by_its_replays(rng):
     layer = dl.Dense(3, 2, seed=0)
     report = check_gradients(dl.compile(lambda x: dl.tanh(layer(x))), rng.normal(size=(4, 3)))
     assert [c.name for c in report.comparisons] == ["input 0", "layer.weight", "layer.bias"]
-
-
-def test_a_compiled_method(rng):
-    class Curve(dl.Layer):
-        def __init__(self):
-            self.gain = parameter(3)
-
-        @dl.compile
-        def curve(self, x):
-            return dl.sin(x) * self.gain
-
-    layer = Curve()
-    check_gradients(layer.curve, rng.normal(size=(4, 3)))
-    assert len(Curve.curve.programs) == 0  # it was compiled anew for the check
 
 
 def test_a_compiled_function_that_is_no_longer_what_is_written():
@@ -349,72 +193,6 @@ def test_a_step_that_updates_is_refused(rng):
     assert "assigns new values to layer.weight, layer.bias" in message_of(step, rng.normal(size=(4, 3)))
     for name, value in layer.state_dict().items():
         numpy.testing.assert_array_equal(value, before[name])
-
-
-# --- everything is left as it was -----------------------------------------------------------------
-
-
-class Everything(dl.Layer):
-    """A layer with all that can be changed: Parameters, state, generators, modes, lists."""
-
-    def __init__(self, bad):
-        self.dense, self.drop = dl.Dense(3, 3, seed=0), dl.Dropout(0.5, seed=1)
-        self.mean, self.calls, self.log = dl.zeros(3), 0, [[]]
-        self.array = numpy.zeros(2)
-        self.bad = bad
-
-    def forward(self, x):
-        self.calls += 1
-        self.log[0].append(self.calls)
-        self.array += 1
-        if self.calls > 3 and self.bad == "raises":
-            raise OverflowError
-        self.mean.assign(self.mean * 0.5 + x.detach().mean(axis=0))
-        y = self.drop(self.dense(x))
-        return y + self.mean if self.bad == "wrong" else y
-
-
-def test_a_state_that_stops_the_gradient(rng):
-    assert "'detach' stops the gradient" in message_of(Everything("wrong"), rng.normal(size=(2, 3)))
-
-
-@pytest.mark.parametrize("bad", ["", "wrong", "raises"])
-def test_nothing_is_changed(bad, rng):
-    layer = Everything(bad)
-    layer.dense.weight.grad = dl.ones((3, 3))
-    layer.dense.train(False)
-    layer.drop.generator.numpy.random(3)
-    arrays = {name: x.data for name, x in layer.named_tensors()}
-    values = {name: array.copy() for name, array in arrays.items()}
-    gradient, log, inner = layer.dense.weight.grad, layer.log, layer.log[0]
-    drawn = layer.drop.generator.state_dict()
-    assigned = layer.dense.weight.assigned_at
-    try:
-        check_gradients(layer, rng.normal(size=(2, 3)), order=2)
-    except (GradientError, OverflowError):
-        assert bad
-    for name, x in layer.named_tensors():
-        assert x.data is arrays[name]
-        numpy.testing.assert_array_equal(x.data, values[name])
-    assert layer.dense.weight.grad is gradient
-    assert layer.dense.bias.grad is None
-    assert (layer.training, layer.dense.training, layer.drop.training) == (True, False, True)
-    assert layer.drop.generator.state_dict() == drawn
-    assert layer.log is log
-    assert layer.log[0] is inner
-    assert (layer.calls, layer.log) == (0, [[]])
-    numpy.testing.assert_array_equal(layer.array, 0)
-    assert layer.dense.weight.assigned_at == assigned
-
-
-def test_a_compiled_step_replays_on_after_a_check(rng):
-    layer, x = dl.Dense(3, 2, seed=0), rng.normal(size=(2, 3)).astype("float32")
-    predict = dl.compile(lambda x: layer(x))
-    expected = predict(x).numpy()
-    recorded = predict.programs[0]
-    check_gradients(layer, x)
-    numpy.testing.assert_array_equal(predict(x).numpy(), expected)
-    assert predict.programs[0] is recorded
 
 
 # --- refusals -------------------------------------------------------------------------------------
@@ -475,13 +253,6 @@ def test_second_order_needs_a_function_that_does_not_differentiate():
     check_gradients(step, [1.0, 2.0])
     with pytest.raises(ValueError, match="order=2 needs a function that does not call backward"):
         check_gradients(step, [1.0, 2.0], order=2)
-
-
-def test_a_step_that_never_gets_to_a_result_leaves_no_trace():
-    layer = dl.Dense(3, 2, seed=0)
-    with pytest.raises(ValueError, match=r"takes inputs \(batch, 3\)"):
-        check_gradients(layer, numpy.ones((2, 4)))
-    assert layer.weight.dtype == "float32"
 
 
 # --- GPU ------------------------------------------------------------------------------------------

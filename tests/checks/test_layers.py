@@ -1,5 +1,5 @@
 """check_layer: the rows of the report, the inputs it takes, and what it leaves alone. Mistakes it finds
-are in test_planted_bugs.py."""
+are in test_layer_tests.py."""
 
 import copy
 import subprocess
@@ -10,11 +10,11 @@ import numpy
 import pytest
 
 import minidl as dl
-from minidl.checks import LayerError, LayerReport, assert_layer, check_layer
-from minidl.primitives.primitive import PRIMITIVES, Primitive
-from tests.checks.planted import Broken, named, parameter
-from tests.checks.random_layers import Embedding, Gate, Normalized, random_layer
-from tests.layers.test_layer import TiedAutoencoder
+from minidl.checks import LayerReport, assert_layer, check_layer
+from minidl.primitives.primitive import Primitive
+from tests.checks.mistakes import Broken, named, outcomes, parameter
+from tests.checks.random_layers import Normalized, random_layer
+from tests.networks import TiedAutoencoder
 
 ROWS = [
     "methods have valid signatures",
@@ -41,10 +41,6 @@ ROWS = [
 NEEDS_A_GPU = pytest.mark.skipif(dl.devices.gpu_problem() is not None, reason=str(dl.devices.gpu_problem()))
 
 
-def outcomes(layer, shape, **options):
-    return {row.test: row.outcome for row in check_layer(layer, shape, **options).rows}
-
-
 # --- the report -----------------------------------------------------------------------------------
 
 
@@ -61,73 +57,11 @@ def test_a_right_layer_passes_every_test():
     assert_layer(dl.Dense(4, 3, seed=0), (4,))
 
 
-def test_the_report_is_a_table():
-    lines = str(check_layer(dl.Dense(4, 3, seed=0), (4,))).splitlines()
-    assert lines[0].startswith("check_layer Dense(4, 3): ")
-    assert " passed, 0 failed, " in lines[0]
-    assert lines[1].split() == ["test", "outcome", "why"]
-    assert [line[: max(map(len, ROWS))].strip() for line in lines[2:]] == ROWS
-
-
-def test_a_failure_raises_on_demand_with_the_whole_report():
-    wrong = Broken(lambda self, x: (x - x.mean(axis=0)) * self.gain, gain=parameter(4))
-    report = check_layer(wrong, (4,))
-    assert not report.passed
-    assert [row.test for row in report.failures] == ["observations are independent in evaluation"]
-    with pytest.raises(LayerError) as caught:
-        report.raise_if_failed()
-    assert str(caught.value) == str(report)
-    assert "something is computed over the batch" in str(report)
-
-
 def test_a_layer_that_does_not_compute_is_not_tested_further():
     broken = Broken(lambda self, x: x @ self.gain, gain=parameter(5, 2))
     report = check_layer(broken, (4,))
     assert [row.test for row in report.failures] == ["one observation", "several observations"]
     assert {row.why for row in report.rows[3:]} == {"the layer does not compute"}
-
-
-# --- inputs ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("shape", [4, (4,), [4], numpy.ones((2, 4)), dl.ones((2, 4))])
-def test_one_input_by_shape_or_example(shape):
-    assert check_layer(dl.Dense(4, 3, seed=0), shape).passed
-
-
-def test_several_inputs_and_outputs():
-    assert check_layer(Gate(3, 0), [(3,), (3,)]).passed
-    assert check_layer(Gate(3, 0), [numpy.ones((1, 3)), (3,)]).passed
-
-
-def test_integer_inputs_by_example(rng):
-    report = outcomes(Embedding(7, 3, rng), rng.integers(0, 7, (6, 2)))
-    assert report["gradients agree with differences"] == "passed"
-    assert "failed" not in report.values()
-
-
-def test_another_observation_dimension():
-    class Columns(dl.Layer):
-        def __init__(self):
-            self.weight = parameter(3, 4)
-
-        def forward(self, x):
-            return self.weight @ x
-
-    assert "failed" not in outcomes(Columns(), (4,), observation_dimension=1).values()
-    assert outcomes(Columns(), (4,), observation_dimension=0)["one observation"] == "failed"
-
-
-def test_no_observation_dimension():
-    class Total(dl.Layer):
-        def forward(self, x):
-            return (x * x).sum()
-
-    report = outcomes(Total(), (2, 3), observation_dimension=None)
-    assert report["several observations"] == "skipped"
-    assert report["observations are independent in evaluation"] == "skipped"
-    assert report["gradients agree with differences"] == "passed"
-    assert "failed" not in report.values()
 
 
 def test_only_layers_are_taken():
@@ -246,7 +180,6 @@ def test_a_gradient_on_another_device_is_caught_on_the_stand_in(strict_gpu):
         row.test: row.why
         for row in check_layer(Broken(lambda self, x: shift(x, self.b), b=parameter(4)), (4,)).rows
     }
-    PRIMITIVES.popitem()
     assert why["GPU"] == "b is float32 (4,) on gpu:0, its gradient float32 (4,) on cpu"
 
 

@@ -1,5 +1,4 @@
 import copy
-import itertools
 
 import numpy
 import pytest
@@ -9,6 +8,7 @@ from hypothesis import strategies as st
 import minidl as dl
 from minidl.checks import check_gradients
 from minidl.layers.layer import layer_hook
+from tests.networks import TiedAutoencoder
 
 
 class Holder(dl.Layer):
@@ -16,24 +16,6 @@ class Holder(dl.Layer):
 
     def __init__(self, **attributes):
         vars(self).update(attributes)
-
-
-class TiedAutoencoder(dl.Layer):
-    """The main job's network, as in design.md, for any sizes."""
-
-    def __init__(self, *sizes, seed=0):
-        generator = dl.Generator(seed)
-        pairs = itertools.pairwise(sizes)
-        layers = [part for a, b in pairs for part in (dl.Dense(a, b, seed=generator), dl.ReLU())]
-        self.encoder = dl.Network(layers)
-        self.dense = [layer for layer in self.encoder if isinstance(layer, dl.Dense)]
-        self.biases = [dl.Parameter(dl.zeros(layer.in_features)) for layer in self.dense]
-
-    def forward(self, x):
-        z = self.encoder(x)
-        for layer, bias in reversed(list(zip(self.dense[1:], self.biases[1:], strict=True))):
-            z = dl.relu(z @ layer.weight.T + bias)
-        return dl.sigmoid(z @ self.dense[0].weight.T + self.biases[0])
 
 
 class SumAndDifference(dl.Layer):
@@ -387,13 +369,13 @@ def test_named_generators_finds_each_once_under_its_first_name():
     assert dict(network.named_generators())["0.generator"] is shared
 
 
-# --- looking inside -------------------------------------------------------------------------------
+# --- layer hooks -------------------------------------------------------------------------------
 
 
-def test_an_observer_sees_what_goes_in_and_what_comes_out(rng):
+def test_a_hook_sees_the_inputs_and_outputs_of_every_layer(rng):
     seen = []
 
-    def observer(layer, inputs):
+    def hook(layer, inputs):
         seen.append(("in", layer, inputs))
         outputs = layer.forward(*inputs)
         seen.append(("out", layer, outputs))
@@ -403,7 +385,7 @@ def test_an_observer_sees_what_goes_in_and_what_comes_out(rng):
     network = dl.Network([inner, dl.ReLU()])
     x = rng.normal(size=(4, 3)).astype("float32")
     expected = network(x)
-    with layer_hook(observer):
+    with layer_hook(hook):
         result = network(x)
     numpy.testing.assert_array_equal(result.numpy(), expected.numpy())
     order = [("in", network), ("in", inner), ("in", inner[0]), ("out", inner[0]), ("out", inner)]
@@ -413,16 +395,16 @@ def test_an_observer_sees_what_goes_in_and_what_comes_out(rng):
     assert seen[4][2] is seen[5][2][0]
     assert seen[-1][2] is result
     network(x)
-    assert len(seen) == len(order)  # nobody looks any more
+    assert len(seen) == len(order)  # the hook is gone
 
 
-def test_an_observer_may_replace_what_a_layer_computes():
+def test_a_hook_may_replace_what_a_layer_computes():
     network = dl.Network([dl.Dense(3, 2, seed=0), dl.ReLU()])
     with layer_hook(lambda layer, inputs: dl.ones(7) if layer is network[1] else layer.forward(*inputs)):
         assert network(dl.ones((1, 3))).shape == (7,)
 
 
-def test_the_outer_observer_comes_back_after_an_inner_one_and_after_an_error():
+def test_the_outer_hook_comes_back_after_an_inner_one_and_after_an_error():
     calls = []
 
     def outer(layer, inputs):
@@ -577,10 +559,32 @@ def test_the_printed_tree_points_back_to_shared_layers():
     )
 
 
-def test_a_layer_shows_its_settings():
+def test_a_layer_shows_its_extra_repr():
     class Scale(dl.Layer):
-        def settings(self):
+        def extra_repr(self):
             return "by=2"
 
     assert repr(Scale()) == "Scale(by=2)"
     assert repr(Holder(inner=Scale())) == "Holder(\n  (inner): Scale(by=2)\n)"
+
+
+def test_the_old_name_of_extra_repr_still_works_and_warns():
+    with pytest.warns(
+        DeprecationWarning, match=r"Scale\.settings\(\) is now called extra_repr\(\)"
+    ) as warned:
+
+        class Scale(dl.Layer):
+            def settings(self):
+                return "by=2"
+
+    assert warned[0].filename == __file__
+    assert repr(Scale()) == "Scale(by=2)"
+    with pytest.warns(DeprecationWarning, match="extra_repr"):
+        assert dl.Dense(3, 2).settings() == "3, 2"
+
+
+def test_an_attribute_named_settings_is_no_old_name():
+    class Configured(dl.Layer):
+        settings = {"a": 1}  # noqa: RUF012
+
+    assert repr(Configured()) == "Configured()"

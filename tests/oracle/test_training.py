@@ -5,7 +5,7 @@ import pytest
 
 import minidl as dl
 from minidl.optimizers import LBFGS
-from tests.layers.test_layer import TiedAutoencoder
+from tests.networks import TiedAutoencoder
 
 torch = pytest.importorskip(
     "torch", reason="PyTorch, the oracle, is not installed: pip install -e '.[oracle]'"

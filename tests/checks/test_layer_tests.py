@@ -3,16 +3,7 @@
 import pytest
 
 from minidl.checks import LayerError, assert_layer, check_layer
-from minidl.primitives.primitive import PRIMITIVES
 from tests.checks.planted import PLANTED
-
-
-@pytest.fixture(autouse=True)
-def primitives_of_this_test_alone():
-    before = dict(PRIMITIVES)
-    yield
-    PRIMITIVES.clear()
-    PRIMITIVES.update(before)
 
 
 def test_there_are_enough():
