@@ -16,8 +16,8 @@ class RecordingError(RuntimeError):
     """A function does something that a recorded program could not repeat; the message names the line."""
 
 
-class KernelError(Exception):
-    """The C compiler refused generated code: an error of minidl."""
+class KernelError(RuntimeError):
+    """Generated C could not be compiled; the message says why, and what to do."""
 
 
 class CheckpointError(RuntimeError):

@@ -15,6 +15,7 @@ import numpy
 from minidl import devices
 from minidl.errors import RecordingError
 from minidl.mode import mode
+from minidl.program.cpu.threads import renew_after_fork
 from minidl.program.lowered.rounding import PRECISIONS
 from minidl.tensor import Tensor, mark_assigned
 
@@ -129,6 +130,11 @@ class Compiled:
         self.threads, self.kernels, self.precision = threads, kernels, precision
         self._recordings: dict[Any, _Recording] = {}
         self._lock = threading.RLock()  # a program has one set of buffers, so one thread at a time
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """In a forked child, where no other thread is inside a call, begin with a free lock."""
+        self._lock = threading.RLock()
 
     def __get__(self, instance: Any, owner: type) -> Any:
         return self if instance is None else types.MethodType(self, instance)

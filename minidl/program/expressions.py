@@ -44,12 +44,24 @@ def expression(
     return re.sub(r"\b[A-Za-z_]\w*", lambda match: arguments.get(match.group(), match.group()), filled)
 
 
-def number(value: float) -> str:
-    """Return a number of Python or NumPy as C; there, infinity and NaN have no literals."""
-    if isinstance(value, numpy.generic):
-        value = value.item()
+def number(value: object) -> str:
+    """Return a number of Python or NumPy as C: digits, whatever the object says about itself.
+
+    A subclass may have any ``__repr__``, so the number is taken from inside it. Floats are written in
+    hexadecimal, which every compiler reads to the last bit; infinity and NaN have no literals.
+    """
+    if isinstance(value, numpy.generic) and not isinstance(value, float):
+        value = numpy.generic.item(value)
+    if isinstance(value, int):  # bool too
+        value = int.__pos__(value)
+        if -(2**63) < value < 2**63:
+            return repr(value)
+        value = float(value)
+    if not isinstance(value, float):
+        raise Unsupported(f"{type(value).__name__} is no number of C")
+    value = float.__pos__(value)
     if value != value:
         return "(1e308 * 10 - 1e308 * 10)"
     if value in (float("inf"), -float("inf")):
         return "(1e308 * 10)" if value > 0 else "(-1e308 * 10)"
-    return repr(int(value) if isinstance(value, bool) else value)
+    return value.hex()

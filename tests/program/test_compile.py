@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import minidl as dl
 from minidl.errors import RecordingError
 from minidl.mode import mode
-from minidl.program.cpu.c_code import compiler
+from minidl.program.cpu.kernel_cache import compiler
 from tests.program.random_programs import functions
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import minidl as dl
 from minidl import devices
 from minidl.primitives.shape import transpose_
-from minidl.program.cpu import c_code
+from minidl.program.cpu import kernel_cache
 from minidl.program.gpu import executor as gpu_executor
 from minidl.program.lowered.rounding import PRECISIONS, as_factors, round_off, to_bfloat16
 from minidl.program.passes import pipeline
@@ -21,7 +21,7 @@ LOWER = ["tf32", "bfloat16"]
 KERNELS = [
     "numpy",
     pytest.param(
-        "c", marks=pytest.mark.skipif(c_code.compiler() is None, reason="there is no C compiler here")
+        "c", marks=pytest.mark.skipif(kernel_cache.compiler() is None, reason="there is no C compiler here")
     ),
 ]
 

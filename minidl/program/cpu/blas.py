@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import ctypes
 import importlib.metadata
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
 import numpy
 
-from minidl.program.cpu.threads import available_cores
+from minidl.program.cpu.threads import available_cores, renew_after_fork
 from minidl.program.plan.layout import blas_takes, layout_of
 
 _ROW_MAJOR = 101
@@ -114,19 +114,67 @@ def default_threads() -> int:
     return available_cores() if best_blas() is not None else 1
 
 
-@contextmanager
-def one_blas_thread_each() -> Iterator[None]:
-    """Let each call of BLAS use one thread, because the threads of a team call it side by side."""
+class _OneThreadEach:
+    """Counts the threads for whose work each call of BLAS uses one thread; the last one restores the number.
+
+    They are counted by their identifiers, so that none is counted for ever if Ctrl-C drives it out.
+    """
+
+    def __init__(self) -> None:
+        self.inside: set[int] = set()
+        self.before: int | None = None  # how many threads BLAS used
+        self.lock = threading.Lock()
+        renew_after_fork(self)
+
+    def enter(self, blas: Blas) -> None:
+        with self.lock:
+            if self.before is None:
+                self.before = blas.get_threads()
+            self.inside.add(threading.get_ident())
+            blas.set_threads(1)
+
+    def leave(self, blas: Blas) -> None:
+        with self.lock:
+            self.inside.discard(threading.get_ident())
+            self.restore(blas)
+
+    def restore(self, blas: Blas) -> None:
+        if self.before is not None and not self.inside:
+            blas.set_threads(self.before)
+            self.before = None
+
+    def after_fork(self) -> None:
+        """Count only the thread that forked."""
+        self.lock = threading.Lock()
+        self.inside &= {threading.get_ident()}
+        blas = best_blas()
+        if blas is not None:
+            self.restore(blas)
+
+
+_one_thread_each = _OneThreadEach()
+
+
+def with_one_blas_thread_each(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return ``function(*arguments)``; meanwhile each call of BLAS uses one thread.
+
+    So the threads of a pool call it side by side. Several threads may be inside this function at a time,
+    each once. The number of threads is one setting of the library: other code that calls BLAS meanwhile
+    uses one thread too. This is no context manager because Ctrl-C may come when ``__exit__`` is about to
+    begin, which would then not run.
+    """
     blas = best_blas()
     if blas is None:
-        yield
-        return
-    before = blas.get_threads()
-    blas.set_threads(1)
+        return function(*arguments)
     try:
-        yield
-    finally:
-        blas.set_threads(before)
+        try:
+            _one_thread_each.enter(blas)
+            return function(*arguments)
+        finally:
+            _one_thread_each.leave(blas)
+    except BaseException:
+        _one_thread_each.leave(blas)  # again, for Ctrl-C may have come on the way out
+        raise
 
 
 def matmul_call(a: numpy.ndarray, b: numpy.ndarray, out: numpy.ndarray, add: bool) -> Callable[[], Any]:

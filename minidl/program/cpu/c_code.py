@@ -10,21 +10,14 @@ can do, is one C function; where threads must meet, they meet inside it. This is
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import math
-import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable
-from functools import cache, partial
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy
 
-from minidl import files
-from minidl.errors import KernelError
+from minidl.program.cpu import kernel_cache
 from minidl.program.cpu.blas import Blas, best_blas
 from minidl.program.expressions import Unsupported, expression
 from minidl.program.plan.layout import Layout, blas_takes, layout_of
@@ -39,26 +32,29 @@ _C_TYPES = {
     "uint16": "uint16_t",
     "bool": "_Bool",
 }
-_FLAGS = [
-    "-O3",
-    "-march=native",
-    "-fno-math-errno",
-    "-fno-trapping-math",
-    "-fopenmp-simd",
-    "-shared",
-    "-fPIC",
-]
 _HEADER = """\
 #include <stdatomic.h>
 #include <stdint.h>
-#include <sched.h>
+#ifdef _WIN32
+#define EXPORTED __declspec(dllexport)
+__declspec(dllimport) int __stdcall SwitchToThread(void);
+#else
+#define EXPORTED
+#include <time.h>
+#endif
 #ifdef __linux__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+#if defined(__GLIBC__) && defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 /* glibc's libmvec has vector forms of these. */
 __attribute__((simd("notinbranch"))) float expf(float);
 __attribute__((simd("notinbranch"))) float logf(float);
+__attribute__((simd("notinbranch"))) float powf(float, float);
+#if __GLIBC_PREREQ(2, 35)
 __attribute__((simd("notinbranch"))) float log1pf(float);
 __attribute__((simd("notinbranch"))) float tanhf(float);
-__attribute__((simd("notinbranch"))) float powf(float, float);
+#endif
 #endif
 #include <tgmath.h>
 #undef abs
@@ -76,30 +72,68 @@ static inline float round_off(float x, int bits) {
     return x != x ? x : rounded.number;
 }
 
-typedef struct { _Atomic int64_t arrived, round; } meeting;
+typedef struct { _Atomic int32_t arrived, round, aborted, asleep; } barrier;
 typedef void (*sgemm)(int, int, int, integer, integer, integer, float, const void *, integer,
                       const void *, integer, float, void *, integer);
 typedef void (*dgemm)(int, int, int, integer, integer, integer, double, const void *, integer,
                       const void *, integer, double, void *, integer);
 
-/* Wait until all threads are here: first awake, for they come within microseconds, then giving way. */
-static void meet(meeting *m, int64_t threads) {
-    int64_t round = atomic_load(&m->round);
-    if (atomic_fetch_add(&m->arrived, 1) == threads - 1) {
-        atomic_store(&m->arrived, 0);
-        atomic_store(&m->round, round + 1);
-        return;
+/* A waiting thread first spins, as the others come within microseconds, and then gives its core away: on a
+   busy machine one of them may need it. How long it spins is learned: longer where that was enough. */
+enum { LEAST_SPINS = 64, MOST_SPINS = 4096 };
+static _Atomic int32_t patience = MOST_SPINS;
+
+#if defined(_WIN32)
+static void sleep_at(barrier *b, int32_t round) { (void)b; (void)round; SwitchToThread(); }
+static void wake_all(barrier *b) { (void)b; }
+#elif defined(SYS_futex)
+/* Sleep until the round is over; look after a while in any case, as aborting wakes nobody. */
+static void sleep_at(barrier *b, int32_t round) {
+    struct timespec limit = {0, 1000000};
+    atomic_fetch_add(&b->asleep, 1);
+    syscall(SYS_futex, &b->round, 128 /* FUTEX_WAIT_PRIVATE */, round, &limit, 0, 0);
+    atomic_fetch_sub(&b->asleep, 1);
+}
+static void wake_all(barrier *b) {
+    if (atomic_load(&b->asleep))
+        syscall(SYS_futex, &b->round, 129 /* FUTEX_WAKE_PRIVATE */, INT32_MAX, 0, 0, 0);
+}
+#else
+static void sleep_at(barrier *b, int32_t round) {
+    struct timespec while_others_come = {0, 20000};
+    (void)b; (void)round;
+    nanosleep(&while_others_come, 0);
+}
+static void wake_all(barrier *b) { (void)b; }
+#endif
+
+static inline void pause_core(void) {
+#if (defined(__x86_64__) || defined(__i386__)) && defined(__GNUC__)
+    __builtin_ia32_pause();
+#endif
+}
+
+/* Wait until all threads are here; return whether the run was aborted, so that they will never be. */
+static int wait_at(barrier *b, int32_t threads) {
+    int32_t round = atomic_load(&b->round);
+    if (atomic_fetch_add(&b->arrived, 1) == threads - 1) {
+        atomic_store(&b->arrived, 0);
+        atomic_store(&b->round, round + 1);
+        wake_all(b);
+        return 0;
     }
-    for (int64_t spins = 0; atomic_load(&m->round) == round; spins++)
-        if (spins > 20000) sched_yield();
+    int32_t spins = 0, limit = atomic_load_explicit(&patience, memory_order_relaxed);
+    while (atomic_load(&b->round) == round) {
+        if (atomic_load(&b->aborted)) return atomic_load(&b->round) == round;
+        if (spins++ < limit) pause_core();
+        else sleep_at(b, round);
+    }
+    limit = spins <= limit ? limit * 2 : limit / 2;
+    limit = limit < LEAST_SPINS ? LEAST_SPINS : limit > MOST_SPINS ? MOST_SPINS : limit;
+    atomic_store_explicit(&patience, limit, memory_order_relaxed);
+    return 0;
 }
 """
-
-
-@cache
-def compiler() -> str | None:
-    """Return the path of a C compiler, or None."""
-    return next((path for name in ("cc", "gcc", "clang") if (path := shutil.which(name))), None)
 
 
 class Source:
@@ -123,26 +157,32 @@ class Source:
         number = len(self.functions)
         body = "\n    ".join(statements)
         self.functions.append(
-            f"void segment_{number}(void **p, sgemm s, dgemm d, meeting *m) {{\n    {body}\n}}\n"
+            f"EXPORTED void segment_{number}(void **p, sgemm s, dgemm d, barrier *b) {{\n    {body}\n}}\n"
         )
         return number
 
-    def build(self) -> list[Callable[[], Any]]:
-        """Compile everything and return a call for each segment."""
+    def barrier(self, threads: int) -> str:
+        """Return the statement that waits for the other threads."""
+        return f"if (wait_at(b, {threads})) return;"
+
+    def build(self, barrier: Any = None) -> list[Callable[[], Any]]:
+        """Compile everything and return a call for each segment.
+
+        ``barrier`` is the memory of the pool whose threads wait for each other.
+        """
         if not self.functions:
             return []
         blas = best_blas()
         integer = "int64_t" if blas is None or blas.integer is ctypes.c_int64 else "int"
         text = _HEADER.replace("typedef struct", f"typedef {integer} integer;\ntypedef struct", 1)
-        library = ctypes.CDLL(str(_built(text + "\n".join(self.functions))))
+        library = kernel_cache.load(text + "\n".join(self.functions))
         table = (ctypes.c_void_p * max(len(self.arrays), 1))(*(array.ctypes.data for array in self.arrays))
-        meeting = (ctypes.c_int64 * 2)()
         products = [ctypes.cast(blas.functions[letter], ctypes.c_void_p) if blas else None for letter in "sd"]
         calls: list[Callable[[], Any]] = []
         for number in range(len(self.functions)):
             function = getattr(library, f"segment_{number}")
             function.restype = None
-            call = partial(function, table, *products, meeting)
+            call = partial(function, table, *products, barrier)
             call.arrays = self.arrays  # type: ignore[attr-defined]  # C holds addresses, this the memory
             calls.append(call)
         return calls
@@ -286,48 +326,3 @@ def _c_type(dtype: numpy.dtype) -> str:
     if dtype.name not in _C_TYPES:
         raise Unsupported
     return _C_TYPES[dtype.name]
-
-
-# --- building -------------------------------------------------------------------------------------
-
-
-def _built(source: str) -> Path:
-    """Return the shared library of a source, from the cache or built now."""
-    program = compiler()
-    if program is None:
-        raise RuntimeError(
-            "kernels='c' needs a C compiler (cc, gcc or clang) on the PATH; kernels='numpy' needs none"
-        )
-    key = hashlib.sha256("\0".join([source, program, *_FLAGS, _processor()]).encode()).hexdigest()[:24]
-    try:
-        folder = files.cache_folder()
-        folder.mkdir(parents=True, exist_ok=True)
-        return _compiled(source, program, folder / f"kernels-{key}.so")
-    except (OSError, RuntimeError):  # no home, or a cache that cannot be written
-        return _compiled(source, program, Path(tempfile.mkdtemp(prefix="minidl-")) / f"kernels-{key}.so")
-
-
-def _compiled(source: str, program: str, library: Path) -> Path:
-    if library.exists():
-        return library
-    with files.replacing(library) as temporary:
-        written = temporary.with_suffix(".c")
-        written.write_text(source)
-        link = ["-lmvec", "-lm"] if os.uname().sysname == "Linux" else []
-        run = subprocess.run(
-            [program, *_FLAGS, str(written), "-o", str(temporary), *link], capture_output=True, text=True
-        )
-        written.unlink()
-        if run.returncode:
-            raise KernelError(f"the C compiler refused a generated kernel:\n{run.stderr}")
-    return library
-
-
-@cache
-def _processor() -> str:
-    """Return what tells processors apart, because the code is made for the one it is built on."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return " ".join(os.uname())
-    return "".join(line for line in lines[:30] if line.startswith(("model name", "flags")))

@@ -7,6 +7,7 @@ replay is to run the calls.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from time import perf_counter
@@ -16,8 +17,9 @@ import numpy
 
 from minidl.primitives.reduction import sum_
 from minidl.program.cpu import peak_rates
-from minidl.program.cpu.blas import default_threads, matmul_call, one_blas_thread_each
+from minidl.program.cpu.blas import default_threads, matmul_call, with_one_blas_thread_each
 from minidl.program.cpu.c_code import Source, gemm_statement, group_statement, sum_statement
+from minidl.program.cpu.kernel_cache import KernelsUnavailable
 from minidl.program.cpu.threads import thread_pool
 from minidl.program.expressions import Unsupported
 from minidl.program.plan.aliases import Aliases
@@ -63,13 +65,19 @@ class NumpyExecutor:
         self.schedule: Schedule = schedule(program, self.threads, aliases)
         self.memory = plan_memory(program, self.schedule, aliases, by_columns)
         self.kernels = kernels
-        self.phases = self._phases(lambda turn, calls: calls)
         self.team = thread_pool(self.threads)
+        try:
+            self.phases = self._phases(lambda turn, calls: calls)
+        except KernelsUnavailable as error:
+            warnings.warn(
+                f"no generated C can be used here, so NumPy computes: {error}", RuntimeWarning, stacklevel=2
+            )
+            self.kernels = "numpy"
+            self.phases = self._phases(lambda turn, calls: calls)
 
     def run(self, phases: Sequence[Sequence[Sequence[Call]]] | None = None) -> None:
         """Compute everything from the arrays of inputs and states, and update the states."""
-        with one_blas_thread_each():
-            self.team.run(self.phases if phases is None else phases)
+        with_one_blas_thread_each(self.team.run, self.phases if phases is None else phases)
 
     def array(self, value: Value) -> numpy.ndarray:
         """Return the array in which a value lies after run(); the next run overwrites it."""
@@ -125,12 +133,12 @@ class NumpyExecutor:
             for phase in self.schedule.phases
         ]
         if whole and self.kernels == "c":
-            work = _joined(work, self.threads)
+            work = _joined(work, source.barrier(self.threads))
         numbered = [
             [[(turn, [_segment(source, item) for item in items]) for turn, items in turns] for turns in phase]
             for phase in work
         ]
-        segments = source.build()
+        segments = source.build(self.team.barrier)
 
         def calls_of(turns: Work) -> list[Call]:
             calls: list[Call] = []
@@ -267,7 +275,7 @@ def _segment(source: Source, item: Any) -> Any:
     return source.segment(item) if isinstance(item, list) else item
 
 
-def _joined(phases: list[list[Work]], threads: int) -> list[list[Work]]:
+def _joined(phases: list[list[Work]], barrier: str) -> list[list[Work]]:
     """Join phases that are all C into one in which the threads meet, and turns into one function."""
     joined: list[list[Work]] = []
     previous_is_c = False
@@ -276,7 +284,7 @@ def _joined(phases: list[list[Work]], threads: int) -> list[list[Work]]:
         if is_c and previous_is_c:
             some_turn = next(turn for turns in phase for turn, _ in turns)
             for turns, more in zip(joined[-1], phase, strict=True):
-                turns += [(some_turn, [[f"meet(m, {threads});"]]), *more]
+                turns += [(some_turn, [[barrier]]), *more]
         else:
             joined.append([list(turns) for turns in phase])
         previous_is_c = is_c

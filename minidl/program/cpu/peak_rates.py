@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy
 
-from minidl.program.cpu.blas import matmul_call, one_blas_thread_each
+from minidl.program.cpu.blas import matmul_call, with_one_blas_thread_each
 from minidl.program.cpu.threads import thread_pool
 from minidl.program.program import share
 
@@ -31,9 +31,8 @@ def peak_rates(threads: int) -> tuple[float, float]:
         times = []
         for _ in range(8):
             started = perf_counter()
-            team.run(phases)
+            with_one_blas_thread_each(team.run, phases)
             times.append(perf_counter() - started)
         return min(times)
 
-    with one_blas_thread_each():
-        return 2 * n**3 / best(products), 2 * big.nbytes / best(copies)
+    return 2 * n**3 / best(products), 2 * big.nbytes / best(copies)

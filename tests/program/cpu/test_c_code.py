@@ -6,12 +6,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import minidl as dl
-from minidl import files
-from minidl.program.cpu import c_code
+from minidl.program.cpu import c_code, kernel_cache
 from minidl.program.recorder import Recorder
 from tests.primitives.test_gradients import BUILT_IN, FLOAT32_ONLY, case, primitives
 
-needs_c = pytest.mark.skipif(c_code.compiler() is None, reason="there is no C compiler on this machine")
+needs_c = pytest.mark.skipif(kernel_cache.compiler() is None, reason="there is no C compiler on this machine")
 
 
 def evaluated_as_c(primitive, inputs, attributes):
@@ -74,20 +73,20 @@ def test_special_values_come_out_as_in_numpy(name):
 
 
 @needs_c
-def test_a_library_is_built_once_and_found_again(tmp_path, monkeypatch):
-    monkeypatch.setenv("MINIDL_CACHE", str(tmp_path))
-    x = numpy.ones(3, "float32")
-    for _ in range(2):
-        numpy.testing.assert_array_equal(evaluated_as_c(BUILT_IN["add"], [x, x], {}), [2, 2, 2])
-    assert files.cache_folder() == tmp_path
-    assert [path.suffix for path in tmp_path.iterdir()] == [".so"]
+def test_attributes_go_into_the_source_as_numbers_alone():
+    """A number's class may say anything about itself."""
 
+    class Liar(float):
+        def __repr__(self):
+            return '0); system("exit"); (0'
 
-def test_without_a_compiler_the_error_says_what_to_do(monkeypatch):
-    monkeypatch.setattr(c_code, "compiler", lambda: None)
-    step = dl.compile(lambda x: x * 2 + 1, kernels="c")
-    with pytest.raises(RuntimeError, match=r"kernels='c' needs a C compiler .* kernels='numpy' needs none"):
-        step(dl.ones(3))
+        def hex(self):
+            return repr(self)
+
+    x = dl.Tensor(numpy.linspace(-1, 1, 5, dtype="float32"))
+    low, high = Liar(-0.1), Liar(0.3)
+    result = dl.compile(lambda x: dl.clip(x, low, high), kernels="c")(x)
+    numpy.testing.assert_allclose(result.numpy(), numpy.clip(x.numpy(), -0.1, 0.3), rtol=1e-6)
 
 
 def test_unknown_kernels_are_refused():

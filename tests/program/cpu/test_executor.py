@@ -1,16 +1,12 @@
 """Schedule, memory, layout, threads, listing and profile of compiled programs."""
 
-import signal
-import threading
-import time
-
 import numpy
 import pytest
 
 import minidl as dl
 from minidl.program.cpu.blas import best_blas, matmul_call
-from minidl.program.cpu.c_code import compiler
-from minidl.program.cpu.threads import ThreadPool, available_cores, thread_pool
+from minidl.program.cpu.kernel_cache import compiler
+from minidl.program.cpu.threads import available_cores
 from minidl.program.plan.layout import blas_takes, feature_major, major_axis
 from minidl.program.plan.memory import unplanned_bytes
 from minidl.program.plan.schedule import ALL_THREADS
@@ -148,87 +144,6 @@ def test_blas_is_not_given_what_it_cannot_take():
     assert not blas_takes(matrix[:, ::2])
     assert not blas_takes(numpy.broadcast_to(numpy.float32(1), (4, 4)))
     assert not blas_takes(matrix.astype("float16"))
-
-
-# --- threads --------------------------------------------------------------------------------------
-
-
-def test_a_phase_ends_when_all_threads_are_through():
-    team, log, lock = ThreadPool(3), [], threading.Lock()
-
-    def note(what):
-        with lock:
-            log.append(what)
-
-    phases = [[[lambda p=p: note(p)] * (thread + 1) for thread in range(3)] for p in range(4)]
-    team.run(phases)
-    assert log == [p for p in range(4) for _ in range(6)]
-
-
-def test_errors_of_workers_are_raised_and_the_team_goes_on():
-    team = ThreadPool(2)
-
-    def fail():
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        team.run([[[], [fail]]])
-    done = []
-    team.run([[[], [lambda: done.append(1)]]])
-    assert done == [1]
-
-
-def test_an_error_is_raised_once_and_no_worker_is_left_at_work():
-    team, done = ThreadPool(3), []
-
-    def fail():
-        raise ZeroDivisionError
-
-    def slow():
-        time.sleep(0.05)
-        done.append(1)
-
-    for calls in ([[fail], [slow], [slow]], [[], [fail], [slow]], [[fail], [fail], [slow]]):
-        done.clear()
-        with pytest.raises(ZeroDivisionError):
-            team.run([calls])
-        assert len(done) == calls.count([slow])
-        team.run([[[], [slow], []]])  # raises nothing that came before
-        assert len(done) == calls.count([slow]) + 1
-
-
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timers that interrupt")
-def test_after_an_interrupt_the_team_waits_for_its_workers_as_before():
-    """Ctrl-C while the caller waits for a worker, while it works itself, and somewhere."""
-    team, done = ThreadPool(2), []
-
-    def slow():
-        time.sleep(0.03)
-        done.append(1)
-
-    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
-    try:
-        for calls in ([[], [slow]], [[slow], [slow]], [[slow, slow], [slow]]):
-            done.clear()
-            signal.setitimer(signal.ITIMER_REAL, 0.01)
-            with pytest.raises(KeyboardInterrupt):
-                team.run([calls])
-            assert len(done) >= 1  # the worker's
-            for _ in range(3):
-                done.clear()
-                team.run([[[], [slow]]])
-                assert done == [1]
-    finally:
-        signal.signal(signal.SIGALRM, before)
-
-
-def test_workers_follow_the_callers_floating_point_settings():
-    team = thread_pool(2)
-    zero = numpy.zeros(2)
-    with numpy.errstate(divide="raise"), pytest.raises(FloatingPointError):
-        team.run([[[], [lambda: numpy.divide(1.0, zero)]]])
-    with numpy.errstate(divide="ignore"):
-        team.run([[[], [lambda: numpy.divide(1.0, zero)]]])
 
 
 # --- what people look at --------------------------------------------------------------------------
