@@ -51,7 +51,7 @@ from minidl.primitives.elementwise import (
     where,
 )
 from minidl.primitives.linear_algebra import matmul
-from minidl.primitives.reduction import argmax, logsumexp, mean, softmax, std, var
+from minidl.primitives.reduction import argmax, log_softmax, logsumexp, mean, softmax, std, var
 from minidl.primitives.reduction import max as max
 from minidl.primitives.reduction import min as min
 from minidl.primitives.reduction import sum as sum
@@ -134,6 +134,7 @@ __all__ = [
     "initializers",
     "log",
     "log1p",
+    "log_softmax",
     "logsumexp",
     "mae",
     "mape",

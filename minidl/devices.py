@@ -76,9 +76,9 @@ def current(array: Array) -> AbstractContextManager[Any]:
 
 
 def copy(array: Array) -> Array:
-    """Return a copy of the array on its own device, with elements in C order."""
+    """Return a copy of the array on its own device, with elements in C order and native byte order."""
     if isinstance(array, numpy.ndarray):
-        return array.copy()
+        return array.copy() if array.dtype.isnative else array.astype(native(array.dtype), order="C")
     with current(array):
         return array.copy()
 
@@ -89,10 +89,15 @@ def write(target: Array, values: Array) -> None:
         array_module(target).copyto(target, values)
 
 
+def native(dtype: Any) -> numpy.dtype:
+    """Return a dtype in the byte order of this machine: generated code reads no other."""
+    return numpy.dtype(dtype).newbyteorder("=")
+
+
 def cast(array: Array, dtype: Any) -> Array:
-    """Return a copy of the array in another dtype, on its own device."""
+    """Return a copy of the array in another dtype, on its own device, with elements in C order."""
     with current(array):
-        return array.astype(dtype)
+        return array.astype(native(dtype), order="C")
 
 
 def to_device(array: Array, device: str) -> Array:

@@ -10,8 +10,9 @@ from typing import Any
 
 from minidl.creation import arange
 from minidl.primitives import elementwise
-from minidl.primitives.reduction import logsumexp
+from minidl.primitives.reduction import log_softmax
 from minidl.tensor import Tensor, as_tensors
+from minidl.value_checks import check_range, check_sums_to_one
 
 REDUCTIONS = ("mean", "sum", "batchmean", "none")
 
@@ -35,10 +36,10 @@ def binary_cross_entropy(prediction: Any, target: Any, reduction: str = "mean") 
         [0, 1].
     """
     prediction, target = _pair("binary_cross_entropy", prediction, target)
-    _require_unit_interval("binary_cross_entropy", target)
+    check_range("binary_cross_entropy", "targets", target, 0, 1)
     logits = _logits_behind(prediction)
     if logits is None:
-        _require_range("binary_cross_entropy", "predictions", prediction, 0, 1, allow_nan=True)
+        check_range("binary_cross_entropy", "predictions", prediction, 0, 1, allow_nan=True)
     else:
         return _reduce(elementwise.sigmoid_cross_entropy(logits, target), reduction)
     # Where the target is exactly 0 or 1, the other logarithm has weight 0 and must not be taken.
@@ -53,7 +54,7 @@ def binary_cross_entropy_with_logits(logits: Any, target: Any, reduction: str = 
     Arguments and errors are those of binary_cross_entropy().
     """
     logits, target = _pair("binary_cross_entropy_with_logits", logits, target)
-    _require_unit_interval("binary_cross_entropy_with_logits", target)
+    check_range("binary_cross_entropy_with_logits", "targets", target, 0, 1)
     return _reduce(elementwise.sigmoid_cross_entropy(logits, target), reduction)
 
 
@@ -86,46 +87,57 @@ def softmax_cross_entropy(logits: Any, target: Any, reduction: str = "mean") -> 
     ----------
     logits : (batch, classes), or more axes before the classes
     target : class numbers of the shape of the logits without the last axis, or probabilities of
-        the shape of the logits
+        the shape of the logits, which sum to 1 over the last axis
 
     Raises
     ------
     ValueError
-        The shapes do not fit, the batch is empty, or a class does not exist. Where that cannot be looked at
-        without a wait (on a GPU, and when a compiled step is replayed), the loss is NaN instead.
+        The shapes do not fit, the batch is empty, a class does not exist, or probabilities do not sum to 1.
+        Where classes cannot be looked at without a wait (on a GPU, and when a compiled step is replayed),
+        the loss of one that does not exist is NaN instead.
     """
     logits, target = as_tensors((logits, target))
     if logits.ndim < 1 or logits.size == 0:
         raise ValueError(f"softmax_cross_entropy: the batch is empty: logits of shape {logits.shape}")
+    log_p = log_softmax(logits)
     if target.dtype.kind in "iu" and target.shape == logits.shape[:-1]:
         classes = logits.shape[-1]
-        _require_range("softmax_cross_entropy", "class numbers", target, 0, classes - 1)
-        rows = logits.reshape(-1, classes)
+        check_range("softmax_cross_entropy", "class numbers", target, 0, classes - 1)
+        rows = log_p.reshape(-1, classes)
         # A GPU, and a replay, cannot refuse a class that does not exist: there its loss is NaN.
         known = elementwise.clip(target, 0, classes - 1)
         picked = rows[arange(len(rows), device=logits.device), known.flatten()].reshape(target.shape)
-        picked = elementwise.where(known == target, picked, float("nan"))
-    elif target.shape == logits.shape:
-        picked = (logits * target).sum(axis=-1)
-    else:
-        raise ValueError(
-            f"softmax_cross_entropy: logits of shape {logits.shape} take class numbers (integers) of shape "
-            f"{logits.shape[:-1]} or probabilities of shape {logits.shape}; got {target.dtype} {target.shape}"
-        )
-    return _reduce(logsumexp(logits, axis=-1) - picked, reduction)
+        return _reduce(-elementwise.where(known == target, picked, float("nan")), reduction)
+    if target.shape == logits.shape:
+        check_range("softmax_cross_entropy", "probabilities", target, 0, 1)
+        check_sums_to_one("softmax_cross_entropy", "probabilities", target)
+        # A class without probability costs nothing, not even where its logit is -infinity.
+        log_p, target = elementwise.where(target == 0, 0, log_p), target.astype(log_p.dtype)
+        return _reduce(-(target * log_p).sum(axis=-1), reduction)
+    raise ValueError(
+        f"softmax_cross_entropy: logits of shape {logits.shape} take class numbers (integers) of shape "
+        f"{logits.shape[:-1]} or probabilities of shape {logits.shape}; got {target.dtype} {target.shape}"
+    )
 
 
 def _logits_behind(prediction: Tensor) -> Tensor | None:
     """Return z if the prediction is sigmoid(z), perhaps reshaped or sliced; else None."""
-    primitive, inputs = prediction.primitive, prediction.inputs
-    if primitive is None or inputs is None or inputs[0].assigned_at > prediction.created_at:
-        return None
-    if primitive is elementwise.sigmoid:
-        return inputs[0]
-    if primitive.kind == "view":
-        logits = _logits_behind(inputs[0])
-        return None if logits is None else primitive(logits, **prediction.attributes)
-    return None
+    views: list[Tensor] = []
+    x = prediction
+    while True:
+        if x.primitive is None or x.inputs is None or x.inputs[0].assigned_at > x.created_at:
+            return None
+        if x.primitive is elementwise.sigmoid:
+            break
+        if x.primitive.kind != "view":
+            return None
+        views.append(x)
+        x = x.inputs[0]
+    logits = x.inputs[0]
+    for view in reversed(views):
+        assert view.primitive is not None
+        logits = view.primitive(logits, **view.attributes)
+    return logits
 
 
 def _pair(loss: str, prediction: Any, target: Any) -> tuple[Tensor, Tensor]:
@@ -143,24 +155,6 @@ def _pair(loss: str, prediction: Any, target: Any) -> tuple[Tensor, Tensor]:
         prediction = prediction.astype(target.dtype if target.dtype.kind == "f" else "float32")
     # A target is data: NumPy's default float64 must not turn a float32 loss into a float64 one.
     return prediction, target.astype(prediction.dtype)
-
-
-def _require_unit_interval(loss: str, target: Tensor) -> None:
-    _require_range(loss, "targets", target, 0, 1)
-
-
-def _require_range(
-    loss: str, what: str, values: Tensor, low: float, high: float, allow_nan: bool = False
-) -> None:
-    """Refuse values outside [low, high]; on a GPU that would wait for the device at every step."""
-    if values.device != "cpu":
-        return
-    smallest, largest = values.data.min(), values.data.max()
-    outside = smallest < low or largest > high
-    if outside or not (allow_nan or smallest <= largest):  # comparisons with NaN are false
-        raise ValueError(
-            f"{loss}: {what} must be in [{low}, {high}], got values from {smallest} to {largest}"
-        )
 
 
 def _reduce(losses: Tensor, reduction: str) -> Tensor:

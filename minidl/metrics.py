@@ -213,5 +213,5 @@ def _classes(name: str, prediction: Any, target: Any) -> tuple[Tensor, Tensor, i
             f"{name} takes a score for each of two classes or more; got {prediction.shape}: for one "
             "probability p of class 1, give concatenate([1 - p, p], axis=-1)"
         )
-    actual = target.argmax() if target.shape == prediction.shape else target
-    return prediction.argmax(), actual, prediction.shape[-1]
+    actual = target.argmax(axis=-1) if target.shape == prediction.shape else target
+    return prediction.argmax(axis=-1), actual, prediction.shape[-1]

@@ -256,8 +256,6 @@ class Tensor:
         return elementwise.divide(other, self)
 
     def __pow__(self, other: Any) -> Tensor:
-        if isinstance(other, (int, float)) and other == 2:
-            return self * self  # exact, many times faster than a general power, and fine at 0
         return elementwise.power(self, other)
 
     def __rpow__(self, other: Any) -> Tensor:
@@ -318,13 +316,13 @@ class Tensor:
         """Return the elements in one axis."""
         return shape_operations.reshape(self, (-1,))
 
-    def squeeze(self, axis: int | None = None) -> Tensor:
+    def squeeze(self, axis: Any = None) -> Tensor:
         """Return the Tensor without its axes of length 1."""
         return shape_operations.squeeze(self, axis)
 
     def astype(self, dtype: DTypeLike) -> Tensor:
         """Return the Tensor converted to a dtype; itself if it has it."""
-        dtype = numpy.dtype(dtype)
+        dtype = devices.native(dtype)
         if dtype == self.dtype:
             return self
         return elementwise.cast(self if dtype.kind == "f" else self.detach(), dtype=dtype)
@@ -353,13 +351,13 @@ class Tensor:
         """Return the standard deviation over the axes."""
         return reduction.std(self, axis, ddof, keepdims)
 
-    def argmax(self, axis: int = -1) -> Tensor:
-        """Return the index of the largest element along an axis."""
-        return reduction.argmax(self, axis)
+    def argmax(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
+        """Return the index of the largest element along an axis, or of all elements in one axis."""
+        return reduction.argmax(self, axis, keepdims)
 
-    def clip(self, low: float, high: float) -> Tensor:
-        """Return the Tensor limited to [low, high]."""
-        return elementwise.clip(self, low, high)
+    def clip(self, min: Any = None, max: Any = None) -> Tensor:
+        """Return the Tensor limited to [min, max]."""
+        return elementwise.clip(self, min, max)
 
 
 class Parameter(Tensor):
@@ -442,17 +440,21 @@ def mark_assigned(x: Tensor) -> None:
     x.assigned_at = next(_clock)
 
 
-def as_tensors(values: Sequence[Any]) -> tuple[Tensor, ...]:
-    """Return the values as Tensors; numbers get the dtype and device of the Tensors beside them."""
-    like = None
-    for value in values:
-        if isinstance(value, Tensor):
-            like = value
-            break
-    return tuple(value if isinstance(value, Tensor) else _constant(value, like) for value in values)
+def as_tensors(
+    values: Sequence[Any], like: Tensor | None = None, beyond_dtype: bool = False
+) -> tuple[Tensor, ...]:
+    """Return the values as Tensors; numbers get the dtype and device of the Tensors beside them.
+
+    ``like`` is a Tensor that stands for those, should there be none. With ``beyond_dtype``, a whole number
+    that the dtype does not hold becomes int64 (to be compared); else it is refused.
+    """
+    like = next((value for value in values if isinstance(value, Tensor)), like)
+    return tuple(
+        value if isinstance(value, Tensor) else _constant(value, like, beyond_dtype) for value in values
+    )
 
 
-def promote_dtypes(tensors: tuple[Tensor, ...], floating: bool) -> tuple[Tensor, ...]:
+def promote_dtypes(tensors: tuple[Tensor, ...], floating: bool = False) -> tuple[Tensor, ...]:
     """Return Tensors that NumPy combines without leaving float32 by itself.
 
     Integers beside floating-point Tensors take their dtype (NumPy would make float64 of int64 and
@@ -469,7 +471,7 @@ def promote_dtypes(tensors: tuple[Tensor, ...], floating: bool) -> tuple[Tensor,
     return tuple(x.astype(target) if x.dtype.kind in converted else x for x in tensors)
 
 
-def _constant(value: Any, like: Tensor | None) -> Tensor:
+def _constant(value: Any, like: Tensor | None, beyond_dtype: bool) -> Tensor:
     if isinstance(value, numpy.generic):
         value = value.item()
     if not isinstance(value, (bool, int, float)):
@@ -479,9 +481,16 @@ def _constant(value: Any, like: Tensor | None) -> Tensor:
     device = "cpu"
     if like is not None:
         device = like.device
-        if "biuf".index(like.dtype.kind) >= "biuf".index(dtype.kind):
+        if "biuf".index(like.dtype.kind) >= "biuf".index(dtype.kind) and not (
+            beyond_dtype and like.dtype.kind in "iu" and not _holds(like.dtype, value)
+        ):
             dtype = like.dtype
     return Tensor(devices.scalar(value, dtype, device))
+
+
+def _holds(dtype: numpy.dtype, value: float) -> bool:
+    limits = numpy.iinfo(dtype)
+    return limits.min <= value <= limits.max
 
 
 def tensor_dtype(value: bool | int | float) -> numpy.dtype:
@@ -513,13 +522,13 @@ def tensor(
     if isinstance(data, Tensor):
         data = data._values("tensor()")
     if hasattr(data, "dtype") and not isinstance(data, numpy.generic):
-        array = devices.copy(data)
+        array = devices.cast(data, dtype if dtype is not None else data.dtype)
     else:
         array = numpy.array(data)
         if dtype is None and array.dtype == numpy.float64:
             dtype = numpy.float32
-    if dtype is not None:
-        array = devices.cast(array, dtype)
+        if dtype is not None:
+            array = devices.cast(array, dtype)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"a Tensor holds numbers, got {type(data).__name__} of dtype {array.dtype}")
     if device is not None:

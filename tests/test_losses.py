@@ -120,8 +120,9 @@ def test_a_batch_of_single_values(name, rng):
 def test_arrays_that_are_not_contiguous(name, rng):
     loss, _, draw = LOSSES[name]
     prediction, target = draw(rng, (6, 8))
-    strided = loss(prediction.T[::2], target.T[::2], reduction="none")
-    copied = loss(prediction.T[::2].copy(), target.T[::2].copy(), reduction="none")
+    by_columns = [numpy.asfortranarray(array)[::2] for array in (prediction, target)]
+    strided = loss(*by_columns, reduction="none")
+    copied = loss(*map(numpy.ascontiguousarray, by_columns), reduction="none")
     numpy.testing.assert_allclose(strided.numpy(), copied.numpy(), rtol=1e-14)
 
 
@@ -425,3 +426,74 @@ def test_a_forgotten_sigmoid_is_noticed():
 @pytest.mark.parametrize("loss", [dl.binary_cross_entropy, dl.mean_squared_error, dl.huber])
 def test_a_float64_target_does_not_change_the_dtype_of_the_loss(loss):
     assert loss(dl.tensor([0.5]), numpy.array([1.0])).dtype == numpy.float32
+
+
+# --- at the edges ---------------------------------------------------------------------------------
+
+
+def cross_entropy_in_float64(logits, target):
+    z = logits.astype("float64")
+    z -= z.max(axis=1, keepdims=True)
+    return numpy.log(numpy.exp(z).sum(axis=1)) - z[numpy.arange(len(z)), target]
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_softmax_cross_entropy_is_exact_far_from_0(compiled, rng):
+    loss = dl.compile(lambda z, t: dl.softmax_cross_entropy(z, t)) if compiled else dl.softmax_cross_entropy
+    huge = dl.tensor([[1e6 + 2, 1e6 - 1]], dtype="float32")
+    assert loss(huge, numpy.array([0])).item() == pytest.approx(numpy.log1p(numpy.exp(-3)), rel=1e-6)
+    logits, target = rng.normal(size=(200, 10), scale=1000).astype("float32"), rng.integers(10, size=200)
+    expected = cross_entropy_in_float64(logits, target).mean()
+    assert loss(dl.tensor(logits), target).item() == pytest.approx(expected, rel=3e-7)
+
+
+def test_softmax_cross_entropy_of_equal_huge_logits():
+    z = dl.tensor([[1e20, 1e20]], requires_grad=True)
+    for target in (numpy.array([1]), numpy.array([[0.0, 1.0]])):
+        loss = dl.softmax_cross_entropy(z, target)
+        assert loss.item() == pytest.approx(numpy.log(2))
+        numpy.testing.assert_allclose(dl.grad(loss, z).numpy(), [[0.5, -0.5]], rtol=1e-6)
+
+
+def test_a_class_without_probability_costs_nothing():
+    z = dl.tensor([[0.0, 0.0, -numpy.inf]], requires_grad=True)
+    loss = dl.softmax_cross_entropy(z, numpy.array([[0.5, 0.5, 0.0]]))
+    assert loss.item() == pytest.approx(numpy.log(2))
+    numpy.testing.assert_array_equal(dl.grad(loss, z).numpy(), [[0, 0, 0]])
+
+
+def test_uint8_class_numbers_and_300_classes():
+    target = numpy.array([100, 3], "uint8")
+    step = dl.compile(lambda z, t: dl.softmax_cross_entropy(z, t))
+    assert step(dl.zeros((2, 300)), target).item() == pytest.approx(numpy.log(300))
+
+
+@pytest.mark.parametrize("target", [[[0.5, 0.4]], [[0.0, 0.0]], [[1.0, 1.0]], [[1.5, -0.5]]])
+def test_soft_targets_must_be_probabilities(target):
+    with pytest.raises(ValueError, match=r"probabilities must (sum to 1|be in \[0, 1\])"):
+        dl.softmax_cross_entropy(dl.zeros((1, 2)), numpy.array(target))
+
+
+@pytest.mark.parametrize("logit", [numpy.inf, -numpy.inf])
+@pytest.mark.parametrize("target", [0.0, 0.25, 1.0])
+def test_binary_cross_entropy_of_infinite_logits(logit, target):
+    z = dl.tensor([logit], requires_grad=True)
+    loss = dl.binary_cross_entropy_with_logits(z, numpy.array([target]))
+    agrees = target == (1 if logit > 0 else 0)
+    assert loss.item() == (0 if agrees else numpy.inf)
+    assert dl.grad(loss, z).item() == (1 if logit > 0 else 0) - target
+
+
+def test_huber_at_an_infinite_difference():
+    p = dl.tensor([numpy.inf, -numpy.inf], requires_grad=True)
+    loss = dl.huber(p, numpy.zeros(2), reduction="sum")
+    assert loss.item() == numpy.inf
+    numpy.testing.assert_array_equal(dl.grad(loss, p).numpy(), [1, -1])
+
+
+def test_a_sigmoid_is_seen_through_any_number_of_reshapes():
+    z = dl.tensor([-200.0, 200.0], requires_grad=True)
+    p = dl.sigmoid(z)
+    for _ in range(1000):
+        p = p.reshape(2, 1).reshape(2)
+    assert dl.binary_cross_entropy(p, numpy.array([1.0, 0.0])).item() == 200

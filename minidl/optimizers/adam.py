@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minidl.optimizers.optimizer import Optimizer
+from minidl.optimizers.optimizer import Optimizer, require_epsilon
 from minidl.primitives.elementwise import sqrt
 from minidl.tensor import Parameter, Tensor
 
@@ -37,6 +37,7 @@ class Adam(Optimizer):
         for name, beta in (("beta1", beta1), ("beta2", beta2)):
             if not 0 <= beta < 1:
                 raise ValueError(f"{type(self).__name__}: {name} must be at least 0 and below 1, got {beta}")
+        require_epsilon(type(self).__name__, epsilon)
         self.beta1 = beta1
         self.beta2 = beta2
         self.epsilon = epsilon
@@ -53,8 +54,8 @@ class Adam(Optimizer):
 
     def update(self, parameter: Parameter, gradient: Tensor, rate: Tensor, **state: Tensor) -> None:
         """Make one step."""
-        step_size = (rate * self._correction2 / self._correction1).astype(parameter.dtype)
-        epsilon = (self.epsilon * self._correction2).astype(parameter.dtype)
+        step_size = (rate * self._correction2 / self._correction1).astype(gradient.dtype)
+        epsilon = (self.epsilon * self._correction2).astype(gradient.dtype)
         m = self.beta1 * state["m"] + (1 - self.beta1) * gradient
         v = self.beta2 * state["v"] + (1 - self.beta2) * (gradient * gradient)
         state["m"].assign(m)

@@ -76,6 +76,8 @@ class LBFGS:
             self.assign(vector)
             self.zero_grad()
             loss = closure().item()
+            if all(parameter.grad is None for parameter in self.parameters):
+                raise RuntimeError("LBFGS: no gradients: the closure did not call loss.backward()")
             gradient = numpy.concatenate([_flat(p.grad, p) for p in self.parameters])
             self.zero_grad()
             strength = self._strength()

@@ -73,7 +73,9 @@ class Optimizer:
         self.clip_value = clip_value
         self.clip_norm = clip_norm
         self.clip_global_norm = clip_global_norm
-        self.states = [self.initial_state(parameter) for parameter in self.parameters]
+        self.states = [
+            self._following(parameter, self.initial_state(parameter)) for parameter in self.parameters
+        ]
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Use another constant learning rate from the next step on."""
@@ -126,7 +128,7 @@ class Optimizer:
             self.learning_rate.assign(self.schedule(self.step_count))
         self.step_count.assign(self.step_count + 1)
         self.begin_step()
-        gradients = self._clipped([parameter.grad for parameter, _ in chosen])  # type: ignore[misc]
+        gradients = self._clipped([_wide(parameter.grad) for parameter, _ in chosen])  # type: ignore[arg-type]
         for (parameter, state), gradient in zip(chosen, gradients, strict=True):
             parameter.grad = None
             if parameter.learning_rate_factor == 0:
@@ -165,18 +167,33 @@ class Optimizer:
     def _clipped(self, gradients: list[Tensor]) -> list[Tensor]:
         if self.clip_value is not None:
             gradients = [clip(g, -self.clip_value, self.clip_value) for g in gradients]
-        if self.clip_norm is not None:
+        if self.clip_norm is not None and math.isfinite(self.clip_norm):
             gradients = [g * clip_factor(self.clip_norm, _norm([g])) for g in gradients]
-        if self.clip_global_norm is not None:
+        if self.clip_global_norm is not None and math.isfinite(self.clip_global_norm):
             factor = clip_factor(self.clip_global_norm, _norm(gradients))
             gradients = [g * factor.astype(g.dtype) for g in gradients]
         return gradients
 
     def _following(self, parameter: Parameter, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the state on the device and in the dtype of its Parameter, should that have moved."""
+        """Return the state on the device of its Parameter, should that have moved, in its working dtype."""
         for x in state.values():
-            _follow(x, parameter.device, parameter.dtype)
+            _follow(x, parameter.device, _working_dtype(parameter.dtype))
         return state
+
+
+def require_epsilon(optimizer: str, epsilon: float) -> None:
+    """Refuse an epsilon that could make a divisor 0 or negative."""
+    if not epsilon >= 0:
+        raise ValueError(f"{optimizer}: epsilon must not be negative, got {epsilon}")
+
+
+def _working_dtype(dtype: numpy.dtype) -> numpy.dtype:
+    """Return the dtype of gradients and state in a step: squares and epsilon leave the range of float16."""
+    return numpy.dtype(numpy.float32) if dtype == numpy.float16 else dtype
+
+
+def _wide(gradient: Tensor) -> Tensor:
+    return gradient.astype(_working_dtype(gradient.dtype))
 
 
 def _follow(x: Tensor, device: str, dtype: numpy.dtype) -> None:

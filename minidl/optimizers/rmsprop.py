@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minidl.optimizers.optimizer import Optimizer
+from minidl.optimizers.optimizer import Optimizer, require_epsilon
 from minidl.primitives.elementwise import sqrt
 from minidl.tensor import Parameter, Tensor
 
@@ -31,6 +31,7 @@ class RMSProp(Optimizer):
     ):
         if not 0 <= decay < 1:
             raise ValueError(f"RMSProp: decay must be at least 0 and below 1, got {decay}")
+        require_epsilon("RMSProp", epsilon)
         self.decay = decay
         self.epsilon = epsilon
         super().__init__(parameters, learning_rate, **options)
@@ -43,4 +44,4 @@ class RMSProp(Optimizer):
         """Make one step."""
         v = self.decay * state["v"] + (1 - self.decay) * (gradient * gradient)
         state["v"].assign(v)
-        parameter.assign(parameter - rate.astype(parameter.dtype) * gradient / (sqrt(v) + self.epsilon))
+        parameter.assign(parameter - rate.astype(gradient.dtype) * gradient / (sqrt(v) + self.epsilon))

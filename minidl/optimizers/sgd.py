@@ -48,4 +48,4 @@ class SGD(Optimizer):
             velocity = self.momentum * state["velocity"] + gradient
             state["velocity"].assign(velocity)
             direction = gradient + self.momentum * velocity if self.nesterov else velocity
-        parameter.assign(parameter - rate.astype(parameter.dtype) * direction)
+        parameter.assign(parameter - rate.astype(gradient.dtype) * direction)

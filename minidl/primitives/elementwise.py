@@ -8,11 +8,13 @@ be differentiated again.
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import numpy
 
 from minidl.primitives.primitive import elementwise
+from minidl.tensor import Tensor, as_tensors, promote_dtypes
 
 # --- arithmetic -----------------------------------------------------------------------------------
 
@@ -46,13 +48,22 @@ divide = elementwise(
     domain=(0.5, 2.0),
     doc="Return a / b.",
 )
-power = elementwise(
+
+
+def _zero_power(a: Any, b: Any) -> Any:
+    return (a == 0) * (b >= 0)
+
+
+power_ = elementwise(
     "power",
     lambda xp, a, b, out=None: xp.power(a, b, out=out),
     expression="pow(a, b)",
-    gradients=(lambda g, out, a, b: g * b * power(a, b - 1), lambda g, out, a, b: g * out * log(a)),
+    # a**0 is constant, and so is 0**b: there the derivatives are 0, whatever their factors are.
+    gradients=(
+        lambda g, out, a, b: where(b == 0, 0, g * (b * power_(a, where(b == 0, 1, b) - 1))),
+        lambda g, out, a, b: where(_zero_power(a, b), 0, g * (out * log(where(_zero_power(a, b), 1, a)))),
+    ),
     domain=(0.5, 2.0),
-    doc="Return a to the power b; a gradient for b needs a > 0.",
 )
 negative = elementwise(
     "negative",
@@ -180,8 +191,10 @@ def _tanh_backward(xp: Any, g: Any, y: Any, out: Any) -> Any:
 
 @_in_steps
 def _relu_backward(xp: Any, g: Any, y: Any, out: Any) -> Any:
-    xp.greater(y, 0, out=out)  # 0.0 and 1.0 in the gradient's own dtype: no temporary mask
-    return xp.multiply(g, out, out=out)
+    passes = xp.greater(y, 0)  # a mask, and no product: 0 times infinity would be NaN
+    out.fill(0)
+    xp.copyto(out, g, where=passes)
+    return out
 
 
 @_in_steps
@@ -252,17 +265,20 @@ softplus = elementwise(
 
 @_in_steps
 def _sigmoid_cross_entropy(xp: Any, z: Any, t: Any, out: Any) -> Any:
+    # |z| counts with the probability that the target gives to the other side of z. Where that is 0, so is
+    # the product, even of an infinite logit.
+    other = xp.where(xp.greater(z, 0), xp.subtract(1, t), t)
+    with numpy.errstate(invalid="ignore"):
+        wrong = xp.where(xp.equal(other, 0), other, xp.multiply(other, xp.absolute(z)))
     xp.negative(xp.absolute(z, out=out), out=out)
     xp.log1p(xp.exp(out, out=out), out=out)
-    # The parenthesis is exactly 0 where the logit agrees with a target of 0 or 1, so the small
-    # loss there keeps its accuracy.
-    return xp.add(out, xp.subtract(xp.maximum(z, 0), xp.multiply(z, t)), out=out)
+    return xp.add(out, wrong, out=out)
 
 
 sigmoid_cross_entropy = elementwise(
     "sigmoid_cross_entropy",
     _sigmoid_cross_entropy,
-    expression="(max(z, 0) - z * t) + log1p(exp(-abs(z)))",
+    expression=("((z > 0 ? 1 - t : t) == 0 ? 0 : (z > 0 ? 1 - t : t) * abs(z)) + log1p(exp(-abs(z)))"),
     gradients=(lambda g, out, z, t: g * (sigmoid(z) - t), lambda g, out, z, t: -g * z),
     promotes_to_float=True,
     may_alias=(),
@@ -276,6 +292,7 @@ equal = elementwise(
     lambda xp, a, b, out=None: xp.equal(a, b, out=out),
     expression="a == b",
     gradients=(None, None),
+    compares=True,
     doc="Return a == b as bool.",
 )
 not_equal = elementwise(
@@ -283,6 +300,7 @@ not_equal = elementwise(
     lambda xp, a, b, out=None: xp.not_equal(a, b, out=out),
     expression="a != b",
     gradients=(None, None),
+    compares=True,
     doc="Return a != b as bool.",
 )
 less = elementwise(
@@ -290,6 +308,7 @@ less = elementwise(
     lambda xp, a, b, out=None: xp.less(a, b, out=out),
     expression="a < b",
     gradients=(None, None),
+    compares=True,
     doc="Return a < b as bool.",
 )
 less_equal = elementwise(
@@ -297,6 +316,7 @@ less_equal = elementwise(
     lambda xp, a, b, out=None: xp.less_equal(a, b, out=out),
     expression="a <= b",
     gradients=(None, None),
+    compares=True,
     doc="Return a <= b as bool.",
 )
 greater = elementwise(
@@ -304,6 +324,7 @@ greater = elementwise(
     lambda xp, a, b, out=None: xp.greater(a, b, out=out),
     expression="a > b",
     gradients=(None, None),
+    compares=True,
     doc="Return a > b as bool.",
 )
 greater_equal = elementwise(
@@ -311,6 +332,7 @@ greater_equal = elementwise(
     lambda xp, a, b, out=None: xp.greater_equal(a, b, out=out),
     expression="a >= b",
     gradients=(None, None),
+    compares=True,
     doc="Return a >= b as bool.",
 )
 
@@ -335,8 +357,8 @@ maximum = elementwise(
     lambda xp, a, b, out=None: xp.maximum(a, b, out=out),
     expression="max(a, b)",
     gradients=(
-        lambda g, out, a, b: g * (a > b) + g * 0.5 * (a == b),
-        lambda g, out, a, b: g * (b > a) + g * 0.5 * (a == b),
+        lambda g, out, a, b: where(a > b, g, where(a == b, g * 0.5, 0)),
+        lambda g, out, a, b: where(b > a, g, where(a == b, g * 0.5, 0)),
     ),
     doc="Return the larger of a and b; where they are equal, each gets half the gradient.",
 )
@@ -345,12 +367,12 @@ minimum = elementwise(
     lambda xp, a, b, out=None: xp.minimum(a, b, out=out),
     expression="min(a, b)",
     gradients=(
-        lambda g, out, a, b: g * (a < b) + g * 0.5 * (a == b),
-        lambda g, out, a, b: g * (b < a) + g * 0.5 * (a == b),
+        lambda g, out, a, b: where(a < b, g, where(a == b, g * 0.5, 0)),
+        lambda g, out, a, b: where(b < a, g, where(a == b, g * 0.5, 0)),
     ),
     doc="Return the smaller of a and b; where they are equal, each gets half the gradient.",
 )
-where = elementwise(
+where_ = elementwise(
     "where",
     _where,
     expression="condition ? a : b",
@@ -360,14 +382,12 @@ where = elementwise(
         lambda g, out, condition, a, b: where(condition, 0, g),
     ),
     may_alias=(),
-    doc="Return a where the condition holds, else b.",
 )
 clip_ = elementwise(
     "clip",
     lambda xp, x, low, high, out=None: xp.clip(x, low, high, out=out),
     expression="min(max(x, {low}), {high})",
-    gradients=(lambda g, out, x, low, high: g * (x >= low) * (x <= high),),
-    doc="Return x limited to [low, high]; the gradient is 1 inside, ends included, and 0 outside.",
+    gradients=(lambda g, out, x, low, high: where(out == x, g, 0),),
 )
 cast = elementwise(
     "cast",
@@ -379,8 +399,45 @@ cast = elementwise(
 )
 
 
-def clip(x: Any, low: float, high: float) -> Any:
-    """Return x limited to [low, high]; the gradient is 1 inside, ends included, and 0 outside."""
+def power(a: Any, b: Any) -> Any:
+    """Return a to the power b.
+
+    The gradient for b needs a > 0; at a = 0 it is 0 for b >= 0, as in PyTorch. Integers to an integer power
+    stay integers.
+    """
+    if isinstance(a, Tensor) and isinstance(b, (int, float)) and not isinstance(b, bool):
+        if b == 2 and (isinstance(b, int) or a.dtype.kind == "f"):
+            return a * a  # exact, many times faster than a general power, and fine at 0
+        if b == 0.5:
+            return sqrt(a)  # as NumPy does: the root of -infinity is NaN
+    return power_(a, b)
+
+
+def where(condition: Any, a: Any, b: Any) -> Any:
+    """Return a where the condition holds, else b; the condition is taken as bool."""
+    (condition,) = as_tensors((condition,))
+    condition = condition.astype(bool)
+    tensors = as_tensors((a, b), like=condition)
+    return where_(condition, *promote_dtypes(tensors))
+
+
+def clip(x: Any, min: Any = None, max: Any = None) -> Any:
+    """Return x limited to [min, max]; None, or infinity, is no limit.
+
+    The gradient is 1 inside, ends included, and 0 outside. Limits may be arrays and Tensors too: then they
+    have gradients, and one that equals x shares its gradient evenly.
+    """
+    (x,) = as_tensors((x,))
+    if not all(bound is None or isinstance(bound, (int, float, numpy.generic)) for bound in (min, max)):
+        x = x if min is None else maximum(x, min)
+        return x if max is None else minimum(x, max)
+    low, high = -math.inf if min is None else min, math.inf if max is None else max
     if not low <= high:
-        raise ValueError(f"clip needs low <= high, got low={low}, high={high}")
+        raise ValueError(f"clip needs min <= max, got min={low}, max={high}")
+    if x.dtype.kind in "iu":
+        if any(isinstance(bound, (float, numpy.floating)) and math.isfinite(bound) for bound in (low, high)):
+            return clip_(x.astype(numpy.float32), low=low, high=high)
+        # In C a limit beyond the dtype would wrap around.
+        limits = numpy.iinfo(x.dtype)
+        low, high = (int(numpy.clip(bound, limits.min, limits.max)) for bound in (low, high))
     return clip_(x, low=low, high=high)

@@ -15,6 +15,7 @@ matmul_: Primitive = Primitive(
         lambda g, out, a, b: g @ swapaxes(b, -1, -2),
         lambda g, out, a, b: swapaxes(a, -1, -2) @ g,
     ),
+    promotes=True,
 )
 
 

@@ -41,7 +41,10 @@ class Primitive:
         ``"general"``
     expression : for elementwise primitives, the result of one element as a C expression in the
         forward's argument names (attributes in braces)
+    promotes : inputs of several dtypes are brought to one before the forward, as promote_dtypes() says;
+        so it is by default for elementwise primitives
     promotes_to_float : integer and bool inputs are converted to float32 before the forward
+    compares : a number beside a Tensor may be one that the dtype of the Tensor does not hold
     may_alias : the indices of inputs whose memory ``out`` may be; None for all of them
     keeps_inputs : the result remembers its inputs even where no gradient is asked for, so that a
         loss can see the logits behind a probability
@@ -54,7 +57,9 @@ class Primitive:
     gradients: Sequence[Rule | None] | Rule
     kind: str = "general"
     expression: str | None = None
+    promotes: bool = False
     promotes_to_float: bool = False
+    compares: bool = False
     may_alias: tuple[int, ...] | None = ()
     keeps_inputs: bool = False
     domain: tuple[float, float] = (-2.0, 2.0)
@@ -70,8 +75,8 @@ class Primitive:
 
     def __call__(self, *inputs: Any, **attributes: Any) -> Tensor:
         """Return the result for Tensors, or what becomes Tensors; see tensor.apply()."""
-        tensors = as_tensors(inputs)
-        if self.kind == "elementwise" or self.promotes_to_float:
+        tensors = as_tensors(inputs, beyond_dtype=self.compares)
+        if self.promotes or self.promotes_to_float:
             tensors = promote_dtypes(tensors, self.promotes_to_float)
         return apply(self, tensors, attributes)
 
@@ -89,4 +94,5 @@ class Primitive:
 def elementwise(name: str, forward: Callable[..., Any], **options: Any) -> Primitive:
     """Declare a primitive that computes each element by itself, with NumPy's broadcasting."""
     options.setdefault("may_alias", None)
+    options.setdefault("promotes", True)
     return Primitive(name, forward, kind="elementwise", **options)

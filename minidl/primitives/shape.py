@@ -11,7 +11,9 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
+from minidl.primitives.axes import normalize_axes, normalize_axis, ordered_axes
 from minidl.primitives.primitive import Primitive
+from minidl.tensor import as_tensors
 
 
 def _view(forward: Any) -> Any:
@@ -77,7 +79,7 @@ detach = Primitive(
     kind="view",
     doc="Return x as a Tensor that gradients do not flow through; it shares the array of x.",
 )
-concatenate_ = Primitive("concatenate", _concatenate, gradients=_concatenate_gradient)
+concatenate_ = Primitive("concatenate", _concatenate, gradients=_concatenate_gradient, promotes=True)
 pad_ = Primitive(
     "pad",
     _pad,
@@ -101,16 +103,18 @@ def reshape(x: Any, *shape: Any) -> Any:
 def transpose(x: Any, *axes: Any) -> Any:
     """Return x with its axes in another order (reversed if none are given), as a view."""
     wanted = axes[0] if len(axes) == 1 and isinstance(axes[0], Sequence) else axes
-    order = tuple(a % x.ndim for a in wanted) if wanted else tuple(reversed(range(x.ndim)))
-    if sorted(order) != list(range(x.ndim)):
+    if not wanted or wanted == (None,):
+        wanted = range(x.ndim)[::-1]
+    if len(wanted) != x.ndim:
         raise ValueError(f"transpose: axes {tuple(wanted)} are not an order of the {x.ndim} axes")
-    return transpose_(x, axes=order)
+    return transpose_(x, axes=ordered_axes(wanted, x.ndim, "transpose"))
 
 
 def swapaxes(x: Any, axis1: int, axis2: int) -> Any:
     """Return x with two axes exchanged, as a view."""
+    first, second = (normalize_axis(axis, x.ndim, "swapaxes") for axis in (axis1, axis2))
     order = list(range(x.ndim))
-    order[axis1], order[axis2] = order[axis2], order[axis1]
+    order[first], order[second] = second, first
     return transpose(x, order)
 
 
@@ -120,32 +124,47 @@ def broadcast_to(x: Any, shape: Sequence[int]) -> Any:
     return x if x.shape == shape else broadcast_to_(x, shape=shape)
 
 
-def expand_dims(x: Any, axis: int) -> Any:
-    """Return x with a new axis of length 1 at this position of the result."""
-    position = axis % (x.ndim + 1)
-    return reshape(x, (*x.shape[:position], 1, *x.shape[position:]))
+def expand_dims(x: Any, axis: int | Sequence[int]) -> Any:
+    """Return x with new axes of length 1 at these positions of the result."""
+    axes = axis if isinstance(axis, Sequence) else (axis,)
+    ndim = x.ndim + len(axes)
+    positions = ordered_axes(axes, ndim, "expand_dims")
+    lengths = iter(x.shape)
+    return reshape(x, tuple(1 if i in positions else next(lengths) for i in range(ndim)))
 
 
-def squeeze(x: Any, axis: int | None = None) -> Any:
-    """Return x without its axes of length 1, or without the one given."""
+def squeeze(x: Any, axis: int | Sequence[int] | None = None) -> Any:
+    """Return x without its axes of length 1, or without those given."""
     if axis is None:
         return reshape(x, tuple(length for length in x.shape if length != 1))
-    if x.shape[axis] != 1:
-        raise ValueError(f"squeeze: axis {axis} of shape {x.shape} has length {x.shape[axis]}, not 1")
-    position = axis % x.ndim
-    return reshape(x, x.shape[:position] + x.shape[position + 1 :])
+    positions = normalize_axes(axis, x.ndim, "squeeze")
+    for position in positions:
+        if x.shape[position] != 1:
+            raise ValueError(
+                f"squeeze: axis {position} of shape {x.shape} has length {x.shape[position]}, not 1"
+            )
+    return reshape(x, tuple(length for i, length in enumerate(x.shape) if i not in positions))
 
 
-def concatenate(tensors: Sequence[Any], axis: int = 0) -> Any:
-    """Return the Tensors joined along an existing axis."""
-    if not tensors:
+def concatenate(tensors: Sequence[Any], axis: int | None = 0) -> Any:
+    """Return the Tensors joined along an existing axis; with None, their elements in one axis."""
+    parts = as_tensors(tensors)
+    if not parts:
         raise ValueError("concatenate needs at least one Tensor")
-    return concatenate_(*tensors, axis=axis % tensors[0].ndim)
+    if axis is None:
+        parts, axis = tuple(reshape(x, (-1,)) for x in parts), 0
+    if any(x.ndim == 0 for x in parts):
+        raise ValueError("concatenate: zero-dimensional Tensors cannot be joined; stack() can join them")
+    return concatenate_(*parts, axis=normalize_axis(axis, parts[0].ndim, "concatenate"))
 
 
 def stack(tensors: Sequence[Any], axis: int = 0) -> Any:
     """Return Tensors of one shape joined along a new axis."""
-    return concatenate([expand_dims(x, axis) for x in tensors], axis)
+    parts = as_tensors(tensors)
+    if not parts:
+        raise ValueError("stack needs at least one Tensor")
+    position = normalize_axis(axis, parts[0].ndim + 1, "stack")
+    return concatenate([expand_dims(x, position) for x in parts], position)
 
 
 def pad(x: Any, widths: Any, value: float = 0.0) -> Any:

@@ -462,3 +462,45 @@ def test_the_reference_itself_clips_to_its_limits():
         assert max(numpy.sqrt((g**2).sum()) for g in short) <= 1 + 1e-12
         together = reference.clipped(step, clip_global_norm=2.0)
         assert numpy.sqrt(sum((g**2).sum() for g in together)) <= 2 + 1e-12
+
+
+# --- float16, and limits without effect ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", [dl.Adam, dl.AdamW, dl.RMSProp])
+def test_a_float16_parameter_without_gradient_stays(optimizer):
+    p = dl.Parameter(dl.ones(2, "float16"))
+    step = optimizer([p], 0.1)
+    (p * dl.tensor(numpy.array([0.0, 1e-4], "float16"))).sum().backward()
+    step.step()
+    assert p.dtype == numpy.float16
+    assert p.numpy()[0] == 1
+    assert 0 < p.numpy()[1] < 1
+
+
+def test_clip_norm_of_a_long_float16_gradient():
+    p = dl.Parameter(dl.zeros(2, "float16"))
+    optimizer = dl.SGD([p], 1.0, momentum=0.0, clip_norm=1.0)
+    (p * dl.tensor(numpy.array([300.0, 400.0], "float16"))).sum().backward()
+    optimizer.step()
+    numpy.testing.assert_allclose(p.numpy(), [-0.6, -0.8], rtol=1e-3)
+
+
+@pytest.mark.parametrize("limit", ["clip_norm", "clip_global_norm", "clip_value"])
+def test_an_infinite_limit_changes_nothing(limit):
+    p = dl.Parameter([1.0, 2.0])
+    (p * 3).sum().backward()
+    dl.SGD([p], 1.0, momentum=0.0, **{limit: numpy.inf}).step()
+    numpy.testing.assert_array_equal(p.numpy(), [-2, -1])
+
+
+@pytest.mark.parametrize("optimizer", [dl.Adam, dl.AdamW, dl.RMSProp])
+def test_a_negative_epsilon_is_refused(optimizer):
+    with pytest.raises(ValueError, match="epsilon must not be negative, got -1"):
+        optimizer([dl.Parameter([1.0])], epsilon=-1)
+
+
+def test_lbfgs_refuses_a_closure_without_backward():
+    p = dl.Parameter([1.0])
+    with pytest.raises(RuntimeError, match=r"the closure did not call loss.backward\(\)"):
+        dl.LBFGS([p]).minimize(lambda: (p * p).sum())

@@ -207,10 +207,18 @@ def gemm_statement(source: Source, a: numpy.ndarray, b: numpy.ndarray, out: nump
     )
 
 
+#: Up to how many elements a sum adds up one by one. Longer ones are sums of such sums, so that rounding
+#: errors hardly grow with the length.
+SUM_RUN = 1024
+
+#: How many columns a sum over rows takes at once: their sums stay in the L1 cache.
+SUM_COLUMNS = 256
+
+
 def sum_statement(source: Source, x: numpy.ndarray, axis: tuple[int, ...], out: numpy.ndarray) -> str:
     """Return the loops that sum a matrix over its rows, its columns, or both; others are unsupported."""
     kind = _c_type(x.dtype)
-    if x.dtype.kind != "f" or out.dtype != x.dtype or x.size == 0:
+    if x.dtype.kind != "f" or out.dtype != x.dtype or x.size == 0 or not (axis or x.ndim == 0):
         raise Unsupported
     if len(axis) == x.ndim:  # everything: walk along the memory
         x = x.reshape(1, -1) if x.flags.c_contiguous else x
@@ -224,27 +232,42 @@ def sum_statement(source: Source, x: numpy.ndarray, axis: tuple[int, ...], out: 
     if axis == (0, 1):
         outer, inner = (0, 1) if strides[1] <= strides[0] else (1, 0)
         return (
-            f"{{ {address} {kind} t = 0; for (int64_t r = 0; r < {x.shape[outer]}; r++) {{ {kind} u = 0;\n"
-            f"    #pragma omp simd reduction(+:u)\n"
-            f"    for (int64_t c = 0; c < {x.shape[inner]}; c++) "
-            f"u += x[r * {strides[outer]} + c * {strides[inner]}];\n    t += u; }} y[0] = t; }}"
+            f"{{ {address} double t = 0; for (int64_t r = 0; r < {x.shape[outer]}; r++) {{\n"
+            f"{_run_sums(kind, x.shape[inner], f'r * {strides[outer]} + c * {strides[inner]}')}    }}\n"
+            f"    y[0] = t; }}"
         )
     kept = 1 - axis[0]
     places = out.reshape(-1) if out.flags.c_contiguous else None
     if places is None or len(places) != x.shape[kept]:
         raise Unsupported
     if strides[kept] <= strides[axis[0]]:  # add row to row
+        index = f"r * {strides[axis[0]]} + (k + c) * {strides[kept]}"
         return (
-            f"{{ {address} for (int64_t c = 0; c < {x.shape[kept]}; c++) y[c] = 0;\n"
-            f"    for (int64_t r = 0; r < {x.shape[axis[0]]}; r++) {{\n    #pragma GCC ivdep\n"
-            f"    for (int64_t c = 0; c < {x.shape[kept]}; c++) "
-            f"y[c] += x[r * {strides[axis[0]]} + c * {strides[kept]}]; }} }}"
+            f"{{ {address} for (int64_t k = 0; k < {x.shape[kept]}; k += {SUM_COLUMNS}) {{\n"
+            f"    int64_t n = {x.shape[kept]} - k < {SUM_COLUMNS} ? {x.shape[kept]} - k : {SUM_COLUMNS};\n"
+            f"    {kind} t[{SUM_COLUMNS}] = {{0}};\n"
+            f"    for (int64_t q = 0; q < {x.shape[axis[0]]}; q += {SUM_RUN}) {{\n"
+            f"    {kind} u[{SUM_COLUMNS}] = {{0}};\n"
+            f"    for (int64_t r = q; r < q + {SUM_RUN} && r < {x.shape[axis[0]]}; r++)\n"
+            f"    for (int64_t c = 0; c < n; c++) u[c] += x[{index}];\n"
+            f"    for (int64_t c = 0; c < n; c++) t[c] += u[c]; }}\n"
+            f"    for (int64_t c = 0; c < n; c++) y[k + c] = t[c]; }} }}"
         )
     return (
-        f"{{ {address} for (int64_t r = 0; r < {x.shape[kept]}; r++) {{ {kind} u = 0;\n"
+        f"{{ {address} for (int64_t r = 0; r < {x.shape[kept]}; r++) {{ double t = 0;\n"
+        f"{_run_sums(kind, x.shape[axis[0]], f'r * {strides[kept]} + c * {strides[axis[0]]}')}"
+        f"    y[r] = t; }} }}"
+    )
+
+
+def _run_sums(kind: str, length: int, index: str) -> str:
+    """Return the loops that add elements to ``t``, run by run; ``index`` is the place of element ``c``."""
+    return (
+        f"    for (int64_t q = 0; q < {length}; q += {SUM_RUN}) {{\n"
+        f"    int64_t end = q + {SUM_RUN} < {length} ? q + {SUM_RUN} : {length}; {kind} u = 0;\n"
         f"    #pragma omp simd reduction(+:u)\n"
-        f"    for (int64_t c = 0; c < {x.shape[axis[0]]}; c++) "
-        f"u += x[r * {strides[kept]} + c * {strides[axis[0]]}];\n    y[r] = u; }} }}"
+        f"    for (int64_t c = q; c < end; c++) u += x[{index}];\n"
+        f"    t += u; }}\n"
     )
 
 

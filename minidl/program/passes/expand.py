@@ -1,4 +1,4 @@
-"""The pass for GPUs that writes softmax and logsumexp as what they are made of.
+"""The pass for GPUs that writes softmax, log_softmax and logsumexp as what they are made of.
 
 A GPU then computes them with generated kernels, beside which other steps can start, inside a CUDA graph.
 """
@@ -9,19 +9,19 @@ from typing import Any
 
 import numpy
 
-from minidl.primitives.elementwise import add, cast, divide, equal, exp, log, subtract, where
+from minidl.primitives.elementwise import add, cast, divide, equal, exp, log, subtract, where_
 from minidl.primitives.primitive import Primitive
-from minidl.primitives.reduction import logsumexp_, max_, softmax_, sum_
+from minidl.primitives.reduction import log_softmax_, logsumexp_, max_, softmax_, sum_
 from minidl.primitives.shape import reshape_
 from minidl.program.program import Instruction, Program, Step, Value
 
 
 def expand_reductions(program: Program) -> Program:
-    """Replace each softmax and logsumexp by elementwise steps and reductions with the same results."""
+    """Replace each softmax, log_softmax and logsumexp by steps that give the same results."""
     steps: list[Step] = []
     for step in program.steps:
         assert isinstance(step, Instruction)
-        if step.primitive in (softmax_, logsumexp_) and step.output.size:
+        if step.primitive in (softmax_, log_softmax_, logsumexp_) and step.inputs[0].size:
             steps += _Expansion(step).steps
         else:
             steps.append(step)
@@ -40,10 +40,14 @@ class _Expansion:
         largest = self.apply(max_, [x], Value(kept, x.dtype), **over)
         if step.primitive is logsumexp_:
             largest = self.finite(largest)
-        powers = self.apply(exp, [self.apply(subtract, [x, largest], Value(x.shape, x.dtype))])
+        shifted = self.apply(subtract, [x, largest], Value(x.shape, x.dtype))
+        powers = self.apply(exp, [shifted])
         total = self.apply(sum_, [powers], Value(kept, x.dtype), **over)
         if step.primitive is softmax_:
             self.apply(divide, [powers, total], step.output)
+            return
+        if step.primitive is log_softmax_:
+            self.apply(subtract, [shifted, self.apply(log, [total])], step.output)
             return
         same_shape = step.output.shape == kept
         result = step.output if same_shape else Value(kept, x.dtype)
@@ -65,4 +69,4 @@ class _Expansion:
         is_finite = self.apply(equal, [difference, difference], Value(x.shape, numpy.dtype(bool)))
         # Where False is chosen, False is 0.
         number = self.apply(cast, [is_finite], Value(x.shape, x.dtype), dtype=x.dtype)
-        return self.apply(where, [is_finite, x, number], Value(x.shape, x.dtype))
+        return self.apply(where_, [is_finite, x, number], Value(x.shape, x.dtype))

@@ -10,7 +10,7 @@ import numpy
 from minidl.devices import Array
 from minidl.primitives.indexing import gather_, scatter_add_, slice_
 from minidl.primitives.primitive import Primitive
-from minidl.primitives.reduction import argmax_, max_, sum_
+from minidl.primitives.reduction import argmax_, max_, min_, sum_
 from minidl.primitives.shape import concatenate_, pad_, reshape_
 from minidl.program.expressions import Unsupported
 from minidl.program.gpu.kernels.elementwise import copy_kernel, fill_kernel
@@ -102,6 +102,7 @@ def _scattered(step: Instruction, inputs: list[Array], out: Array, zeros: Zeros)
 LOWERINGS: dict[Primitive, Lowering] = {
     sum_: _reduction,
     max_: _reduction,
+    min_: _reduction,
     argmax_: _reduction,
     concatenate_: _concatenation,
     reshape_: _reshaped,

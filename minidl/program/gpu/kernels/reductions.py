@@ -1,4 +1,4 @@
-"""The kernels of reductions: sum, max and argmax over axes.
+"""The kernels of reductions: sum, max, min and argmax over axes.
 
 They compute the same bits in every run: nothing depends on which block of threads comes first.
 """
@@ -79,10 +79,14 @@ _OF_PARTS = """\
 """
 
 
+#: By which function a reduction combines two values.
+_COMBINED = {"sum": "total", "max": "larger", "min": "smaller"}
+
+
 def reduction_kernel(
     name: str, x: Array, axis: tuple[int, ...], out: Array, zeros: Callable[[int, numpy.dtype], Array]
 ) -> Kernel:
-    """Return the kernel of a ``"sum"``, ``"max"`` or ``"argmax"`` over axes, into a contiguous array.
+    """Return the kernel of a sum, max, min or argmax (``name``) over axes, into a contiguous array.
 
     ``"argmax"`` has one axis. A block has a rectangle of threads: along what is kept, and across, over what
     is reduced. Where that would leave a large GPU idle, the reduction is cut into parts, one for each block,
@@ -132,7 +136,7 @@ def _words(name: str, x: Array, out: Array, element: str, first: str) -> dict[st
         }
     kind = register_type(out.dtype)
     return {
-        **{"kind": kind, "function": f"{'total' if name == 'sum' else 'larger'}<{kind}>"},
+        **{"kind": kind, "function": f"{_COMBINED[name]}<{kind}>"},
         **{"first": "0" if name == "sum" else first, "again": "0" if name == "sum" else "value"},
         **{"element": element, "restored": "i", "kept": "values[thread]", "type_kept": kind},
         "stored": store("values[thread]", out.dtype),
