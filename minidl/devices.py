@@ -91,7 +91,8 @@ def write(target: Array, values: Array) -> None:
 
 def native(dtype: Any) -> numpy.dtype:
     """Return a dtype in the byte order of this machine: generated code reads no other."""
-    return numpy.dtype(dtype).newbyteorder("=")
+    same: numpy.dtype = numpy.dtype(dtype).newbyteorder("=")
+    return same
 
 
 def cast(array: Array, dtype: Any) -> Array:

@@ -44,9 +44,8 @@ def read(path: str | PathLike[str]) -> dict[str, numpy.ndarray]:
 
 def _on_host(x: Any) -> numpy.ndarray:
     if isinstance(x, Tensor):
-        return x.numpy()
-    array: numpy.ndarray = x if devices.is_array(x) else numpy.asarray(x)
-    return devices.to_numpy(array)
+        x = x.numpy()
+    return devices.to_numpy(x) if devices.is_array(x) else numpy.asarray(x)
 
 
 def load_state(tensors: Mapping[str, Tensor], state: Mapping[str, Any], source: str) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import numpy
 
@@ -17,6 +18,9 @@ from minidl.primitives.axes import Axes, normalize_axes, normalize_axis
 from minidl.primitives.elementwise import exp, not_equal, sqrt, where
 from minidl.primitives.primitive import Primitive
 from minidl.primitives.shape import broadcast_to, reshape
+from minidl.tensor import Tensor
+
+Reduction = TypeVar("Reduction", bound=Callable[..., Tensor])
 
 
 def _spread(reduced: Any, x: Any, axis: tuple[int, ...]) -> Any:
@@ -74,79 +78,79 @@ def _extremum_gradient(g: Any, out: Any, x: Any, axis: tuple[int, ...], keepdims
     return where(winners, _spread(g, x, axis) / count, 0)
 
 
-sum_ = Primitive(
+sum_: Primitive = Primitive(
     "sum",
     lambda xp, x, axis, keepdims, out=None: xp.sum(x, axis=axis, keepdims=keepdims, out=out),
     gradients=(lambda g, out, x, axis, keepdims: _spread(g, x, axis),),
 )
-max_ = Primitive(
+max_: Primitive = Primitive(
     "max",
     lambda xp, x, axis, keepdims, out=None: xp.max(x, axis=axis, keepdims=keepdims, out=out),
     gradients=(_extremum_gradient,),
 )
-min_ = Primitive(
+min_: Primitive = Primitive(
     "min",
     lambda xp, x, axis, keepdims, out=None: xp.min(x, axis=axis, keepdims=keepdims, out=out),
     gradients=(_extremum_gradient,),
 )
-logsumexp_ = Primitive(
+logsumexp_: Primitive = Primitive(
     "logsumexp",
     _logsumexp,
     gradients=(lambda g, out, x, axis, keepdims: _spread(g, x, axis) * exp(x - _spread(out, x, axis)),),
     promotes_to_float=True,
 )
-softmax_ = Primitive(
+softmax_: Primitive = Primitive(
     "softmax",
     _softmax,
     gradients=(lambda g, out, x, axis: out * (g - (g * out).sum(axis=axis, keepdims=True)),),
     promotes_to_float=True,
     keeps_inputs=True,
 )
-log_softmax_ = Primitive(
+log_softmax_: Primitive = Primitive(
     "log_softmax",
     _log_softmax,
     gradients=(lambda g, out, x, axis: g - exp(out) * g.sum(axis=axis, keepdims=True),),
     promotes_to_float=True,
 )
-argmax_ = Primitive(
+argmax_: Primitive = Primitive(
     "argmax",
     lambda xp, x, axis, out=None: xp.argmax(x, axis=axis, out=out),
     gradients=(None,),
 )
 
 
-def _in_float32(reduction: Any) -> Any:
+def _in_float32(reduction: Reduction) -> Reduction:
     """Let a reduction of float16 compute in float32; only its result is float16 again."""
 
     @functools.wraps(reduction)
-    def reduce(x: Any, *arguments: Any, **keywords: Any) -> Any:
+    def reduce(x: Any, *arguments: Any, **keywords: Any) -> Tensor:
         if x.dtype != numpy.float16:
             return reduction(x, *arguments, **keywords)
         return reduction(x.astype(numpy.float32), *arguments, **keywords).astype(numpy.float16)
 
-    return reduce
+    return cast(Reduction, reduce)
 
 
 @_in_float32
-def sum(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
+def sum(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """Return the sum of x over the axes."""
     return sum_(x, axis=normalize_axes(axis, x.ndim, "sum"), keepdims=keepdims)
 
 
 @_in_float32
-def mean(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
+def mean(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """Return the mean of x over the axes; of no elements it is NaN, as in NumPy."""
     axes = normalize_axes(axis, x.ndim, "mean")
     count = math.prod(x.shape[a] for a in axes)
     return sum(x, axes, keepdims) * (1 / count if count else math.nan)
 
 
-def max(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
+def max(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """Return the largest element over the axes; equal maxima share the gradient evenly."""
     return max_(x, axis=_axes_with_elements(x, axis, "max"), keepdims=keepdims)
 
 
-def min(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
+def min(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """Return the smallest element over the axes; equal minima share the gradient evenly."""
     return min_(x, axis=_axes_with_elements(x, axis, "min"), keepdims=keepdims)
 
@@ -159,7 +163,7 @@ def _axes_with_elements(x: Any, axis: Axes, operation: str) -> tuple[int, ...]:
 
 
 @_in_float32
-def var(x: Any, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> Any:
+def var(x: Any, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
     """Return the variance over the axes: squared deviations from the mean over (count - ddof).
 
     As in NumPy, it is infinite if ddof takes all degrees of freedom (NaN where all deviations are 0).
@@ -171,31 +175,31 @@ def var(x: Any, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> Any
 
 
 @_in_float32
-def std(x: Any, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> Any:
+def std(x: Any, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
     """Return the standard deviation over the axes, the root of var(); at 0 its gradient is 0."""
     variance = var(x, axis, ddof, keepdims)
     return where(variance == 0, 0, sqrt(where(variance == 0, 1, variance)))
 
 
 @_in_float32
-def logsumexp(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
+def logsumexp(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """Return log(sum(exp(x))) over the axes, without overflow; of no elements it is -infinity."""
     return logsumexp_(x, axis=normalize_axes(axis, x.ndim, "logsumexp"), keepdims=keepdims)
 
 
 @_in_float32
-def softmax(x: Any, axis: Axes = -1) -> Any:
+def softmax(x: Any, axis: Axes = -1) -> Tensor:
     """Return exp(x) / sum(exp(x)) over the axes (the last one by default), without overflow."""
     return softmax_(x, axis=normalize_axes(axis, x.ndim, "softmax"))
 
 
 @_in_float32
-def log_softmax(x: Any, axis: Axes = -1) -> Any:
+def log_softmax(x: Any, axis: Axes = -1) -> Tensor:
     """Return log(softmax(x)) over the axes, exact where softmax rounds to 0 or 1."""
     return log_softmax_(x, axis=normalize_axes(axis, x.ndim, "log_softmax"))
 
 
-def argmax(x: Any, axis: int | None = None, keepdims: bool = False) -> Any:
+def argmax(x: Any, axis: int | None = None, keepdims: bool = False) -> Tensor:
     """Return the index of the first largest element along one axis, or of all in one axis, as int64.
 
     It has no gradient.

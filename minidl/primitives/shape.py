@@ -13,7 +13,7 @@ from typing import Any
 
 from minidl.primitives.axes import normalize_axes, normalize_axis, ordered_axes
 from minidl.primitives.primitive import Primitive
-from minidl.tensor import as_tensors
+from minidl.tensor import Tensor, as_tensors
 
 
 def _view(forward: Any) -> Any:
@@ -39,7 +39,7 @@ def _concatenate_gradient(index: int, g: Any, out: Any, *inputs: Any, axis: int)
     return g[(slice(None),) * axis + (part,)]
 
 
-def _pad(xp: Any, x: Any, widths: tuple, value: float, out: Any = None) -> Any:
+def _pad(xp: Any, x: Any, widths: tuple[Any, ...], value: float, out: Any = None) -> Any:
     shape = tuple(before + length + after for length, (before, after) in zip(x.shape, widths, strict=True))
     if out is None:
         out = xp.empty(shape, x.dtype)
@@ -48,46 +48,48 @@ def _pad(xp: Any, x: Any, widths: tuple, value: float, out: Any = None) -> Any:
     return out
 
 
-def _inside(shape: tuple[int, ...], widths: tuple) -> tuple[slice, ...]:
+def _inside(shape: tuple[int, ...], widths: tuple[Any, ...]) -> tuple[slice, ...]:
     return tuple(slice(before, before + n) for n, (before, _) in zip(shape, widths, strict=True))
 
 
-reshape_ = Primitive(
+reshape_: Primitive = Primitive(
     "reshape",
     _view(lambda xp, x, shape: x.reshape(shape)),
     gradients=(lambda g, out, x, shape: reshape(g, x.shape),),
     kind="view",
     keeps_inputs=True,
 )
-transpose_ = Primitive(
+transpose_: Primitive = Primitive(
     "transpose",
     _view(lambda xp, x, axes: x.transpose(axes)),
     gradients=(lambda g, out, x, axes: transpose(g, [axes.index(i) for i in range(len(axes))]),),
     kind="view",
     keeps_inputs=True,
 )
-broadcast_to_ = Primitive(
+broadcast_to_: Primitive = Primitive(
     "broadcast_to",
     _view(lambda xp, x, shape: xp.broadcast_to(x, shape)),
     gradients=(lambda g, out, x, shape: g,),  # summed back to the shape of x by autodiff
     kind="view",
 )
-detach = Primitive(
+detach: Primitive = Primitive(
     "detach",
     _view(lambda xp, x: x),
     gradients=(None,),
     kind="view",
     doc="Return x as a Tensor that gradients do not flow through; it shares the array of x.",
 )
-concatenate_ = Primitive("concatenate", _concatenate, gradients=_concatenate_gradient, promotes=True)
-pad_ = Primitive(
+concatenate_: Primitive = Primitive(
+    "concatenate", _concatenate, gradients=_concatenate_gradient, promotes=True
+)
+pad_: Primitive = Primitive(
     "pad",
     _pad,
     gradients=(lambda g, out, x, widths, value: g[_inside(x.shape, widths)],),
 )
 
 
-def reshape(x: Any, *shape: Any) -> Any:
+def reshape(x: Any, *shape: Any) -> Tensor:
     """Return x with another shape (one length may be -1), as a view where possible."""
     wanted = shape[0] if len(shape) == 1 and isinstance(shape[0], Sequence) else shape
     lengths = tuple(operator.index(length) for length in wanted)
@@ -100,7 +102,7 @@ def reshape(x: Any, *shape: Any) -> Any:
     return x if lengths == x.shape else reshape_(x, shape=lengths)
 
 
-def transpose(x: Any, *axes: Any) -> Any:
+def transpose(x: Any, *axes: Any) -> Tensor:
     """Return x with its axes in another order (reversed if none are given), as a view."""
     wanted = axes[0] if len(axes) == 1 and isinstance(axes[0], Sequence) else axes
     if not wanted or wanted == (None,):
@@ -110,7 +112,7 @@ def transpose(x: Any, *axes: Any) -> Any:
     return transpose_(x, axes=ordered_axes(wanted, x.ndim, "transpose"))
 
 
-def swapaxes(x: Any, axis1: int, axis2: int) -> Any:
+def swapaxes(x: Any, axis1: int, axis2: int) -> Tensor:
     """Return x with two axes exchanged, as a view."""
     first, second = (normalize_axis(axis, x.ndim, "swapaxes") for axis in (axis1, axis2))
     order = list(range(x.ndim))
@@ -118,13 +120,13 @@ def swapaxes(x: Any, axis1: int, axis2: int) -> Any:
     return transpose(x, order)
 
 
-def broadcast_to(x: Any, shape: Sequence[int]) -> Any:
+def broadcast_to(x: Any, shape: Sequence[int]) -> Tensor:
     """Return x repeated to the shape by NumPy's broadcasting rules, as a view."""
     shape = tuple(shape)
     return x if x.shape == shape else broadcast_to_(x, shape=shape)
 
 
-def expand_dims(x: Any, axis: int | Sequence[int]) -> Any:
+def expand_dims(x: Any, axis: int | Sequence[int]) -> Tensor:
     """Return x with new axes of length 1 at these positions of the result."""
     axes = axis if isinstance(axis, Sequence) else (axis,)
     ndim = x.ndim + len(axes)
@@ -133,7 +135,7 @@ def expand_dims(x: Any, axis: int | Sequence[int]) -> Any:
     return reshape(x, tuple(1 if i in positions else next(lengths) for i in range(ndim)))
 
 
-def squeeze(x: Any, axis: int | Sequence[int] | None = None) -> Any:
+def squeeze(x: Any, axis: int | Sequence[int] | None = None) -> Tensor:
     """Return x without its axes of length 1, or without those given."""
     if axis is None:
         return reshape(x, tuple(length for length in x.shape if length != 1))
@@ -146,7 +148,7 @@ def squeeze(x: Any, axis: int | Sequence[int] | None = None) -> Any:
     return reshape(x, tuple(length for i, length in enumerate(x.shape) if i not in positions))
 
 
-def concatenate(tensors: Sequence[Any], axis: int | None = 0) -> Any:
+def concatenate(tensors: Sequence[Any], axis: int | None = 0) -> Tensor:
     """Return the Tensors joined along an existing axis; with None, their elements in one axis."""
     parts = as_tensors(tensors)
     if not parts:
@@ -158,7 +160,7 @@ def concatenate(tensors: Sequence[Any], axis: int | None = 0) -> Any:
     return concatenate_(*parts, axis=normalize_axis(axis, parts[0].ndim, "concatenate"))
 
 
-def stack(tensors: Sequence[Any], axis: int = 0) -> Any:
+def stack(tensors: Sequence[Any], axis: int = 0) -> Tensor:
     """Return Tensors of one shape joined along a new axis."""
     parts = as_tensors(tensors)
     if not parts:
@@ -167,7 +169,7 @@ def stack(tensors: Sequence[Any], axis: int = 0) -> Any:
     return concatenate([expand_dims(x, position) for x in parts], position)
 
 
-def pad(x: Any, widths: Any, value: float = 0.0) -> Any:
+def pad(x: Any, widths: Any, value: float = 0.0) -> Tensor:
     """Return x with a border of one value.
 
     ``widths`` is one number for every side, or one pair (before, after) for each axis.

@@ -376,6 +376,7 @@ class Fit:
         observed: list[Tensor] = []
 
         def closure() -> Tensor:
+            loss: Tensor
             loss, observed[:] = self.trainer.gradient_step(inputs, targets)
             return loss
 
