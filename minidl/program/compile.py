@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy
 
 from minidl import devices
-from minidl.errors import RecordingError
+from minidl.errors import DeviceError, RecordingError
 from minidl.mode import mode
 from minidl.program.cpu.threads import renew_after_fork
 from minidl.program.lowered.rounding import PRECISIONS
@@ -157,8 +157,10 @@ class Compiled:
                 return self._record(key, arguments, keywords, leaves)
             return self._replay(recording, leaves)
 
-    def _record(self, key: Any, arguments: tuple, keywords: dict, leaves: list[Any]) -> Any:
-        # Imported here, because who does not compile anything need not wait for it.
+    def _record(
+        self, key: Any, arguments: tuple[Any, ...], keywords: dict[str, Any], leaves: list[Any]
+    ) -> Any:
+        # Imported here, so that programs that compile nothing do not wait for it.
         from minidl.program.passes.precision import round_factors
         from minidl.program.recorder import Recorder
 
@@ -261,7 +263,7 @@ class Compiled:
 def _check_tensor_cores(device: str) -> None:
     capability = devices.compute_capability(device)
     if capability < (8, 0):
-        raise devices.DeviceError(
+        raise DeviceError(
             f"precision='bfloat16' needs a GPU of compute capability 8.0 or higher; {device} has "
             f"{capability[0]}.{capability[1]}: use 'float32'"
         )
