@@ -1,7 +1,7 @@
 """Names of other frameworks, and what they are called here: for error messages that help.
 
 ``dl.Linear`` is answered with "Dense", and ``lr=0.1`` with "learning_rate". A misspelt name is answered with
-the names most like it. This module is loaded when a name was not found, never before.
+the name most like it. This module is loaded when a name was not found, never before.
 """
 
 from __future__ import annotations
@@ -162,7 +162,5 @@ def hint(name: str, known: Iterable[str], table: Mapping[str, str]) -> str:
     plain = name.lower().replace("_", "")
     if plain in lower:
         return f": did you mean {lower[plain]!r}?"
-    near = get_close_matches(plain, lower, n=3, cutoff=0.75)
-    if not near:
-        return ""
-    return f": did you mean {' or '.join(repr(lower[match]) for match in near)}?"
+    near = get_close_matches(plain, lower, n=1, cutoff=0.75)
+    return f": did you mean {lower[near[0]]!r}?" if near else ""
