@@ -5,7 +5,7 @@ import numpy
 import pytest
 
 import minidl as dl
-from minidl.program.cpu.c_code import compiler
+from minidl.program.cpu.kernel_cache import compiler
 from tests.primitives.edge_points import (
     ELEMENTWISE,
     ELSEWHERE,
