@@ -152,40 +152,31 @@ def _input_gradients(x: Tensor, g: Tensor, on_tape: set[int]) -> Iterator[tuple[
     """Yield each input of x that a gradient is wanted for, with what x contributes to it."""
     assert x.primitive is not None
     assert x.inputs is not None
-    inputs = x.inputs
-    for source in inputs:
-        if source.assigned_at > x.created_at:
-            problem = RuntimeError(
-                f"'{x.primitive.name}' used a Tensor of shape {source.shape} that was assigned a new value "
-                "afterwards, so its gradient cannot be computed: call backward() before assigning"
-            )
-            if id(source) in on_tape:
-                raise problem
-            # State that no gradient flows to: only a rule that needs the old value is stuck.
-            lost = _tensor(_Lost(source.data, problem))
-            inputs = tuple(lost if other is source else other for other in inputs)
+    known = tuple(_as_it_was(source, x, id(source) in on_tape) for source in x.inputs)
+    out = _as_it_was(x, x, False)
     for index, source in enumerate(x.inputs):
         rule = x.primitive.rule(index) if id(source) in on_tape else None
         if rule is not None:
-            yield source, _unbroadcast(rule(g, x, *inputs, **x.attributes), source)
+            yield source, _unbroadcast(rule(g, out, *known, **x.attributes), source)
 
 
-def _tensor(array: Any) -> Tensor:
+def _as_it_was(source: Tensor, x: Tensor, on_tape: bool) -> Tensor:
+    """Return a Tensor whose values x was computed from; without values if they were overwritten since.
+
+    A rule may still ask for its shape. An input that gradients flow to is refused at once.
+    """
+    if source.assigned_at <= x.created_at:
+        return source
+    assert x.primitive is not None
+    problem = RuntimeError(
+        f"'{x.primitive.name}' used a Tensor of shape {source.shape} that was assigned a new value afterwards, "
+        "perhaps through a view, so its gradient cannot be computed: call backward() before assigning"
+    )
+    if on_tape:
+        raise problem
     from minidl.tensor import Tensor  # which imports this module
 
-    return Tensor(array)
-
-
-class _Lost:
-    """Stands in for an array that was overwritten: it has a shape and a dtype, but no values."""
-
-    def __init__(self, array: devices.Array, problem: RuntimeError):
-        self.shape, self.dtype, self.ndim, self.size = array.shape, array.dtype, array.ndim, array.size
-        self._problem = problem
-
-    @property  # type: ignore[misc]
-    def __class__(self) -> Any:  # whoever asks what kind of array this is wants to compute with it
-        raise self._problem
+    return Tensor(devices.Unavailable(source.data, problem))
 
 
 def _unbroadcast(gradient: Tensor, source: Tensor) -> Tensor:

@@ -31,6 +31,17 @@ _STAY: AbstractContextManager[Any] = nullcontext()  # the current GPU stays the 
 _HOW_TO_INSTALL = "install it with `pip install minidl[gpu]` (CUDA 12) or `pip install minidl[gpu13]`"
 
 
+class Unavailable:
+    """In the place of an array whose values are gone: its shape and dtype, and what to raise for the rest."""
+
+    __slots__ = ("base", "dtype", "ndim", "problem", "shape", "size")
+
+    def __init__(self, array: Array, problem: Exception):
+        self.shape, self.dtype, self.ndim, self.size = array.shape, array.dtype, array.ndim, array.size
+        self.problem = problem
+        self.base = None
+
+
 def is_array(x: Any) -> bool:
     """Return True for NumPy and CuPy arrays."""
     cupy = sys.modules.get("cupy")
@@ -44,6 +55,8 @@ def array_module(array: Array) -> ModuleType:
     cupy = sys.modules.get("cupy")
     if cupy is not None and isinstance(array, cupy.ndarray):
         return cupy
+    if isinstance(array, Unavailable):
+        raise array.problem
     raise TypeError(f"expected a NumPy or CuPy array, got {type(array).__name__}")
 
 
@@ -81,6 +94,12 @@ def copy(array: Array) -> Array:
         return array.copy() if array.dtype.isnative else array.astype(native(array.dtype), order="C")
     with current(array):
         return array.copy()
+
+
+def native_copy(array: Array) -> Array:
+    """Return a copy as copy() does, in the byte order of this machine."""
+    native = array.dtype.newbyteorder("=")
+    return copy(array) if native == array.dtype else array.astype(native)
 
 
 def write(target: Array, values: Array) -> None:

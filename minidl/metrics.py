@@ -17,9 +17,10 @@ from minidl.mode import no_grad
 from minidl.primitives.elementwise import maximum, sqrt
 from minidl.primitives.shape import stack
 from minidl.tensor import Tensor, as_tensors, tensor
+from minidl.tracking import Tracked
 
 
-class Metric:
+class Metric(Tracked):
     """A figure that is a function of means over the observations.
 
     Calling it with a prediction and a target gives the figure of these. Over many mini-batches it is

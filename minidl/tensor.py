@@ -21,6 +21,15 @@ DTypeLike = Any
 _clock = itertools.count(1)
 
 
+class _Storage:
+    """What a Tensor and its views share: when their memory was last assigned a new value."""
+
+    __slots__ = ("assigned_at",)
+
+    def __init__(self) -> None:
+        self.assigned_at = 0
+
+
 class Tensor:
     """An array plus how it was made.
 
@@ -39,11 +48,11 @@ class Tensor:
 
     __slots__ = (
         "__weakref__",
-        "assigned_at",
+        "_array",
+        "_grad",
+        "_storage",
         "attributes",
         "created_at",
-        "data",
-        "grad",
         "inputs",
         "primitive",
         "requires_grad",
@@ -54,43 +63,80 @@ class Tensor:
     def __init__(self, data: devices.Array, requires_grad: bool = False):
         if requires_grad and data.dtype.kind != "f":
             raise TypeError(f"only floating-point Tensors can require a gradient, got {data.dtype}")
-        self.data = data
+        self._array = data
         self.requires_grad = requires_grad
-        self.grad: Tensor | None = None
+        self._grad: Tensor | None = None
+        self._storage: _Storage | None = None
         self.primitive: Primitive | None = None
         self.inputs: tuple[Tensor, ...] | None = None
         self.attributes: dict[str, Any] = {}
         self.created_at = next(_clock)
-        self.assigned_at = 0
+
+    # --- what a recorder is told of ---------------------------------------------------------------
+
+    @property
+    def data(self) -> devices.Array:
+        """The NumPy or CuPy array. A compiled function cannot read it: a replay would not see its values."""
+        if mode.recorder is not None:
+            mode.recorder.before_data(self)
+        return self._array
+
+    @data.setter
+    def data(self, array: devices.Array) -> None:
+        self._array = array
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The gradient that backward() has added up, or None."""
+        if mode.recorder is not None:
+            mode.recorder.before_gradient(self)
+        return self._grad
+
+    @grad.setter
+    def grad(self, gradient: Tensor | None) -> None:
+        if mode.recorder is not None:
+            mode.recorder.before_gradient(self)
+        self._grad = gradient
+
+    @property
+    def assigned_at(self) -> int:
+        """When the memory of this Tensor was last assigned a new value, through it or a view; 0 for never."""
+        return 0 if self._storage is None else self._storage.assigned_at
+
+    @assigned_at.setter
+    def assigned_at(self, moment: int) -> None:
+        if moment or self._storage is not None:
+            self._storage = self._storage or _Storage()
+            self._storage.assigned_at = moment
 
     # --- what it is -------------------------------------------------------------------------------
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The length of each axis."""
-        shape: tuple[int, ...] = self.data.shape
+        shape: tuple[int, ...] = self._array.shape
         return shape
 
     @property
     def ndim(self) -> int:
         """The number of axes."""
-        return int(self.data.ndim)
+        return int(self._array.ndim)
 
     @property
     def size(self) -> int:
         """The number of elements."""
-        return int(self.data.size)
+        return int(self._array.size)
 
     @property
     def dtype(self) -> numpy.dtype:
         """The NumPy dtype of the elements."""
-        dtype: numpy.dtype = self.data.dtype
+        dtype: numpy.dtype = self._array.dtype
         return dtype
 
     @property
     def device(self) -> str:
         """Where the array is: ``"cpu"``, ``"gpu:0"``, ..."""
-        return devices.device_of(self.data)
+        return devices.device_of(self._array)
 
     def __len__(self) -> int:
         if not self.shape:
@@ -100,7 +146,9 @@ class Tensor:
     def __repr__(self) -> str:
         if mode.recorder is not None:
             return f"tensor(shape={self.shape}, dtype={self.dtype})"
-        text = numpy.array2string(devices.to_numpy(self.data), separator=", ", prefix="tensor(", threshold=50)
+        text = numpy.array2string(
+            devices.to_numpy(self._array), separator=", ", prefix="tensor(", threshold=50
+        )
         notes = "" if self.dtype == numpy.float32 else f", dtype={self.dtype}"
         notes += "" if self.device == "cpu" else f", device={self.device}"
         if self.requires_grad:
@@ -113,7 +161,7 @@ class Tensor:
         """Return the array to be read by Python; a step that is being recorded cannot allow that."""
         if mode.recorder is not None:
             mode.recorder.refuse_reading(self, reader)
-        return self.data
+        return self._array
 
     def numpy(self) -> Any:
         """Return the values as a NumPy array of their own (a copy, on the host)."""
@@ -189,14 +237,14 @@ class Tensor:
             )
         if value.dtype != self.dtype:
             value = value.detach().astype(self.dtype)
-        xp = devices.common_module([self.data, value.data], "assign")
+        xp = devices.common_module([self._array, value._array], "assign")
         if mode.recorder is not None:
             mode.recorder.before_assign(self)
         if xp is numpy:
-            indexing.assign_.forward(xp, self.data, value.data)
+            indexing.assign_.forward(xp, self._array, value._array)
         else:
-            with devices.current(self.data):
-                indexing.assign_.forward(xp, self.data, value.data)
+            with devices.current(self._array):
+                indexing.assign_.forward(xp, self._array, value._array)
         mark_assigned(self)
         if mode.recorder is not None:
             mode.recorder.record(indexing.assign_, (self, value), {}, self)
@@ -214,18 +262,18 @@ class Tensor:
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         twin = type(self).__new__(type(self))
         memo[id(self)] = twin
-        Tensor.__init__(twin, devices.copy(self.data), self.requires_grad and self.primitive is None)
+        Tensor.__init__(twin, devices.copy(self._array), self.requires_grad and self.primitive is None)
         return twin
 
     def zeros_like(self) -> Tensor:
         """Return zeros of this shape, dtype and device."""
-        with devices.current(self.data):
-            return Tensor(devices.array_module(self.data).zeros(self.shape, self.dtype))
+        with devices.current(self._array):
+            return Tensor(devices.array_module(self._array).zeros(self.shape, self.dtype))
 
     def ones_like(self) -> Tensor:
         """Return ones of this shape, dtype and device."""
-        with devices.current(self.data):
-            return Tensor(devices.array_module(self.data).ones(self.shape, self.dtype))
+        with devices.current(self._array):
+            return Tensor(devices.array_module(self._array).ones(self.shape, self.dtype))
 
     # --- operators --------------------------------------------------------------------------------
 
@@ -380,7 +428,7 @@ class Parameter(Tensor):
         source = tensor(value)
         if source.dtype.kind != "f":
             source = source.astype(numpy.float32)
-        super().__init__(devices.copy(source.data), requires_grad=True)
+        super().__init__(devices.copy(source._array), requires_grad=True)
         self.learning_rate_factor = learning_rate_factor
         self.l2_factor = (1.0 if self.ndim >= 2 else 0.0) if l2_factor is None else l2_factor
 
@@ -405,7 +453,7 @@ def apply(primitive: Primitive, inputs: tuple[Tensor, ...], attributes: dict[str
     ValueError
         The shapes do not fit each other; the message names the primitive and the shapes.
     """
-    arrays = [x.data for x in inputs]
+    arrays = [x._array for x in inputs]
     xp = numpy
     for array in arrays:
         if type(array) is not numpy.ndarray:
@@ -428,6 +476,8 @@ def apply(primitive: Primitive, inputs: tuple[Tensor, ...], attributes: dict[str
             if x.requires_grad and primitive.rule(index) is not None:
                 out.requires_grad = True
                 break
+    if data.base is not None:
+        _share_storage(out, inputs)
     if out.requires_grad or primitive.keeps_inputs:
         out.primitive, out.inputs, out.attributes = primitive, inputs, attributes
     if mode.recorder is not None:
@@ -435,9 +485,22 @@ def apply(primitive: Primitive, inputs: tuple[Tensor, ...], attributes: dict[str
     return out
 
 
+def _share_storage(view: Tensor, inputs: tuple[Tensor, ...]) -> None:
+    """Note whose memory a result is a view of, so that assignments through either are known to both."""
+    memory = view._array.base
+    for x in inputs:
+        if x._array is memory or x._array.base is memory:
+            if x._storage is None:
+                x._storage = _Storage()
+            view._storage = x._storage
+            return
+
+
 def mark_assigned(x: Tensor) -> None:
     """Note that the array of a Tensor has been written, as assign() does."""
-    x.assigned_at = next(_clock)
+    if x._storage is None:
+        x._storage = _Storage()
+    x._storage.assigned_at = next(_clock)
 
 
 def as_tensors(
@@ -460,8 +523,8 @@ def promote_dtypes(tensors: tuple[Tensor, ...], floating: bool = False) -> tuple
     Integers beside floating-point Tensors take their dtype (NumPy would make float64 of int64 and
     float32). With ``floating``, integers and bools alone become float32.
     """
-    dtypes = {x.data.dtype for x in tensors}
-    if len(dtypes) == 1 and not (floating and tensors[0].data.dtype.kind != "f"):
+    dtypes = {x._array.dtype for x in tensors}
+    if len(dtypes) == 1 and not (floating and tensors[0]._array.dtype.kind != "f"):
         return tensors
     floats = [dtype for dtype in dtypes if dtype.kind == "f"]
     if not floats and not floating:

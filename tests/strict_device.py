@@ -142,6 +142,11 @@ class ndarray:
     flags = property(lambda self: self.host.flags)
     data = property(lambda self: types.SimpleNamespace(ptr=self.host.ctypes.data))
 
+    @property
+    def base(self):
+        """What owns the memory; as two of these can share one, an owner names its memory too."""
+        return self.host.base if isinstance(self.host.base, numpy.ndarray) else self.host
+
     def fill(self, value):
         self.use()
         self.host.fill(value)

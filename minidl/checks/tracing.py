@@ -15,7 +15,7 @@ from typing import Any
 import numpy
 
 from minidl import devices
-from minidl.layers.layer import Layer
+from minidl.layers.layer import Layer, layer_hook
 from minidl.mode import mode
 from minidl.primitives.primitive import Primitive
 from minidl.random.generator import Generator
@@ -40,9 +40,16 @@ class UsageRecorder:
     @contextmanager
     def recording(self) -> Iterator[None]:
         """Record what is computed within a ``with`` block."""
+        outer = mode.layer_hook
+
+        def report(layer: Layer, inputs: tuple[Any, ...]) -> Any:
+            self.found(layer)
+            return layer.forward(*inputs) if outer is None else outer(layer, inputs)
+
         mode.recorder = self
         try:
-            yield
+            with layer_hook(report):
+                yield
         finally:
             mode.recorder = None
 
@@ -64,10 +71,19 @@ class UsageRecorder:
         """Report a Generator that is about to be drawn from."""
         self.found(generator)
 
-    def guard(self, owner: Any, *names: str) -> None:
-        """Report a Layer that is about to compute."""
+    def before_attribute(self, owner: Any, name: str) -> None:
+        """Report a Layer of which an attribute is about to be set."""
         if isinstance(owner, Layer):
             self.found(owner)
+
+    def guard(self, owner: Any, *names: str) -> None:
+        """Ignore that attributes are read."""
+
+    def before_gradient(self, x: Tensor) -> None:
+        """Ignore that a gradient is read or replaced."""
+
+    def before_data(self, x: Tensor) -> None:
+        """Allow the array of a Tensor to be read."""
 
     def refuse_reading(self, x: Tensor, reader: str) -> None:
         """Allow Python to read the values of a Tensor."""

@@ -15,6 +15,7 @@ from minidl.mode import mode
 from minidl.nests import named_leaves
 from minidl.random.generator import Generator
 from minidl.tensor import Parameter, Tensor, tensor
+from minidl.tracking import Tracked
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from minidl.inspection.summary import Summary
 
 
-class Layer:
+class Layer(Tracked):
     """A part of a network: subclass it, set attributes in ``__init__``, compute in ``forward``.
 
     A Layer finds its Parameters, state Tensors and sub-layers among its attributes, and in lists,
@@ -50,8 +51,6 @@ class Layer:
 
     def __call__(self, *inputs: Any) -> Any:
         """Return forward() of the inputs; NumPy and CuPy arrays among them become Tensors."""
-        if mode.recorder is not None:
-            mode.recorder.guard(self, "training")
         is_array = [hasattr(x, "dtype") and not isinstance(x, Tensor) for x in inputs]
         inputs = tuple(tensor(x) if bare else x for x, bare in zip(inputs, is_array, strict=True))
         if mode.layer_hook is None:

@@ -13,11 +13,12 @@ from minidl.creation import full
 from minidl.mode import mode, no_grad
 from minidl.primitives.elementwise import clip, maximum, sqrt
 from minidl.tensor import Parameter, Tensor
+from minidl.tracking import Tracked
 
 Schedule = Callable[[Tensor], Tensor]
 
 
-class Optimizer:
+class Optimizer(Tracked):
     """The base of all optimizers; a subclass writes ``initial_state`` and ``update``.
 
     Everything that changes from step to step (the step count, the learning rate, moments) is a
@@ -109,7 +110,6 @@ class Optimizer:
         if mode.recorder is None:
             self._step()
         else:
-            mode.recorder.guard(self)
             with mode.recorder.phase("update"):
                 self._step()
 

@@ -1,4 +1,4 @@
-"""The recorder: told by apply() and assign() what happens, it writes a Program.
+"""The recorder: told by apply(), assign() and attributes what happens, it writes a Program.
 
 It also refuses what a record cannot honour: Python reading a value that the next replay will
 compute anew, or a view that an assignment made stale.
@@ -11,6 +11,7 @@ import sys
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,50 +23,152 @@ from minidl.primitives.primitive import Primitive
 from minidl.primitives.shape import detach
 from minidl.program.program import Instruction, Program, Value
 from minidl.random.generator import Generator
-from minidl.tensor import Parameter, Tensor, mark_assigned
+from minidl.tensor import Tensor, mark_assigned
+from minidl.tracking import MISSING, Tracked, changes
 
 _PACKAGE = str(Path(__file__).parent.parent)
 
+#: A place in a source file: its name and the number of a line.
+Place = tuple[str, int]
 
-def users_line() -> str:
-    """Return file, number and text of the line outside minidl that is being executed."""
-    frame = sys._getframe()
+
+def users_place(depth: int = 1) -> Place:
+    """Return the place outside minidl that is being executed."""
+    frame = sys._getframe(depth)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         frame = frame.f_back
-    name, number = frame.f_code.co_filename, frame.f_lineno
+    return frame.f_code.co_filename, frame.f_lineno
+
+
+def described(place: Place) -> str:
+    """Return file, number and text of a line."""
+    name, number = place
     text = linecache.getline(name, number).strip()
     return f"{Path(name).name}, line {number}" + (f": {text}" if text else "")
 
 
-class _Gone:
-    """Stands in for the array of a Tensor that lived only while a function was being recorded."""
-
-    def __getattr__(self, name: str) -> NoReturn:
-        raise RuntimeError(
-            "this Tensor was made inside a compiled function and kept outside of it, where replays do not "
-            "renew it: return it from the function instead"
-        )
-
-    @property  # type: ignore[misc]
-    def __class__(self) -> Any:  # whoever asks what kind of array this is gets the answer, too
-        return self.array
+def users_line() -> str:
+    """Return file, number and text of the line outside minidl that is being executed."""
+    return described(users_place(2))
 
 
-class Recorder:
-    """Writes down primitives as they are applied; `finish` gives the Program."""
+@dataclass
+class Gradient:
+    """The ``.grad`` of a leaf around a recorded call.
+
+    ``before`` and ``after`` are Tensors or None; ``value`` is the program's input that stands for ``before``,
+    once it is read.
+    """
+
+    leaf: Tensor
+    before: Tensor | None
+    after: Tensor | None = None
+    value: Value | None = None
+
+
+class ChangeLog:
+    """Notes what a function is about to change outside of it, and can undo it."""
+
+    current_phase = "forward"
+
+    def __init__(self) -> None:
+        self.started = Tensor(numpy.empty(0)).created_at  # Tensors made from now on are not outside state
+        self.arrays: dict[int, tuple[Tensor, Any]] = {}
+        self.generators: dict[int, tuple[Generator, Any]] = {}
+        self.gradients: dict[int, Gradient] = {}
+        self.attributes: dict[tuple[int, str], tuple[Tracked, str, Any]] = {}
+
+    def before_assign(self, x: Tensor) -> None:
+        """Note the value of a Tensor that is about to be assigned another."""
+        if x.created_at <= self.started and id(x) not in self.arrays:
+            self.arrays[id(x)] = (x, devices.copy(x._array))
+
+    def before_draw(self, generator: Generator) -> None:
+        """Note the state of a Generator that is about to be drawn from."""
+        if id(generator) not in self.generators:
+            self.generators[id(generator)] = (generator, generator.state_dict())
+
+    def before_gradient(self, x: Tensor) -> None:
+        """Note the gradient of a Tensor that is about to be read or replaced."""
+        if x.created_at <= self.started and id(x) not in self.gradients:
+            self.gradients[id(x)] = Gradient(x, x._grad)
+
+    def before_attribute(self, owner: Tracked, name: str) -> None:
+        """Note an attribute that is about to be set or deleted."""
+        if (id(owner), name) not in self.attributes:
+            self.attributes[id(owner), name] = (owner, name, vars(owner).get(name, MISSING))
+
+    def before_data(self, x: Tensor) -> None:
+        """Take note that the array of a Tensor is asked for."""
+
+    def refuse_reading(self, x: Tensor, reader: str) -> None:
+        """Take note that Python reads the values of a Tensor."""
+
+    def record(
+        self, primitive: Primitive, inputs: tuple[Tensor, ...], attributes: dict[str, Any], out: Tensor
+    ) -> None:
+        """Take note of a primitive that has been applied."""
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Label what is recorded inside."""
+        outer, self.current_phase = self.current_phase, name
+        try:
+            yield
+        finally:
+            self.current_phase = outer
+
+    def rewind(self) -> None:
+        """Undo what was noted: arrays, Generators, gradients and attributes become what they were."""
+        for x, before in self.arrays.values():
+            devices.write(x._array, before)
+            mark_assigned(x)
+        for generator, state in self.generators.values():
+            generator.load_state_dict(state)
+        for gradient in self.gradients.values():
+            gradient.leaf._grad = gradient.before
+        for owner, name, value in self.attributes.values():
+            set_attribute(owner, name, value)
+
+
+def set_attribute(owner: Tracked, name: str, value: Any) -> None:
+    """Set an attribute, or delete it for MISSING, as if it had been set from outside."""
+    if value is MISSING:
+        vars(owner).pop(name, None)
+    else:
+        vars(owner)[name] = value
+    changes.count += 1
+
+
+@dataclass
+class _Notes:
+    """Where in the user's code a program comes from: the places of its steps and of its constants."""
+
+    steps: list[Place] = field(default_factory=list)
+    constants: dict[Value, Place] = field(default_factory=dict)
+
+
+class Recorder(ChangeLog):
+    """Writes down primitives as they are applied; `finish` gives the Program.
+
+    Parameters
+    ----------
+    inputs : Tensors that stand for the arguments
+    """
 
     def __init__(self, inputs: list[Tensor]):
-        self.started = Tensor(numpy.empty(0)).created_at  # Tensors made from now on are not outside state
+        super().__init__()
         self.program = Program([], [], [], {})
-        self.values: dict[int, Value] = {}  # by the Tensor's number
+        self.notes = _Notes()
+        self.values: dict[int, Value] = {}  # by the Tensor's created_at
         self.made: list[weakref.ref[Tensor]] = []  # weak, so that recording needs no more memory than eager
+        self.outside: list[Tensor] = []  # state, and what shares its memory
         self.stale: dict[Value, str] = {}
         self.views: dict[Value, list[Value]] = {}
-        self.guards: list[tuple[Any, str, Any]] = []
-        self.before: dict[int, tuple[Any, Any]] = {}
-        self.current_phase = "forward"
+        self._by_memory: dict[Any, Tensor] = {}
+        self._updated: dict[int, Value] = {}  # the state of an assigned Tensor, by its created_at
         for x in inputs:
-            value = Value(x.shape, x.dtype, "input", x.data)
+            value = Value(x.shape, x.dtype, "input", x._array)
             self._remember(x, value)
             self.program.inputs.append(value)
 
@@ -79,17 +182,10 @@ class Recorder:
         value = self.values.get(x.created_at)
         if value is None:
             if x.created_at > self.started:
-                value = Value(x.shape, x.dtype, "constant", x.data)
+                value = Value(x.shape, x.dtype, "constant", x._array)
+                self.notes.constants[value] = users_place(2)
             else:
-                if x.requires_grad and x.grad is not None:
-                    raise RecordingError(
-                        "a Parameter has a gradient from before the compiled function was called: "
-                        "make the step inside the function, or call optimizer.zero_grad() first"
-                    )
-                value = Value(x.shape, x.dtype, "state", x.data, x)
-                if isinstance(x, Parameter):
-                    for factor in ("learning_rate_factor", "l2_factor"):
-                        self.guards.append((x, factor, getattr(x, factor)))
+                value = self._from_outside(x)
             self._remember(x, value)
         if value in self.stale:
             raise RecordingError(
@@ -97,6 +193,23 @@ class Recorder:
                 "take the view again, or a .copy() before the assignment"
             )
         return value
+
+    def _from_outside(self, x: Tensor) -> Value:
+        for gradient in self.gradients.values():
+            if gradient.before is x:
+                gradient.value = Value(x.shape, x.dtype, "input", devices.copy(x._array))
+                self.program.inputs.append(gradient.value)
+                return gradient.value
+        if x.requires_grad and x.primitive is not None:
+            raise RecordingError(
+                f"{users_line()} uses the result of '{x.primitive.name}', which was computed outside of the "
+                "compiled function and has its tape there: compute it inside, or use .detach() of it"
+            )
+        self.outside.append(x)
+        twin = self._by_memory.setdefault(_memory(x._array), x)
+        if twin is not x:  # another Tensor of the same array: one piece of state
+            return self.value_of(twin)
+        return Value(x.shape, x.dtype, "state", x._array, x)
 
     def record(
         self, primitive: Primitive, inputs: tuple[Tensor, ...], attributes: dict[str, Any], out: Tensor
@@ -107,22 +220,27 @@ class Recorder:
             self._assign(values[0], inputs[0], values[1])
             return
         output = Value(out.shape, out.dtype)
-        self.program.steps.append(
-            Instruction(primitive, values, dict(attributes), output, self.current_phase)
-        )
+        self._step(Instruction(primitive, values, dict(attributes), output, self.current_phase))
         if primitive.kind == "view":
             self.views.setdefault(values[0], []).append(output)
         self._remember(out, output)
 
+    def _step(self, step: Instruction) -> None:
+        self.program.steps.append(step)
+        self.notes.steps.append(users_place(3))
+
     def _assign(self, old: Value, target: Tensor, new: Value) -> None:
-        state = next((s for s in self.program.updates if s.tensor is target), None)
+        target = self._by_memory.get(_memory(target._array), target)
+        state = self._updated.get(target.created_at)
         if state is None:
             state = old
             if state.kind != "state":
+                what = "an argument of" if state.kind == "input" else "a Tensor made inside"
                 raise RecordingError(
-                    f"{users_line()} assigns to a Tensor made inside the compiled function; "
-                    "compute a new Tensor instead, or make it outside"
+                    f"{users_line()} assigns to {what} the compiled function; "
+                    "compute a new Tensor instead, or use a Tensor from outside"
                 )
+            self._updated[target.created_at] = state
         waiting = list(self.views.get(old, []))
         while waiting:
             view = waiting.pop()
@@ -131,28 +249,17 @@ class Recorder:
         # From here on the Tensor stands for a value of its own, so that later views of it are known
         # to be views of the Tensor and not of what was assigned.
         assigned = Value(new.shape, new.dtype)
-        self.program.steps.append(Instruction(detach, [new], {}, assigned, self.current_phase))
+        self._step(Instruction(detach, [new], {}, assigned, self.current_phase))
         self.program.updates[state] = assigned
+        for x in self.outside:
+            if self._by_memory.get(_memory(x._array)) is target:
+                self.values[x.created_at] = assigned
         self.values[target.created_at] = assigned
 
-    def before_assign(self, x: Tensor) -> None:
-        """Note the value of a Tensor that is about to be assigned another."""
-        if x.created_at <= self.started and id(x) not in self.before:
-            self.before[id(x)] = (x, devices.copy(x.data))
-
-    def before_draw(self, generator: Generator) -> None:
-        """Note the state of a Generator that is about to be drawn from."""
-        if id(generator) not in self.before:
-            self.before[id(generator)] = (generator, generator.state_dict())
-
-    def rewind(self) -> None:
-        """Undo what the recorded call did to Tensors and Generators outside of it."""
-        for changed, before in self.before.values():
-            if isinstance(changed, Generator):
-                changed.load_state_dict(before)
-            else:
-                devices.write(changed.data, before)
-                mark_assigned(changed)
+    def before_data(self, x: Tensor) -> None:
+        """Refuse to hand an array to the user's code while recording."""
+        if not sys._getframe(2).f_code.co_filename.startswith(_PACKAGE):
+            self.refuse_reading(x, ".data")
 
     def refuse_reading(self, x: Tensor, reader: str) -> NoReturn:
         """Refuse to hand a value to Python while recording."""
@@ -162,42 +269,64 @@ class Recorder:
             "decide by values: use minidl.where, return the Tensor, or take this part out of the function"
         )
 
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Label what is recorded inside."""
-        outer, self.current_phase = self.current_phase, name
-        try:
-            yield
-        finally:
-            self.current_phase = outer
-
-    def guard(self, owner: Any, *names: str) -> None:
-        """Record anew if a plain setting or a Parameter among an object's attributes is replaced later."""
-        for name in dict.fromkeys((*vars(owner), *names)):
-            value = getattr(owner, name)
-            if value is None or isinstance(value, (bool, int, float, str, Parameter)):
-                self.guards.append((owner, name, value))
-
-    def gradients(self) -> list[Tensor]:
-        """Return the outside leaves that the function left with a gradient it computed."""
-        return [
-            value.tensor
-            for value in self.values.values()
-            if value.kind == "state"
-            and value.tensor is not None
-            and value.tensor.grad is not None
-            and value.tensor.grad.created_at in self.values
-        ]
-
-    def release(self) -> None:
-        """Make results of the recording unusable outside: later replays do not compute them anew."""
-        for reference in self.made:
-            x = reference()
-            if x is not None:
-                x.data = _Gone()
-                x.inputs = None
+    def is_made_here(self, x: Tensor) -> bool:
+        """Return whether a Tensor was made, or computed, by the function."""
+        return x.created_at > self.started
 
     def finish(self, outputs: list[Tensor]) -> Program:
-        """Return the Program of everything recorded, with these outputs."""
+        """Return the Program of everything recorded, with these outputs.
+
+        Raises
+        ------
+        RecordingError
+            A Tensor that was assigned shares a part of its memory with another one.
+        """
         self.program.outputs = [self.value_of(x) for x in outputs]
+        for target in self.program.updates:
+            for x in self.outside:
+                if (
+                    x is not target.tensor
+                    and _memory(x._array) != _memory(target.array)
+                    and _overlap(x._array, target.array)
+                ):
+                    raise RecordingError(
+                        f"a Tensor of shape {target.shape} is assigned inside the compiled function, and one of "
+                        f"shape {x.shape} from outside shares a part of its memory: take the view inside the "
+                        "function, or use a .copy() of it"
+                    )
         return self.program
+
+    def release(self, kept: set[int]) -> None:
+        """Make results of the recording unusable outside, but for those with an id in ``kept``.
+
+        Later replays do not compute them anew.
+        """
+        problem = RuntimeError(
+            "this Tensor was made inside a compiled function and kept outside of it, where replays do not "
+            "renew it: return it from the function instead"
+        )
+        for reference in self.made:
+            x = reference()
+            if x is not None and id(x) not in kept:
+                x._array = devices.Unavailable(x._array, problem)
+                x.inputs = None
+
+
+def _memory(array: Any) -> Any:
+    """Return what tells the memory of an array from that of others."""
+    if isinstance(array, numpy.ndarray):
+        address = array.__array_interface__["data"][0] if array.size else id(array)
+        return (address, array.shape, array.strides, array.dtype)
+    return (array.data.ptr if array.size else id(array), array.shape, array.strides, array.dtype)
+
+
+def _overlap(a: Any, b: Any) -> bool:
+    """Return whether two arrays share memory; where that takes too long to find out, they may."""
+    xp = devices.array_module(a)
+    if xp is not numpy or devices.array_module(b) is not numpy:
+        with devices.current(a):
+            return devices.device_of(a) == devices.device_of(b) and bool(xp.may_share_memory(a, b))
+    try:
+        return bool(numpy.shares_memory(a, b, max_work=100_000))
+    except numpy.exceptions.TooHardError:
+        return True

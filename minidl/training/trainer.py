@@ -18,6 +18,7 @@ from minidl.mode import no_grad
 from minidl.optimizers import LBFGS, SGD, Adam, Optimizer, RMSProp
 from minidl.program.compile import compile as compile_function
 from minidl.tensor import Tensor
+from minidl.tracking import Tracked
 from minidl.training.fit import FLUSH_SECONDS, Fit, Options
 from minidl.training.history import History
 from minidl.training.loaders import (
@@ -43,7 +44,7 @@ SOLVERS: dict[str, Callable[[list[Any]], Optimizer | LBFGS]] = {
 }
 
 
-class Trainer:
+class Trainer(Tracked):
     """Trains a network, evaluates it, and predicts with it, in compiled steps.
 
     Parameters

@@ -3,6 +3,7 @@ import pytest
 
 import minidl as dl
 from minidl.checks.tracing import OperationTrace, UsageRecorder
+from minidl.layers.layer import layer_hook
 from minidl.mode import mode
 from minidl.primitives.primitive import elementwise
 from tests.checks.mistakes import named
@@ -28,6 +29,19 @@ def test_what_a_function_uses_is_reported(found):
     assert not contains(found, y)
     assert list(recorder.assigned) == [id(state)]
     assert mode.recorder is None
+
+
+def test_the_hook_that_was_there_is_called_too(found):
+    hooked = []
+
+    def hook(layer, inputs):
+        hooked.append(layer)
+        return layer.forward(*inputs)
+
+    layer = dl.ReLU()
+    with layer_hook(hook), UsageRecorder(found.append).recording():
+        layer(dl.ones(3))
+    assert hooked == found == [layer]
 
 
 def test_tensors_that_the_function_makes_are_not_reported(found):

@@ -329,9 +329,9 @@ def test_gradients_may_be_left_for_a_step_outside():
         loss_and_gradient(dl.tensor([scale, scale]))
         numpy.testing.assert_allclose(p.grad.numpy(), 2 * scale * p.numpy())
         p.grad = None
-    loss_and_gradient(dl.ones(2))
-    with pytest.raises(RecordingError, match="gradient of the last call"):
+    for calls in (1, 2, 3):  # and add up like those of plain calls, if nobody takes them away
         loss_and_gradient(dl.ones(2))
+        numpy.testing.assert_allclose(p.grad.numpy(), calls * 2 * p.numpy())
 
 
 @pytest.mark.parametrize(
@@ -371,11 +371,9 @@ def test_other_things_a_replay_cannot_honour_are_refused():
         dl.compile(assigns_to_inner)(dl.ones(1))
     with pytest.raises(RecordingError, match=r"returns Tensors.*not float"):
         dl.compile(lambda x: 1.0)(dl.ones(1))
-    with pytest.raises(RecordingError, match="hashable values, not set"):
-        dl.compile(lambda x, y: x)(dl.ones(1), {1})
 
 
-def test_a_tensor_that_escapes_says_so_when_it_is_used():
+def test_a_function_that_changes_a_list_runs_as_it_is_and_says_so():
     escaped = []
 
     @dl.compile
@@ -384,8 +382,12 @@ def test_a_tensor_that_escapes_says_so_when_it_is_used():
         return x + 1
 
     function(dl.ones(2))
-    with pytest.raises(RuntimeError, match="made inside a compiled function"):
-        escaped[0] + 1
+    function(dl.ones(2))
+    with pytest.warns(RuntimeWarning, match=r"function .*line \d+\) changes .*variable 'escaped'|escaped was changed"):
+        function(dl.ones(2))
+    function(dl.ones(2))
+    assert [x.tolist() for x in escaped] == [[2.0, 2.0]] * 4
+    assert not function.programs
 
 
 def test_assignments_take_effect_in_order():
@@ -431,7 +433,7 @@ def test_verify_compares_with_plain_execution(rng):
     step = dl.compile(make_step(network, dl.Adam(network.parameters())), verify=True)
     for x in rng.random((3, 8, 12)).astype("float32"):
         step(x)
-    executor = next(iter(step._recordings.values())).executor
+    executor = step.programs[0].executor
     broken = executor.phases[0][0].pop()
     with pytest.raises(AssertionError, match=r"verify: .* differs"):
         step(rng.random((8, 12)).astype("float32") + 0.1)
