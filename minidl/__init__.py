@@ -1,5 +1,6 @@
-"""minidl: deep learning small enough to read in an afternoon and fast enough to use in earnest."""
+"""minidl: deep learning from scratch on NumPy and CuPy, small enough to read and fast enough to use."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from minidl import data, devices, initializers, linalg, random
@@ -17,6 +18,7 @@ from minidl.creation import (
     zeros,
     zeros_like,
 )
+from minidl.errors import CheckpointError, DeviceError, DivergenceError, KernelError, RecordingError
 from minidl.layers import (
     Dense,
     Dropout,
@@ -196,33 +198,32 @@ from minidl.primitives.sorting import (
     sort,
     topk,
 )
-from minidl.program.compile import compile
+from minidl.program.compile import compile as compile
 from minidl.random.generator import Generator
 from minidl.tensor import Parameter, Tensor, apply, tensor
-from minidl.training import History, Trainer
 
 if TYPE_CHECKING:
     from minidl.checks import check_gradients, check_layer
+    from minidl.training import History, Trainer
 
 
-def __getattr__(name: str) -> Any:
-    if name in ("check_gradients", "check_layer"):  # loaded when they are used: training needs no checks
-        from minidl import checks
+__version__ = "0.1.0"
 
-        return getattr(checks, name)
-    raise AttributeError(f"module 'minidl' has no attribute {name!r}")
-
-
+#: What `from minidl import *` brings. It leaves out the functions that would hide Python's own.
 __all__ = [
     "LBFGS",
     "SGD",
     "Adam",
     "AdamW",
+    "CheckpointError",
     "Dense",
+    "DeviceError",
+    "DivergenceError",
     "Dropout",
     "Flatten",
     "Generator",
     "History",
+    "KernelError",
     "Layer",
     "Metric",
     "Network",
@@ -231,18 +232,16 @@ __all__ = [
     "Parameter",
     "RMSProp",
     "ReLU",
+    "RecordingError",
     "Reshape",
     "Sigmoid",
     "Softmax",
     "Tanh",
     "Tensor",
     "Trainer",
-    "abs",
     "absolute",
     "accuracy",
     "add",
-    "all",
-    "any",
     "apply",
     "arange",
     "arccos",
@@ -269,7 +268,6 @@ __all__ = [
     "check_gradients",
     "check_layer",
     "clip",
-    "compile",
     "concatenate",
     "cos",
     "cosh",
@@ -334,13 +332,11 @@ __all__ = [
     "mae",
     "mape",
     "matmul",
-    "max",
     "maximum",
     "mean",
     "mean_absolute_error",
     "mean_squared_error",
     "meshgrid",
-    "min",
     "minimum",
     "mod",
     "moveaxis",
@@ -369,7 +365,6 @@ __all__ = [
     "rint",
     "rmse",
     "roll",
-    "round",
     "schedules",
     "selu",
     "sigmoid",
@@ -390,7 +385,6 @@ __all__ = [
     "stack",
     "std",
     "subtract",
-    "sum",
     "swapaxes",
     "take",
     "take_along_axis",
@@ -411,3 +405,28 @@ __all__ = [
     "zeros",
     "zeros_like",
 ]
+
+_HIDE_PYTHONS = ["abs", "all", "any", "compile", "max", "min", "round", "sum"]
+
+#: Names that are loaded when they are first used, and from where: not every program trains or checks.
+_WHEN_USED = {
+    "History": "minidl.training",
+    "Trainer": "minidl.training",
+    "check_gradients": "minidl.checks",
+    "check_layer": "minidl.checks",
+}
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_HIDE_PYTHONS, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHEN_USED:
+        globals()[name] = value = getattr(importlib.import_module(_WHEN_USED[name]), name)
+        return value
+    if name.startswith("_"):  # what Python, IPython and inspect look for by themselves
+        raise AttributeError(f"module 'minidl' has no attribute {name!r}")
+    from minidl.foreign_names import NAMES, hint
+
+    raise AttributeError(f"module 'minidl' has no attribute {name!r}{hint(name, __dir__(), NAMES)}")
