@@ -12,10 +12,11 @@ from minidl.primitives.elementwise import cast, floor
 from minidl.primitives.mathematics import floor_divide, mod
 from minidl.program.program import Instruction, Value
 
-#: Expressions for results of a kind of dtype for which a primitive's own does not do.
+#: Expressions for results of a kind of dtype for which a primitive's own does not do; None for no expression.
 _OTHER_DTYPES = {
     (cast, "b"): "x != 0",
     **{(floor, kind): "x" for kind in "iub"},
+    **{(primitive, kind): None for primitive in (mod, floor_divide) for kind in "iub"},
 }
 
 

@@ -50,8 +50,10 @@ def test_every_elementwise_primitive_is_in_the_table():
     assert elementwise <= ELEMENTWISE.keys() | ELSEWHERE.keys()
 
 
-def refuse_numpy(executor, group, *rest):
-    raise AssertionError(f"NumPy computes {[member.name for member in group.members]}")
+def without_groups(task, *rest, calls=executor.calls):
+    """Return the calls of NumPy for a step, which no elementwise group should be left to."""
+    assert not isinstance(task, Group), f"NumPy computes {[member.name for member in task.members]}"
+    return calls(task, *rest)
 
 
 def executed(execution, function, *arrays):
@@ -345,3 +347,21 @@ def test_a_limit_of_clip_may_be_missing_or_an_array():
     gradients = dl.grad(dl.clip(x, -1.0, upper).sum(), [x, upper])
     assert [g.numpy().tolist() for g in gradients] == [[0, 1, 0], [0, 0, 1]]
     assert dl.clip(dl.tensor([1, 5]), 0.5, 2.5).numpy().tolist() == [1, 2.5]
+
+
+@pytest.mark.parametrize("dtype", [*FLOATS, *INTEGERS])
+@pytest.mark.parametrize(
+    "shapes", [((3, 5000), (3, 5000), (3, 5000)), ((5000,), (3, 1), ()), ((2, 2500), (), ())]
+)
+def test_where_of_many_elements(dtype, shapes, rng):
+    condition = rng.random(shapes[0]) < 0.5
+    a, b = (rng.choice(points(dtype), shape) for shape in shapes[1:])
+    a, b = numpy.asarray(a, dtype), numpy.asarray(b, dtype)
+    numpy.testing.assert_array_equal(dl.where(condition, a, b).numpy(), numpy.where(condition, a, b))
+
+
+def test_relu_passes_an_infinite_gradient_of_many_elements(rng):
+    x = dl.tensor(rng.normal(size=(70, 70)), requires_grad=True)
+    g = numpy.where(rng.random(x.shape) < 0.5, numpy.inf, -0.0)
+    expected = numpy.where(x.numpy() > 0, g, 0)
+    numpy.testing.assert_array_equal(dl.grad(dl.relu(x), x, gradient=dl.tensor(g)).numpy(), expected)

@@ -1,0 +1,68 @@
+"""Write operations.md, the table of all operations, from their docstrings: ``python docs/operations.py``."""
+
+import importlib
+from pathlib import Path
+
+import minidl
+
+#: The families of operations: a heading, and the module that has them.
+FAMILIES = {
+    "Arithmetic, exponentials, comparisons, choices": "primitives.elementwise",
+    "More functions of elements": "primitives.mathematics",
+    "Logic, bits, tests of numbers": "primitives.logic",
+    "Activations": "primitives.activations",
+    "Reductions": "primitives.reduction",
+    "Running sums": "primitives.cumulative",
+    "Sorting": "primitives.sorting",
+    "Shape, joining, arrangement": "primitives.shape",
+    "Indexing, diagonals, triangles": "primitives.indexing",
+    "Products": "primitives.linear_algebra",
+    "Einstein summation": "primitives.einsum",
+    "Square matrices and norms (`minidl.linalg`)": "linalg",
+    "Tensors from nothing": "creation",
+    "Random numbers (`minidl.random`)": "random.drawing",
+    "Derivatives": "derivatives",
+    "Convolution": "primitives.convolution",
+    "Windows and pooling": "primitives.windows",
+    "Normalisation": "primitives.normalization",
+    "Attention": "primitives.attention",
+    "Losses": "losses",
+}
+
+INTRODUCTION = """\
+# Operations
+
+They have NumPy's names, keywords and meaning, take Tensors, arrays and lists, and give Tensors.
+`numpy.f(tensor)` is ours, too, or is refused. What has a gradient has gradients of any order, on the CPU and
+on GPUs, plain and compiled. This page is written by `python docs/operations.py` from the docstrings.
+"""
+
+
+def page() -> str:
+    """Return the page as it should be."""
+    sections, listed = [INTRODUCTION], set()
+    for heading, name in FAMILIES.items():
+        module = importlib.import_module(f"minidl.{name}")
+        prefix = {"linalg": "linalg.", "random.drawing": "random."}.get(name, "")
+        namespace = getattr(minidl, prefix[:-1]) if prefix else minidl
+        rows = []
+        for function in sorted(namespace.__all__):
+            value = getattr(namespace, function)
+            ours = getattr(module, function, None)
+            if value is ours and value not in listed and not isinstance(value, type):
+                if prefix != "linalg.":  # whose functions may stand elsewhere as well
+                    listed.add(value)
+                rows.append(f"| `{prefix}{function}` | {first_sentence(value)} |")
+        sections.append(
+            "\n".join([f"## {heading}\n", "| operation | what it does |", "| --- | --- |", *rows, ""])
+        )
+    return "\n".join(sections)
+
+
+def first_sentence(function: object) -> str:
+    """Return the first line of a docstring, without its full stop, safe in a table."""
+    return (function.__doc__ or "").strip().splitlines()[0].rstrip(".").replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    Path(__file__).with_suffix(".md").write_text(page())
