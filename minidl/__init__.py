@@ -1,5 +1,6 @@
-"""minidl: deep learning small enough to read in an afternoon and fast enough to use in earnest."""
+"""minidl: deep learning from scratch on NumPy and CuPy, small enough to read and fast enough to use."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from minidl import data, devices, initializers, linalg, random
@@ -18,6 +19,7 @@ from minidl.creation import (
     zeros_like,
 )
 from minidl.derivatives import hessian, hessian_vector_product, jacobian, value_and_grad
+from minidl.errors import CheckpointError, DeviceError, DivergenceError, KernelError, RecordingError
 from minidl.layers import (
     ELU,
     GELU,
@@ -234,20 +236,15 @@ from minidl.primitives.windows import (
 from minidl.program.compile import compile
 from minidl.random.generator import Generator
 from minidl.tensor import Parameter, Tensor, apply, tensor
-from minidl.training import History, Trainer
 
 if TYPE_CHECKING:
     from minidl.checks import check_gradients, check_layer
+    from minidl.training import History, Trainer
 
 
-def __getattr__(name: str) -> Any:
-    if name in ("check_gradients", "check_layer"):  # loaded when they are used: training needs no checks
-        from minidl import checks
+__version__ = "0.1.0"
 
-        return getattr(checks, name)
-    raise AttributeError(f"module 'minidl' has no attribute {name!r}")
-
-
+#: What `from minidl import *` brings. It leaves out the functions that would hide Python's own.
 __all__ = [
     "ELU",
     "GELU",
@@ -260,11 +257,14 @@ __all__ = [
     "AdamW",
     "AveragePool2D",
     "BatchNorm",
+    "CheckpointError",
     "Conv1D",
     "Conv2D",
     "ConvTranspose2D",
     "Dense",
     "DepthwiseConv2D",
+    "DeviceError",
+    "DivergenceError",
     "Dropout",
     "Embedding",
     "Flatten",
@@ -272,6 +272,7 @@ __all__ = [
     "GlobalAveragePool2D",
     "GroupNorm",
     "History",
+    "KernelError",
     "Layer",
     "LayerNorm",
     "LeakyReLU",
@@ -286,6 +287,7 @@ __all__ = [
     "RMSNorm",
     "RMSProp",
     "ReLU",
+    "RecordingError",
     "Reshape",
     "SiLU",
     "Sigmoid",
@@ -295,12 +297,9 @@ __all__ = [
     "Tensor",
     "Trainer",
     "UpSample2D",
-    "abs",
     "absolute",
     "accuracy",
     "add",
-    "all",
-    "any",
     "apply",
     "arange",
     "arccos",
@@ -330,7 +329,6 @@ __all__ = [
     "check_gradients",
     "check_layer",
     "clip",
-    "compile",
     "concatenate",
     "conv1d",
     "conv2d",
@@ -404,14 +402,12 @@ __all__ = [
     "mae",
     "mape",
     "matmul",
-    "max",
     "max_pool2d",
     "maximum",
     "mean",
     "mean_absolute_error",
     "mean_squared_error",
     "meshgrid",
-    "min",
     "minimum",
     "mod",
     "moveaxis",
@@ -442,7 +438,6 @@ __all__ = [
     "rms_norm",
     "rmse",
     "roll",
-    "round",
     "schedules",
     "selu",
     "sigmoid",
@@ -463,7 +458,6 @@ __all__ = [
     "stack",
     "std",
     "subtract",
-    "sum",
     "swapaxes",
     "take",
     "take_along_axis",
@@ -487,3 +481,28 @@ __all__ = [
     "zeros",
     "zeros_like",
 ]
+
+_HIDE_PYTHONS = ["abs", "all", "any", "compile", "max", "min", "round", "sum"]
+
+#: Names that are loaded when they are first used, and from where: not every program trains or checks.
+_WHEN_USED = {
+    "History": "minidl.training",
+    "Trainer": "minidl.training",
+    "check_gradients": "minidl.checks",
+    "check_layer": "minidl.checks",
+}
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_HIDE_PYTHONS, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHEN_USED:
+        globals()[name] = value = getattr(importlib.import_module(_WHEN_USED[name]), name)
+        return value
+    if name.startswith("_"):  # what Python, IPython and inspect look for by themselves
+        raise AttributeError(f"module 'minidl' has no attribute {name!r}")
+    from minidl.foreign_names import NAMES, hint
+
+    raise AttributeError(f"module 'minidl' has no attribute {name!r}{hint(name, __dir__(), NAMES)}")
