@@ -14,7 +14,7 @@ from minidl.tensor import Tensor, as_tensor, as_tensors, tensor_dtype
 
 def full(shape: int | Sequence[int], value: float, dtype: Any = numpy.float32, device: str = "cpu") -> Tensor:
     """Return a Tensor of one value."""
-    return _on(device, numpy.full(shape, value, devices.native(dtype)))
+    return _on(device, numpy.full(shape, _number(value), devices.native(dtype)))
 
 
 def zeros(shape: int | Sequence[int], dtype: Any = numpy.float32, device: str = "cpu") -> Tensor:
@@ -33,7 +33,7 @@ def arange(
     """Return evenly spaced values from start (0 if only one bound is given) up to, without, stop."""
     bounds = (0, start, step) if stop is None else (start, stop, step)
     default = tensor_dtype(0.0 if any(isinstance(bound, float) for bound in bounds) else 0)
-    return _on(device, numpy.arange(*bounds, dtype=devices.native(dtype or default)))
+    return _on(device, numpy.arange(*map(_number, bounds), dtype=devices.native(dtype or default)))
 
 
 def linspace(
@@ -45,7 +45,9 @@ def linspace(
     device: str = "cpu",
 ) -> Tensor:
     """Return ``num`` evenly spaced values from start to stop, which is the last one with ``endpoint``."""
-    return _on(device, numpy.linspace(start, stop, num, endpoint).astype(devices.native(dtype)))
+    return _on(
+        device, numpy.linspace(_number(start), _number(stop), num, endpoint).astype(devices.native(dtype))
+    )
 
 
 def eye(
@@ -98,7 +100,12 @@ def full_like(x: Any, value: float, dtype: Any = None) -> Tensor:
     x = as_tensor(x)
     with devices.current(x.data):
         xp = devices.array_module(x.data)
-        return Tensor(xp.full(x.shape, value, devices.native(dtype or x.dtype)))
+        return Tensor(xp.full(x.shape, _number(value), devices.native(dtype or x.dtype)))
+
+
+def _number(value: Any) -> Any:
+    """Return a number, which may have been given as a Tensor of one element."""
+    return value.item() if isinstance(value, Tensor) else value
 
 
 def _on(device: str, array: numpy.ndarray) -> Tensor:

@@ -97,6 +97,11 @@ def test_what_is_not_ours_is_refused(call, message):
         call(dl.tensor(X, requires_grad=True))
 
 
+def test_limits_may_be_tensors():
+    assert numpy.linspace(dl.tensor(0.0), dl.tensor(1.0), 3).numpy().tolist() == [0, 0.5, 1]
+    assert numpy.full_like(X, 2.0).tolist() == dl.full((2, 3), dl.tensor(2.0)).tolist()
+
+
 def test_they_are_recorded():
     step = dl.compile(lambda x: numpy.sum(numpy.exp(x)))
     for scale in (1.0, 2.0):

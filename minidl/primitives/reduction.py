@@ -290,7 +290,11 @@ def norm(x: Any, ord: Any = None, axis: Axes = None, keepdims: bool = False) -> 
             raise ValueError(f"norm: {ord!r} is an order of matrices, over two axes")
         if ord == 2:
             return _root(sum(size * size, axes, keepdims))
-        return sum(size**ord, axes, keepdims) ** (1 / ord)
+        present = size != 0  # powers of 0 have no derivative, or an infinite one
+        powers = where(present, where(present, size, 1) ** ord, 0.0 if ord > 0 else math.inf)
+        total = sum(powers, axes, keepdims)
+        ordinary = (total > 0) * (total < math.inf)
+        return where(ordinary, where(ordinary, total, 1) ** (1 / ord), total.detach() ** (1 / ord))
     if len(axes) != 2 or ord not in ("fro", 1, -1, math.inf, -math.inf):
         raise ValueError(f"norm: there is no order {ord!r} over {len(axes)} axes here")
     if ord == "fro":

@@ -174,16 +174,16 @@ def squeeze(x: Any, axis: int | Sequence[int] | None = None) -> Any:
     return reshape(x, tuple(length for i, length in enumerate(x.shape) if i not in positions))
 
 
-def atleast_1d(x: Any) -> Any:
-    """Return x with at least one axis."""
-    x = as_tensor(x)
-    return x if x.ndim else reshape(x, (1,))
+def atleast_1d(*tensors: Any) -> Any:
+    """Return a Tensor, or each of several in a tuple, with at least one axis."""
+    results = tuple(x if x.ndim else reshape(x, (1,)) for x in map(as_tensor, tensors))
+    return results[0] if len(results) == 1 else results
 
 
-def atleast_2d(x: Any) -> Any:
-    """Return x with at least two axes; new ones stand in front."""
-    x = atleast_1d(x)
-    return x if x.ndim > 1 else reshape(x, (1, -1))
+def atleast_2d(*tensors: Any) -> Any:
+    """Return a Tensor, or each of several in a tuple, with at least two axes; new ones stand in front."""
+    results = tuple(x if x.ndim > 1 else reshape(x, (1, -1)) for x in map(as_tensor, tensors))
+    return results[0] if len(results) == 1 else results
 
 
 def concatenate(tensors: Sequence[Any], axis: int | None = 0) -> Any:

@@ -68,6 +68,8 @@ OPERATIONS = {
             (1, 1),
             (3, 1),
             (0, 1),
+            (0.5, 1),
+            (-1, 0),
             (numpy.inf, 1),
             (-numpy.inf, 0),
             ("fro", (0, 1)),
@@ -282,7 +284,8 @@ def test_the_gradient_of_a_norm_at_0_is_0():
     x = dl.zeros((2, 3))
     x.requires_grad = True
     assert not dl.grad(dl.norm(x), x).numpy().any()
-    assert not dl.grad(dl.norm(x, 2, axis=1).sum(), x).numpy().any()
+    for order in (1, 2, 0.5, 3, -1, -2.5):
+        assert not dl.grad(dl.norm(x, order, axis=1).sum(), x).numpy().any()
 
 
 def test_integers_stay_integers():
