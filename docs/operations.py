@@ -22,6 +22,10 @@ FAMILIES = {
     "Tensors from nothing": "creation",
     "Random numbers (`minidl.random`)": "random.drawing",
     "Derivatives": "derivatives",
+    "Convolution": "primitives.convolution",
+    "Windows and pooling": "primitives.windows",
+    "Normalisation": "primitives.normalization",
+    "Attention": "primitives.attention",
     "Losses": "losses",
 }
 

@@ -1,5 +1,6 @@
-"""minidl: deep learning small enough to read in an afternoon and fast enough to use in earnest."""
+"""minidl: deep learning from scratch on NumPy and CuPy, small enough to read and fast enough to use."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from minidl import data, devices, initializers, linalg, random
@@ -18,18 +19,42 @@ from minidl.creation import (
     zeros_like,
 )
 from minidl.derivatives import hessian, hessian_vector_product, jacobian, value_and_grad
+from minidl.errors import CheckpointError, DeviceError, DivergenceError, KernelError, RecordingError
 from minidl.layers import (
+    ELU,
+    GELU,
+    GRU,
+    LSTM,
+    RNN,
+    AveragePool2D,
+    BatchNorm,
+    Conv1D,
+    Conv2D,
+    ConvTranspose2D,
     Dense,
+    DepthwiseConv2D,
     Dropout,
+    Embedding,
     Flatten,
+    GlobalAveragePool2D,
+    GroupNorm,
     Layer,
+    LayerNorm,
+    LeakyReLU,
+    MaxPool2D,
+    MultiHeadAttention,
     Network,
     Normalize,
+    PReLU,
     ReLU,
     Reshape,
+    RMSNorm,
     Sigmoid,
+    SiLU,
     Softmax,
+    Softplus,
     Tanh,
+    UpSample2D,
 )
 from minidl.losses import (
     binary_cross_entropy,
@@ -51,6 +76,8 @@ from minidl.primitives.activations import (
     silu,
     softsign,
 )
+from minidl.primitives.attention import attention
+from minidl.primitives.convolution import conv1d, conv2d, conv_transpose2d
 from minidl.primitives.cumulative import (
     cummax,
     cummin,
@@ -152,6 +179,7 @@ from minidl.primitives.mathematics import (
     tan,
     trunc,
 )
+from minidl.primitives.normalization import batch_norm, group_norm, layer_norm, rms_norm
 from minidl.primitives.reduction import (
     all,
     any,
@@ -197,53 +225,81 @@ from minidl.primitives.sorting import (
     sort,
     topk,
 )
+from minidl.primitives.windows import (
+    average_pool2d,
+    global_average_pool2d,
+    max_pool2d,
+    overlap_add,
+    upsample2d,
+    windows,
+)
 from minidl.program.compile import compile
 from minidl.random.generator import Generator
 from minidl.tensor import Parameter, Tensor, apply, tensor
-from minidl.training import History, Trainer
 
 if TYPE_CHECKING:
     from minidl.checks import check_gradients, check_layer
+    from minidl.training import History, Trainer
 
 
-def __getattr__(name: str) -> Any:
-    if name in ("check_gradients", "check_layer"):  # loaded when they are used: training needs no checks
-        from minidl import checks
+__version__ = "0.1.0"
 
-        return getattr(checks, name)
-    raise AttributeError(f"module 'minidl' has no attribute {name!r}")
-
-
+#: What `from minidl import *` brings. It leaves out the functions that would hide Python's own.
 __all__ = [
+    "ELU",
+    "GELU",
+    "GRU",
     "LBFGS",
+    "LSTM",
+    "RNN",
     "SGD",
     "Adam",
     "AdamW",
+    "AveragePool2D",
+    "BatchNorm",
+    "CheckpointError",
+    "Conv1D",
+    "Conv2D",
+    "ConvTranspose2D",
     "Dense",
+    "DepthwiseConv2D",
+    "DeviceError",
+    "DivergenceError",
     "Dropout",
+    "Embedding",
     "Flatten",
     "Generator",
+    "GlobalAveragePool2D",
+    "GroupNorm",
     "History",
+    "KernelError",
     "Layer",
+    "LayerNorm",
+    "LeakyReLU",
+    "MaxPool2D",
     "Metric",
+    "MultiHeadAttention",
     "Network",
     "Normalize",
     "Optimizer",
+    "PReLU",
     "Parameter",
+    "RMSNorm",
     "RMSProp",
     "ReLU",
+    "RecordingError",
     "Reshape",
+    "SiLU",
     "Sigmoid",
     "Softmax",
+    "Softplus",
     "Tanh",
     "Tensor",
     "Trainer",
-    "abs",
+    "UpSample2D",
     "absolute",
     "accuracy",
     "add",
-    "all",
-    "any",
     "apply",
     "arange",
     "arccos",
@@ -258,8 +314,11 @@ __all__ = [
     "argsort",
     "atleast_1d",
     "atleast_2d",
+    "attention",
     "auc",
+    "average_pool2d",
     "backward",
+    "batch_norm",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "bitwise_and",
@@ -270,8 +329,10 @@ __all__ = [
     "check_gradients",
     "check_layer",
     "clip",
-    "compile",
     "concatenate",
+    "conv1d",
+    "conv2d",
+    "conv_transpose2d",
     "cos",
     "cosh",
     "count_nonzero",
@@ -302,9 +363,11 @@ __all__ = [
     "full",
     "full_like",
     "gelu",
+    "global_average_pool2d",
     "grad",
     "greater",
     "greater_equal",
+    "group_norm",
     "hessian",
     "hessian_vector_product",
     "hstack",
@@ -318,6 +381,7 @@ __all__ = [
     "isinf",
     "isnan",
     "jacobian",
+    "layer_norm",
     "leaky_relu",
     "less",
     "less_equal",
@@ -338,13 +402,12 @@ __all__ = [
     "mae",
     "mape",
     "matmul",
-    "max",
+    "max_pool2d",
     "maximum",
     "mean",
     "mean_absolute_error",
     "mean_squared_error",
     "meshgrid",
-    "min",
     "minimum",
     "mod",
     "moveaxis",
@@ -358,6 +421,7 @@ __all__ = [
     "ones",
     "ones_like",
     "outer",
+    "overlap_add",
     "pad",
     "power",
     "precision",
@@ -371,9 +435,9 @@ __all__ = [
     "repeat",
     "reshape",
     "rint",
+    "rms_norm",
     "rmse",
     "roll",
-    "round",
     "schedules",
     "selu",
     "sigmoid",
@@ -394,7 +458,6 @@ __all__ = [
     "stack",
     "std",
     "subtract",
-    "sum",
     "swapaxes",
     "take",
     "take_along_axis",
@@ -409,10 +472,37 @@ __all__ = [
     "tril",
     "triu",
     "trunc",
+    "upsample2d",
     "value_and_grad",
     "var",
     "vstack",
     "where",
+    "windows",
     "zeros",
     "zeros_like",
 ]
+
+_HIDE_PYTHONS = ["abs", "all", "any", "compile", "max", "min", "round", "sum"]
+
+#: Names that are loaded when they are first used, and from where: not every program trains or checks.
+_WHEN_USED = {
+    "History": "minidl.training",
+    "Trainer": "minidl.training",
+    "check_gradients": "minidl.checks",
+    "check_layer": "minidl.checks",
+}
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_HIDE_PYTHONS, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHEN_USED:
+        globals()[name] = value = getattr(importlib.import_module(_WHEN_USED[name]), name)
+        return value
+    if name.startswith("_"):  # what Python, IPython and inspect look for by themselves
+        raise AttributeError(f"module 'minidl' has no attribute {name!r}")
+    from minidl.foreign_names import NAMES, hint
+
+    raise AttributeError(f"module 'minidl' has no attribute {name!r}{hint(name, __dir__(), NAMES)}")

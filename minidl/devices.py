@@ -5,8 +5,8 @@ arrays, so the same code runs wherever the data are. A device is named by a stri
 ``"gpu"`` (the first GPU), ``"gpu:1"``, or ``"auto"`` (a GPU if there is one, else the CPU).
 CuPy is imported only when a GPU is asked for.
 
-CuPy works on its current GPU, whatever GPU its arrays are on: who computes with arrays does so in
-``with current(array):``.
+CuPy computes on its current GPU, whatever GPU its arrays are on: code that computes with arrays does so
+inside ``with current(array):``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from minidl.errors import DeviceError
 
 Array = Any  # numpy.ndarray or cupy.ndarray
 
-_STAY: AbstractContextManager[Any] = nullcontext()
+_STAY: AbstractContextManager[Any] = nullcontext()  # the current GPU stays the current one
 
 _HOW_TO_INSTALL = "install it with `pip install minidl[gpu]` (CUDA 12) or `pip install minidl[gpu13]`"
 
@@ -43,7 +43,7 @@ class Unavailable:
 
 
 def is_array(x: Any) -> bool:
-    """Say whether something is a NumPy or CuPy array."""
+    """Return True for NumPy and CuPy arrays."""
     cupy = sys.modules.get("cupy")
     return isinstance(x, numpy.ndarray) or (cupy is not None and isinstance(x, cupy.ndarray))
 
@@ -71,7 +71,7 @@ def common_module(arrays: list[Array], operation: str) -> ModuleType:
 
 
 def device_of(array: Array) -> str:
-    """Return where an array lives: ``"cpu"``, ``"gpu:0"``, ``"gpu:1"``, ..."""
+    """Return the device of an array: ``"cpu"``, ``"gpu:0"``, ``"gpu:1"``, ..."""
     if array_module(array) is numpy:
         return "cpu"
     return f"gpu:{array.device.id}"
@@ -110,7 +110,8 @@ def write(target: Array, values: Array) -> None:
 
 def native(dtype: Any) -> numpy.dtype:
     """Return a dtype in the byte order of this machine: generated code reads no other."""
-    return numpy.dtype(dtype).newbyteorder("=")
+    same: numpy.dtype = numpy.dtype(dtype).newbyteorder("=")
+    return same
 
 
 def cast(array: Array, dtype: Any) -> Array:
@@ -147,7 +148,7 @@ _DLPACK_CUDA = 2
 def to_device(array: Array, device: str) -> Array:
     """Return the array on the device: itself if it is there already, else a copy.
 
-    CuPy copies to a GPU by way of pinned memory of its own, without waiting for the copy to arrive.
+    CuPy copies to a GPU through its own pinned memory, and does not wait for the copy to arrive.
     """
     device = resolve(device)
     if device_of(array) == device:
@@ -157,7 +158,7 @@ def to_device(array: Array, device: str) -> Array:
     if not isinstance(array, numpy.ndarray):
         return _between_gpus(array, gpu(device))
     with gpu(device):
-        if array.ndim == 0:  # CuPy fills it with its number, and takes -0.0 for 0.0
+        if array.ndim == 0:  # CuPy fills it with its number, and mistakes -0.0 for 0.0
             return _cupy().asarray(array.reshape(1)).reshape(())
         return _cupy().asarray(array)
 
@@ -165,8 +166,8 @@ def to_device(array: Array, device: str) -> Array:
 def _between_gpus(array: Array, target: Any) -> Array:
     """Return a copy of an array on another GPU, without waiting for it.
 
-    What the two GPUs do is in no order but that of the events: the copy must not begin before the array
-    is computed, and the memory of the array must not be used again before the copy is done.
+    Only events put the work of two GPUs in order: the copy must not start before the array is computed, and
+    the memory of the array must not be used again before the copy is done.
     """
     cuda = _cupy().cuda
     with array.device:
@@ -187,14 +188,14 @@ def _between_gpus(array: Array, target: Any) -> Array:
 
 
 def gpu(device: str) -> Any:
-    """Return CuPy's object for a GPU of this name, ``"gpu:N"``; in a ``with`` block, CuPy works on it."""
+    """Return CuPy's device of this name, ``"gpu:N"``; inside ``with`` it is the current one."""
     return _cupy().cuda.Device(int(device.partition(":")[2]))
 
 
 def has_room(device: str, nbytes: int) -> bool:
-    """Say whether so many bytes take at most half of what is free on a GPU."""
+    """Return True if this number of bytes is at most half of what is free on a GPU."""
     free, _ = gpu(device).mem_info
-    return 2 * nbytes <= free
+    return 2 * nbytes <= int(free)
 
 
 def compute_capability(device: str) -> tuple[int, int]:
@@ -208,11 +209,12 @@ def to_numpy(array: Array) -> numpy.ndarray:
     if isinstance(array, numpy.ndarray):
         return array
     with current(array):  # CuPy would wait for the stream of the current GPU
-        return array_module(array).asnumpy(array)
+        host: numpy.ndarray = array_module(array).asnumpy(array)
+    return host
 
 
 def fetch(arrays: Sequence[Array]) -> list[numpy.ndarray]:
-    """Return arrays as NumPy arrays: many small ones of a GPU in one transfer, as each costs a wait."""
+    """Return arrays as NumPy arrays: those of a GPU in one transfer, because each transfer is waited for."""
     together: dict[Any, list[int]] = {}
     for i, array in enumerate(arrays):
         together.setdefault((device_of(array), array.dtype), []).append(i)
@@ -263,13 +265,13 @@ def gpu_problem() -> str | None:
         return f"CuPy cannot be imported: {error}"
     except ImportError as error:  # which CuPy raises with a long text
         lines = [line.strip() for line in str(error).splitlines() if line.strip(" =")]
-        return f"CuPy cannot be imported: {lines[-1] if lines else 'it does not say why'}"
+        return f"CuPy cannot be imported: {lines[-1] if lines else 'without a reason'}"
     if not cupy.cuda.is_available():
         return "CuPy finds no CUDA driver or no GPU on this machine"
     return None
 
 
-def _cupy() -> ModuleType:
+def _cupy() -> Any:  # it has no types
     import cupy
 
     return cupy
@@ -278,10 +280,10 @@ def _cupy() -> ModuleType:
 def scalar(value: complex, dtype: numpy.dtype, device: str) -> Array:
     """Return a 0-d array for a Python number; equal requests share one array.
 
-    Nothing may write to it. Sharing spares the GPU an upload for each ``x * 2``, and lets a
-    recorder see that two operations use the same constant.
+    Nothing may write to it. Sharing saves the GPU an upload for each ``x * 2``, and shows a recorder that two
+    operations use the same constant.
     """
-    if value == 0:  # 0.0 and -0.0 are equal, so a cache would take one for the other
+    if value == 0:  # 0.0 and -0.0 are equal: a cache would return one for the other
         return to_device(numpy.asarray(value, dtype), device)
     return _cached_scalar(value, dtype, device)
 

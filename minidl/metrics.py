@@ -75,7 +75,8 @@ def _mape(prediction: Any, target: Any) -> Tensor:
     """Return the mean of |difference / target| in percent; a target of 0 counts as the machine epsilon."""
     prediction, target = _pair("mape", prediction, target)
     smallest = float(numpy.finfo(target.dtype).eps)
-    return 100 * (abs(prediction - target) / maximum(abs(target), smallest)).mean()
+    error: Tensor = abs(prediction - target) / maximum(abs(target), smallest)
+    return 100 * error.mean()
 
 
 def _r_squared(prediction: Any, target: Any) -> Tensor:
@@ -97,7 +98,8 @@ def _accuracy(prediction: Any, target: Any) -> Tensor:
     target : class numbers (batch,), or scores whose largest marks the right class (batch, classes)
     """
     predicted, actual, _ = _classes("accuracy", prediction, target)
-    return (predicted == actual).astype("float32").mean()
+    right: Tensor = predicted == actual
+    return right.astype("float32").mean()
 
 
 def _counts(name: str, prediction: Any, target: Any) -> Tensor:
@@ -183,7 +185,7 @@ def _area(scores: numpy.ndarray, positive: numpy.ndarray) -> float:
     if not positives or not negatives:
         raise ValueError(f"auc needs positives and negatives; got {positives} and {negatives}")
     ranks = rankdata(scores)[positive].sum()
-    return (ranks - positives * (positives + 1) / 2) / (positives * negatives)
+    return float((ranks - positives * (positives + 1) / 2) / (positives * negatives))
 
 
 def _pair(name: str, prediction: Any, target: Any) -> tuple[Tensor, Tensor]:

@@ -112,26 +112,28 @@ class Tensor:
     @property
     def shape(self) -> tuple[int, ...]:
         """The length of each axis."""
-        return self._array.shape
+        shape: tuple[int, ...] = self._array.shape
+        return shape
 
     @property
     def ndim(self) -> int:
         """The number of axes."""
-        return self._array.ndim
+        return int(self._array.ndim)
 
     @property
     def size(self) -> int:
         """The number of elements."""
-        return self._array.size
+        return int(self._array.size)
 
     @property
     def dtype(self) -> numpy.dtype:
         """The NumPy dtype of the elements."""
-        return self._array.dtype
+        dtype: numpy.dtype = self._array.dtype
+        return dtype
 
     @property
     def device(self) -> str:
-        """Where the array lives: ``"cpu"``, ``"gpu:0"``, ..."""
+        """Where the array is: ``"cpu"``, ``"gpu:0"``, ..."""
         return devices.device_of(self._array)
 
     def __len__(self) -> int:

@@ -44,7 +44,7 @@ def read(path: str | PathLike[str]) -> dict[str, numpy.ndarray]:
 
 def _on_host(x: Any) -> numpy.ndarray:
     if isinstance(x, Tensor):
-        return x.numpy()
+        x = x.numpy()
     return devices.to_numpy(x) if devices.is_array(x) else numpy.asarray(x)
 
 

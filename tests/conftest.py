@@ -1,7 +1,12 @@
-"""What all tests share: hypothesis settings, and a check that no test leaves a mode switched."""
+"""What all tests share: settings of hypothesis, a check that no test leaves a trace, and GPUs."""
+
+import os
+import signal
+import threading
 
 import numpy
 import pytest
+import threadpoolctl
 from hypothesis import settings
 
 from minidl import devices
@@ -13,13 +18,46 @@ settings.register_profile("minidl", deadline=None, derandomize=True, max_example
 settings.load_profile("minidl")
 
 
+_BLAS = threadpoolctl.ThreadpoolController()  # finding the libraries takes long, asking them does not
+
+
+def process_settings():
+    """Return what belongs to the whole process, and what a test must leave as it was.
+
+    Warnings filters are not among it: pytest puts them back by itself.
+    """
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return {
+        "recording of gradients": mode.grad_enabled,
+        "recorder": mode.recorder,
+        "layer hook": mode.layer_hook,
+        "current GPU": strict_device.state.device,
+        "NumPy errors": numpy.geterr(),
+        "umask": umask,
+        **{f"handler of signal {number}": signal.getsignal(number) for number in signal.valid_signals()},
+        "threads of BLAS": [library.num_threads for library in _BLAS.lib_controllers],
+        "folder": os.getcwd(),
+        **{f"${name}": value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"},
+    }
+
+
+def lasting_threads():
+    """Return the threads without which Python does not end."""
+    return {thread for thread in threading.enumerate() if not thread.daemon}
+
+
 @pytest.fixture(autouse=True)
 def nothing_leaks():
+    before, threads = process_settings(), lasting_threads()
     yield
-    assert mode.grad_enabled, "the test left the tape switched off"
-    assert mode.recorder is None, "the test left a recorder in place"
-    assert mode.layer_hook is None, "the test left an observer of Layers in place"
-    assert strict_device.state.device == 0, "the test left another GPU than the first the current one"
+    after = process_settings()
+    names = sorted(before.keys() | after.keys())
+    changed = {x: (before.get(x), after.get(x)) for x in names if before.get(x) != after.get(x)}
+    assert not changed, "the test changed settings of the whole process"
+    for thread in lasting_threads() - threads:
+        thread.join(timeout=1)  # it may be about to end
+    assert lasting_threads() <= threads, "the test left a thread behind"
 
 
 @pytest.fixture

@@ -596,6 +596,10 @@ class _Module(types.ModuleType):
 
         at = staticmethod(_on_device(numpy.add.at))
 
+    lib = types.SimpleNamespace(
+        stride_tricks=types.SimpleNamespace(as_strided=_on_device(numpy.lib.stride_tricks.as_strided))
+    )
+
     @staticmethod
     def empty(shape, dtype=float):
         refuse_while_capturing("empty()")

@@ -151,7 +151,8 @@ def _turned(angle: numpy.ndarray, aspect: numpy.ndarray, slant: numpy.ndarray) -
     cosine, sine = numpy.cos(numpy.deg2rad(angle)), numpy.sin(numpy.deg2rad(angle))
     turn = numpy.array([[cosine, -sine], [sine, cosine]])
     narrow_and_slant = numpy.array([[aspect, -slant], [numpy.zeros_like(slant), numpy.ones_like(slant)]])
-    return numpy.einsum("ijn,jkn->nik", turn, narrow_and_slant)
+    matrices: numpy.ndarray = numpy.einsum("ijn,jkn->nik", turn, narrow_and_slant)
+    return matrices
 
 
 def _placed(
@@ -200,7 +201,8 @@ def _look_up(
     corner = which.astype(numpy.int32)[:, None, None] * (GRID * GRID) + row * GRID + column
     above = flat[corner] * (1 - x) + flat[corner + 1] * x
     below = flat[corner + GRID] * (1 - x) + flat[corner + GRID + 1] * x
-    return above * (1 - y) + below * y
+    brightness: numpy.ndarray = above * (1 - y) + below * y
+    return brightness
 
 
 def _brightness(distance: numpy.ndarray) -> numpy.ndarray:

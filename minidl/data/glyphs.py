@@ -135,21 +135,24 @@ def _signed_distance(start: numpy.ndarray, end: numpy.ndarray) -> numpy.ndarray:
     crossing_x = start[:, 0] + from_y * (along_x / numpy.where(along_y == 0, 1, along_y))
     crossed = ((start[:, 1] <= y) != (end[:, 1] <= y)) & (crossing_x > x)
     winding = crossed @ numpy.sign(along_y)
-    return numpy.sqrt(squared.min(axis=-1)) * numpy.where(numpy.abs(winding) > 0.5, 1, -1)
+    distance: numpy.ndarray = numpy.sqrt(squared.min(axis=-1))
+    return distance * numpy.where(numpy.abs(winding) > 0.5, 1, -1)
 
 
 def _wall_at_top(outer: numpy.ndarray, inner: numpy.ndarray) -> float:
     """Return how thick a zero is at its top, where every font has its thin strokes."""
-    return inner[:, 1].min() - outer[:, 1].min()
+    return float(inner[:, 1].min() - outer[:, 1].min())
 
 
 def _extreme_points(points: numpy.ndarray) -> numpy.ndarray:
     """Return the outermost point in each of 32 directions, (32, 2)."""
     angle = numpy.arange(_DIRECTIONS) * (2 * numpy.pi / _DIRECTIONS)
-    return points[(points @ numpy.stack([numpy.cos(angle), numpy.sin(angle)])).argmax(axis=0)]
+    outermost = (points @ numpy.stack([numpy.cos(angle), numpy.sin(angle)])).argmax(axis=0)
+    extremes: numpy.ndarray = points[outermost]
+    return extremes
 
 
 def _mean_stroke(start: numpy.ndarray, end: numpy.ndarray) -> float:
     """Return twice the area over the perimeter: the width, if the glyph is one long stroke."""
     area = abs((start[:, 0] * end[:, 1] - start[:, 1] * end[:, 0]).sum()) / 2
-    return 2 * area / numpy.sqrt(((end - start) ** 2).sum(axis=1)).sum()
+    return float(2 * area / numpy.sqrt(((end - start) ** 2).sum(axis=1)).sum())

@@ -79,7 +79,7 @@ def _load(content: bytes, path: Any, names: Iterable[str] | None) -> dict[str, A
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # scipy warns if there are two objects: it gives both one name
-            return loadmat(io.BytesIO(content), variable_names=names)
+            return dict(loadmat(io.BytesIO(content), variable_names=names))
     except Exception as error:  # damaged bytes can make scipy raise nearly anything
         raise ValueError(f"{path} is a damaged MAT file: {error}") from error
 

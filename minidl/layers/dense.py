@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from minidl.initializers import Initializer, initial_parameter
 from minidl.layers.layer import Layer
+from minidl.layers.sizes import may_be_open
 from minidl.layers.validation import check_input
 from minidl.random.generator import Generator, as_generator
 from minidl.tensor import Tensor
@@ -14,7 +15,8 @@ class Dense(Layer):
 
     Parameters
     ----------
-    in_features, out_features : lengths of the last axis of input and output
+    in_features, out_features : lengths of the last axis of input and output; ``in_features`` may be None
+        until ``initialize(sample)``
     bias : whether there is a bias
     weight_initializer, bias_initializer : a name from `minidl.initializers` or a function
         ``(shape, numpy_generator) -> array``
@@ -26,6 +28,7 @@ class Dense(Layer):
     bias : Parameter (out_features,), without L2 regularisation; or None
     """
 
+    @may_be_open("in_features")
     def __init__(
         self,
         in_features: int,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy
 
 from minidl import devices, weights
-from minidl.mode import mode
+from minidl.layers.sizes import fill
+from minidl.mode import mode, no_grad
 from minidl.nests import named_leaves
 from minidl.random.generator import Generator
 from minidl.tensor import Parameter, Tensor, tensor
@@ -44,15 +46,22 @@ class Layer(Tracked):
     """
 
     training = True
+    unset: Any = None  # of a Layer whose size was left open, how it is completed: see sizes.py
 
     def forward(self, *inputs: Any) -> Any:
         """Compute the output Tensor, or a tuple of them, from the input Tensors."""
         raise NotImplementedError(f"{type(self).__name__} has no forward()")
 
-    def __call__(self, *inputs: Any) -> Any:
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
         """Return forward() of the inputs; NumPy and CuPy arrays among them become Tensors."""
+        if named:  # hooks see inputs by position
+            call = inspect.signature(self.forward).bind(*inputs, **named)
+            call.apply_defaults()
+            inputs = call.args
         is_array = [hasattr(x, "dtype") and not isinstance(x, Tensor) for x in inputs]
         inputs = tuple(tensor(x) if bare else x for x, bare in zip(inputs, is_array, strict=True))
+        if self.unset is not None:
+            fill(self, inputs)
         if mode.layer_hook is None:
             return self.forward(*inputs)
         return mode.layer_hook(self, inputs)
@@ -110,6 +119,24 @@ class Layer(Tracked):
     def parameter_count(self) -> int:
         """Return the number of trainable values; shared ones count once."""
         return sum(parameter.size for parameter in self.parameters())
+
+    def initialize(self, *samples: Any) -> Self:
+        """Fill the sizes that were left open, as in ``Dense(None, 10)``, from a sample. Returns the Layer.
+
+        What has its size stays as it is, and so do modes and statistics. Make the optimizer afterwards.
+
+        Parameters
+        ----------
+        samples : for each input, an array of observations, or the shape of one observation
+        """
+        inputs = [numpy.zeros((1, *x), numpy.float32) if isinstance(x, (tuple, list)) else x for x in samples]
+        outer, mode.filling = mode.filling, True
+        try:
+            with no_grad(), self.evaluating():
+                self(*inputs)
+        finally:
+            mode.filling = outer
+        return self
 
     # --- mode, device and dtype -------------------------------------------------------------------
 

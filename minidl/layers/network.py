@@ -14,16 +14,23 @@ class Network(Layer):
     The output of each Layer is the input of the next; a tuple becomes several inputs. A Network
     is indexed, sliced and iterated like a list; a slice shares its Layers with the whole.
 
+    It is edited like a list, too: ``append``, ``insert``, ``network[i] = layer``, ``del network[i]``, and
+    ``replace``. An optimizer holds the Parameters that were there when it was made: make another one then.
+
     Parameters
     ----------
     layers : Layers, or functions of Tensors such as ``minidl.relu``
     """
 
     def __init__(self, layers: Iterable[Any]):
-        self.layers = list(layers)
-        for i, layer in enumerate(self.layers):
+        self._set(list(layers))
+
+    def _set(self, layers: list[Any]) -> None:
+        """Take another list of Layers: a new one, so that compiled functions notice."""
+        for i, layer in enumerate(layers):
             if not callable(layer):
                 raise TypeError(f"Network: entry {i} is no Layer or function, but {type(layer).__name__}")
+        self.layers = layers
 
     def members(self) -> dict[str, Any]:
         """Return the Layers by their positions, and attributes that were added to the Network."""
@@ -49,3 +56,37 @@ class Network(Layer):
         part = Network(self.layers[index])
         part.training = self.training
         return part
+
+    # --- editing ----------------------------------------------------------------------------------
+
+    def append(self, layer: Any) -> None:
+        """Add a Layer at the end."""
+        self._set([*self.layers, layer])
+
+    def insert(self, index: int, layer: Any) -> None:
+        """Add a Layer before the one at this position."""
+        layers = list(self.layers)
+        layers.insert(index, layer)
+        self._set(layers)
+
+    def replace(self, old: Any, *new: Any) -> None:
+        """Put other Layers, one or several, wherever a Layer stands in this Network.
+
+        Raises
+        ------
+        ValueError
+            It does not stand in this Network; it may stand in a Network inside.
+        """
+        if not any(layer is old for layer in self.layers):
+            raise ValueError(f"Network.replace: {old!r} is not in this Network")
+        self._set([part for layer in self.layers for part in (new if layer is old else (layer,))])
+
+    def __setitem__(self, index: int | slice, value: Any) -> None:
+        layers = list(self.layers)
+        layers[index] = value
+        self._set(layers)
+
+    def __delitem__(self, index: int | slice) -> None:
+        layers = list(self.layers)
+        del layers[index]
+        self._set(layers)

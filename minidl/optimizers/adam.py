@@ -47,15 +47,17 @@ class Adam(Optimizer):
         """Return the two running moments."""
         return {"m": parameter.zeros_like(), "v": parameter.zeros_like()}
 
-    def begin_step(self) -> None:
-        """Compute the bias corrections of this step, in float64."""
-        self._correction1 = 1 - self.beta1**self.step_count
-        self._correction2 = sqrt(1 - self.beta2**self.step_count)
+    def begin_step(self) -> dict[str, Tensor]:
+        """Return the bias corrections of this step, in float64."""
+        return {
+            "correction1": 1 - self.beta1**self.step_count,
+            "correction2": sqrt(1 - self.beta2**self.step_count),
+        }
 
     def update(self, parameter: Parameter, gradient: Tensor, rate: Tensor, **state: Tensor) -> None:
         """Make one step."""
-        step_size = (rate * self._correction2 / self._correction1).astype(gradient.dtype)
-        epsilon = (self.epsilon * self._correction2).astype(gradient.dtype)
+        step_size = (rate * state["correction2"] / state["correction1"]).astype(gradient.dtype)
+        epsilon = (self.epsilon * state["correction2"]).astype(gradient.dtype)
         m = self.beta1 * state["m"] + (1 - self.beta1) * gradient
         v = self.beta2 * state["v"] + (1 - self.beta2) * (gradient * gradient)
         state["m"].assign(m)

@@ -53,34 +53,53 @@ class Optimizer(BaseOptimizer):
         for name, limit in limits.items():
             self.require_not_negative(name, limit)
         device = self.parameters[0].device
-        self.schedule = learning_rate if callable(learning_rate) else None
         self.step_count = full((), 0, numpy.float64, device)
-        self.learning_rate = full((), 0, numpy.float64, device)
-        if self.schedule is None:
-            self.set_learning_rate(learning_rate)  # type: ignore[arg-type]
-        else:
-            with no_grad():
-                self.learning_rate.assign(self.schedule(self.step_count))
+        self._learning_rate = full((), 0, numpy.float64, device)
+        self.schedule: Schedule | None = None
+        self.learning_rate = learning_rate
         self.clip_value = clip_value
         self.clip_norm = clip_norm
         self.clip_global_norm = clip_global_norm
         self.states = [self._moved(parameter, self.initial_state(parameter)) for parameter in self.parameters]
 
-    def set_learning_rate(self, learning_rate: float) -> None:
+    @property
+    def learning_rate(self) -> Tensor:
+        """The learning rate of the latest step, a 0-d float64 Tensor; set it to a number or a schedule.
+
+        What is set counts from the next step on, in compiled steps too.
+        """
+        return self._learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, learning_rate: float | Schedule | Tensor) -> None:
+        if callable(learning_rate):
+            self.schedule = learning_rate
+            with no_grad():
+                self._learning_rate.assign(learning_rate(self.step_count))
+        else:
+            self.set_learning_rate(learning_rate)
+
+    def set_learning_rate(self, learning_rate: float | Tensor) -> None:
         """Use another constant learning rate from the next step on."""
-        if not (learning_rate >= 0 and math.isfinite(learning_rate)):
+        if not isinstance(learning_rate, Tensor) and not (
+            learning_rate >= 0 and math.isfinite(learning_rate)
+        ):
             raise ValueError(
                 f"{type(self).__name__}: learning_rate must be finite and not negative, got {learning_rate}"
             )
         self.schedule = None
-        self.learning_rate.assign(learning_rate)
+        self._learning_rate.assign(learning_rate)
 
     def initial_state(self, parameter: Parameter) -> dict[str, Tensor]:
         """Return the state kept for one Parameter, by the names under which update() gets it."""
         return {}
 
-    def begin_step(self) -> None:
-        """Prepare what all updates of one step share; step_count counts this step already."""
+    def begin_step(self) -> dict[str, Tensor] | None:
+        """Return what all updates of one step share, by the names under which update() gets it.
+
+        ``step_count`` counts this step already.
+        """
+        return None
 
     def update(self, parameter: Parameter, gradient: Tensor, rate: Tensor, **state: Tensor) -> None:
         """Assign new values to one Parameter and its state; ``rate`` is its learning rate."""
@@ -115,7 +134,7 @@ class Optimizer(BaseOptimizer):
         if self.schedule is not None:
             self.learning_rate.assign(self.schedule(self.step_count))
         self.step_count.assign(self.step_count + 1)
-        self.begin_step()
+        shared = self.begin_step() or {}
         gradients = self._clipped([_wide(parameter.grad) for parameter, _ in chosen])  # type: ignore[arg-type]
         for (parameter, state), gradient in zip(chosen, gradients, strict=True):
             parameter.grad = None
@@ -124,7 +143,7 @@ class Optimizer(BaseOptimizer):
             if self.l2 and parameter.l2_factor:
                 gradient = gradient + (self.l2 * parameter.l2_factor) * parameter
             rate = self.learning_rate * parameter.learning_rate_factor
-            self.update(parameter, gradient, rate, **self._moved(parameter, state))
+            self.update(parameter, gradient, rate, **shared, **self._moved(parameter, state))
 
     def named_tensors(self) -> dict[str, Tensor]:
         """Return all state by name: step count, learning rate, and what is kept for each Parameter."""
@@ -163,7 +182,7 @@ class Optimizer(BaseOptimizer):
         return gradients
 
     def _moved(self, parameter: Parameter, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the state on the device of its Parameter, which may have changed, in its working dtype."""
+        """Return the state on the device of its Parameter, in its working dtype."""
         for x in state.values():
             move_state(x, parameter.device, _working_dtype(parameter.dtype))
         return state

@@ -1,5 +1,4 @@
 """The operations, one file for each family; see primitive.py for what an operation is."""
 
-# Primitives and tensor.py need each other; whoever comes first, tensor.py is read first.
+# Primitives and tensor.py need each other: tensor.py is read first, whichever is asked for.
 import minidl.tensor  # noqa: F401
-from minidl.program.lowered import sorted_scatter as scatter  # noqa: F401  # no one calls these by name, they are only listed

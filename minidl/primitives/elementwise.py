@@ -13,33 +13,33 @@ from typing import Any
 
 import numpy
 
-from minidl.primitives.primitive import elementwise
+from minidl.primitives.primitive import Primitive, elementwise
 from minidl.tensor import Tensor, as_tensors, promote_dtypes
 
 # --- arithmetic -----------------------------------------------------------------------------------
 
-add = elementwise(
+add: Primitive = elementwise(
     "add",
     lambda xp, a, b, out=None: xp.add(a, b, out=out),
     expression="a + b",
     gradients=(lambda g, out, a, b: g, lambda g, out, a, b: g),
     doc="Return a + b.",
 )
-subtract = elementwise(
+subtract: Primitive = elementwise(
     "subtract",
     lambda xp, a, b, out=None: xp.subtract(a, b, out=out),
     expression="a - b",
     gradients=(lambda g, out, a, b: g, lambda g, out, a, b: -g),
     doc="Return a - b.",
 )
-multiply = elementwise(
+multiply: Primitive = elementwise(
     "multiply",
     lambda xp, a, b, out=None: xp.multiply(a, b, out=out),
     expression="a * b",
     gradients=(lambda g, out, a, b: g * b, lambda g, out, a, b: g * a),
     doc="Return a * b.",
 )
-divide = elementwise(
+divide: Primitive = elementwise(
     "divide",
     lambda xp, a, b, out=None: xp.divide(a, b, out=out),
     expression="a / b",
@@ -54,7 +54,7 @@ def _zero_power(a: Any, b: Any) -> Any:
     return (a == 0) * (b >= 0)
 
 
-power_ = elementwise(
+power_: Primitive = elementwise(
     "power",
     lambda xp, a, b, out=None: xp.power(a, b, out=out),
     expression="pow(a, b)",
@@ -65,28 +65,28 @@ power_ = elementwise(
     ),
     domain=(0.5, 2.0),
 )
-negative = elementwise(
+negative: Primitive = elementwise(
     "negative",
     lambda xp, x, out=None: xp.negative(x, out=out),
     expression="-x",
     gradients=(lambda g, out, x: -g,),
     doc="Return -x.",
 )
-absolute = elementwise(
+absolute: Primitive = elementwise(
     "absolute",
     lambda xp, x, out=None: xp.absolute(x, out=out),
     expression="abs(x)",
     gradients=(lambda g, out, x: g * sign(x),),
     doc="Return |x|; the gradient at 0 is 0.",
 )
-sign = elementwise(
+sign: Primitive = elementwise(
     "sign",
     lambda xp, x, out=None: xp.sign(x, out=out),
     expression="x != x ? x : (x > 0) - (x < 0)",
     gradients=(None,),
     doc="Return -1, 0 or 1.",
 )
-floor = elementwise(
+floor: Primitive = elementwise(
     "floor",
     lambda xp, x, out=None: xp.floor(x, out=out),
     expression="floor(x)",
@@ -97,7 +97,7 @@ floor = elementwise(
 
 # --- exponentials and their relatives -------------------------------------------------------------
 
-exp = elementwise(
+exp: Primitive = elementwise(
     "exp",
     lambda xp, x, out=None: xp.exp(x, out=out),
     expression="exp(x)",
@@ -105,7 +105,7 @@ exp = elementwise(
     promotes_to_float=True,
     doc="Return e to the power x.",
 )
-log = elementwise(
+log: Primitive = elementwise(
     "log",
     lambda xp, x, out=None: xp.log(x, out=out),
     expression="log(x)",
@@ -114,7 +114,7 @@ log = elementwise(
     domain=(0.5, 2.0),
     doc="Return the natural logarithm of x.",
 )
-log1p = elementwise(
+log1p: Primitive = elementwise(
     "log1p",
     lambda xp, x, out=None: xp.log1p(x, out=out),
     expression="log1p(x)",
@@ -123,7 +123,7 @@ log1p = elementwise(
     domain=(-0.5, 2.0),
     doc="Return log(1 + x), exact for small x too.",
 )
-sqrt = elementwise(
+sqrt: Primitive = elementwise(
     "sqrt",
     lambda xp, x, out=None: xp.sqrt(x, out=out),
     expression="sqrt(x)",
@@ -132,7 +132,7 @@ sqrt = elementwise(
     domain=(0.5, 2.0),
     doc="Return the square root of x.",
 )
-sin = elementwise(
+sin: Primitive = elementwise(
     "sin",
     lambda xp, x, out=None: xp.sin(x, out=out),
     expression="sin(x)",
@@ -140,7 +140,7 @@ sin = elementwise(
     promotes_to_float=True,
     doc="Return the sine of x (radians).",
 )
-cos = elementwise(
+cos: Primitive = elementwise(
     "cos",
     lambda xp, x, out=None: xp.cos(x, out=out),
     expression="cos(x)",
@@ -211,14 +211,14 @@ def _softplus(xp: Any, x: Any, out: Any) -> Any:
     return xp.add(out, xp.maximum(x, 0), out=out)
 
 
-relu = elementwise(
+relu: Primitive = elementwise(
     "relu",
     lambda xp, x, out=None: xp.maximum(x, 0, out=out),
     expression="max(x, 0)",
     gradients=(lambda g, out, x: relu_backward(g, out),),
     doc="Return max(x, 0); the gradient at 0 is 0.",
 )
-relu_backward = elementwise(
+relu_backward: Primitive = elementwise(
     "relu_backward",
     _relu_backward,
     expression="y > 0 ? g : 0",
@@ -226,7 +226,7 @@ relu_backward = elementwise(
     may_alias=(1,),
     doc="Return g where y, the output of relu, is positive, else 0.",
 )
-sigmoid = elementwise(
+sigmoid: Primitive = elementwise(
     "sigmoid",
     _sigmoid,
     expression="1 / (1 + exp(-x))",
@@ -235,7 +235,7 @@ sigmoid = elementwise(
     keeps_inputs=True,
     doc="Return 1 / (1 + exp(-x)), accurate for every x.",
 )
-sigmoid_backward = elementwise(
+sigmoid_backward: Primitive = elementwise(
     "sigmoid_backward",
     _sigmoid_backward,
     expression="g * (y - y * y)",
@@ -243,7 +243,7 @@ sigmoid_backward = elementwise(
     may_alias=(),
     doc="Return g * y * (1 - y): the gradient behind y = sigmoid(x).",
 )
-tanh = elementwise(
+tanh: Primitive = elementwise(
     "tanh",
     lambda xp, x, out=None: xp.tanh(x, out=out),
     expression="tanh(x)",
@@ -251,7 +251,7 @@ tanh = elementwise(
     promotes_to_float=True,
     doc="Return the hyperbolic tangent of x.",
 )
-tanh_backward = elementwise(
+tanh_backward: Primitive = elementwise(
     "tanh_backward",
     _tanh_backward,
     expression="g * (1 - y * y)",
@@ -259,7 +259,7 @@ tanh_backward = elementwise(
     may_alias=(),
     doc="Return g * (1 - y * y): the gradient behind y = tanh(x).",
 )
-softplus = elementwise(
+softplus: Primitive = elementwise(
     "softplus",
     _softplus,
     expression="max(x, 0) + log1p(exp(-abs(x)))",
@@ -282,7 +282,7 @@ def _sigmoid_cross_entropy(xp: Any, z: Any, t: Any, out: Any) -> Any:
     return xp.add(out, wrong, out=out)
 
 
-sigmoid_cross_entropy = elementwise(
+sigmoid_cross_entropy: Primitive = elementwise(
     "sigmoid_cross_entropy",
     _sigmoid_cross_entropy,
     expression=("((z > 0 ? 1 - t : t) == 0 ? 0 : (z > 0 ? 1 - t : t) * abs(z)) + log1p(exp(-abs(z)))"),
@@ -294,7 +294,7 @@ sigmoid_cross_entropy = elementwise(
 
 # --- comparisons and choices ----------------------------------------------------------------------
 
-equal = elementwise(
+equal: Primitive = elementwise(
     "equal",
     lambda xp, a, b, out=None: xp.equal(a, b, out=out),
     expression="a == b",
@@ -302,7 +302,7 @@ equal = elementwise(
     compares=True,
     doc="Return a == b as bool.",
 )
-not_equal = elementwise(
+not_equal: Primitive = elementwise(
     "not_equal",
     lambda xp, a, b, out=None: xp.not_equal(a, b, out=out),
     expression="a != b",
@@ -310,7 +310,7 @@ not_equal = elementwise(
     compares=True,
     doc="Return a != b as bool.",
 )
-less = elementwise(
+less: Primitive = elementwise(
     "less",
     lambda xp, a, b, out=None: xp.less(a, b, out=out),
     expression="a < b",
@@ -318,7 +318,7 @@ less = elementwise(
     compares=True,
     doc="Return a < b as bool.",
 )
-less_equal = elementwise(
+less_equal: Primitive = elementwise(
     "less_equal",
     lambda xp, a, b, out=None: xp.less_equal(a, b, out=out),
     expression="a <= b",
@@ -326,7 +326,7 @@ less_equal = elementwise(
     compares=True,
     doc="Return a <= b as bool.",
 )
-greater = elementwise(
+greater: Primitive = elementwise(
     "greater",
     lambda xp, a, b, out=None: xp.greater(a, b, out=out),
     expression="a > b",
@@ -334,7 +334,7 @@ greater = elementwise(
     compares=True,
     doc="Return a > b as bool.",
 )
-greater_equal = elementwise(
+greater_equal: Primitive = elementwise(
     "greater_equal",
     lambda xp, a, b, out=None: xp.greater_equal(a, b, out=out),
     expression="a >= b",
@@ -377,7 +377,7 @@ def _cast(xp: Any, x: Any, dtype: Any, out: Any = None) -> Any:
     return out
 
 
-maximum = elementwise(
+maximum: Primitive = elementwise(
     "maximum",
     lambda xp, a, b, out=None: xp.maximum(a, b, out=out),
     expression="max(a, b)",
@@ -387,7 +387,7 @@ maximum = elementwise(
     ),
     doc="Return the larger of a and b; where they are equal, each gets half the gradient.",
 )
-minimum = elementwise(
+minimum: Primitive = elementwise(
     "minimum",
     lambda xp, a, b, out=None: xp.minimum(a, b, out=out),
     expression="min(a, b)",
@@ -397,7 +397,7 @@ minimum = elementwise(
     ),
     doc="Return the smaller of a and b; where they are equal, each gets half the gradient.",
 )
-where_ = elementwise(
+where_: Primitive = elementwise(
     "where",
     _where,
     expression="condition ? a : b",
@@ -408,13 +408,13 @@ where_ = elementwise(
     ),
     may_alias=(),
 )
-clip_ = elementwise(
+clip_: Primitive = elementwise(
     "clip",
     lambda xp, x, low, high, out=None: xp.clip(x, low, high, out=out),
     expression="min(max(x, {low}), {high})",
     gradients=(lambda g, out, x, low, high: where(out == x, g, 0),),
 )
-cast = elementwise(
+cast: Primitive = elementwise(
     "cast",
     _cast,
     expression="({dtype}) x",
@@ -424,7 +424,7 @@ cast = elementwise(
 )
 
 
-def power(a: Any, b: Any) -> Any:
+def power(a: Any, b: Any) -> Tensor:
     """Return a to the power b.
 
     The gradient for b needs a > 0; at a = 0 it is 0 for b >= 0, as in PyTorch. Integers to an integer power
@@ -438,7 +438,7 @@ def power(a: Any, b: Any) -> Any:
     return power_(a, b)
 
 
-def where(condition: Any, a: Any, b: Any) -> Any:
+def where(condition: Any, a: Any, b: Any) -> Tensor:
     """Return a where the condition holds, else b; the condition is taken as bool."""
     (condition,) = as_tensors((condition,))
     condition = condition.astype(bool)
@@ -446,7 +446,7 @@ def where(condition: Any, a: Any, b: Any) -> Any:
     return where_(condition, *promote_dtypes(tensors))
 
 
-def clip(x: Any, min: Any = None, max: Any = None) -> Any:
+def clip(x: Any, min: Any = None, max: Any = None) -> Tensor:
     """Return x limited to [min, max]; None, or infinity, is no limit.
 
     The gradient is 1 inside, ends included, and 0 outside. Limits may be arrays and Tensors too: then they

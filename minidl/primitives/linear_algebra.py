@@ -40,6 +40,8 @@ def matmul(a: Any, b: Any) -> Any:
         raise ValueError(
             f"matmul: the last axis of shape {a.shape} and the first matrix axis of shape {b.shape} differ"
         )
+    if a.ndim > 2 and b.ndim == 2:  # one large product, and one for the gradient of b, instead of a stack
+        return reshape(matmul_(reshape(a, (-1, a.shape[-1])), b), (*a.shape[:-1], b.shape[-1]))
     rows = reshape(a, (1, *a.shape)) if a.ndim == 1 else a
     columns = reshape(b, (*b.shape, 1)) if b.ndim == 1 else b
     product = matmul_(rows, columns)

@@ -21,14 +21,14 @@ def _normal(xp: Any, x: Any, generator: Generator, out: Any = None) -> Any:
     return generator.of(xp, x).standard_normal(x.shape, dtype=x.dtype, out=out)
 
 
-random_uniform = Primitive(
+random_uniform: Primitive = Primitive(
     "random_uniform",
     _uniform,
     gradients=(None,),
     kind=Kind.RANDOM,
     doc="Return one draw from [0, 1) for each element of x: random_uniform(x, generator=generator).",
 )
-random_normal = Primitive(
+random_normal: Primitive = Primitive(
     "random_normal",
     _normal,
     gradients=(None,),

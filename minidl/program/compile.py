@@ -5,11 +5,9 @@ from __future__ import annotations
 import functools
 import inspect
 import operator
-import os
 import threading
 import types
 import warnings
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy
 
 from minidl import devices
-from minidl.errors import RecordingError
+from minidl.errors import DeviceError, RecordingError
 from minidl.mode import mode
+from minidl.program.cpu.threads import renew_after_fork
 from minidl.program.guards import Surroundings, difference, probing, same
 from minidl.program.lowered.rounding import PRECISIONS
 from minidl.tensor import Parameter, Tensor, mark_assigned
@@ -262,7 +261,11 @@ class Compiled:
         self._unsteady: dict[Any, int] = {}
         self._recorded = 0
         self._lock = threading.RLock()  # a program has one set of buffers, so one thread at a time
-        _all_compiled.add(self)
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """In a forked child, where no other thread is inside a call, begin with a free lock."""
+        self._lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
         hidden = ("_recordings", "_unsteady", "_recorded", "_lock")
@@ -555,19 +558,6 @@ class Compiled:
         return _rebuild(recording.result, lambda leaf: returned.pop(0))
 
 
-#: Every compiled function, so that a forked process can give each a lock that nobody holds.
-_all_compiled: weakref.WeakSet[Compiled] = weakref.WeakSet()
-
-
-def _renew_locks() -> None:
-    for compiled in list(_all_compiled):
-        compiled._lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_locks)
-
-
 def _name_of(function: Any) -> str:
     code = getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
     name = getattr(function, "__qualname__", type(function).__name__)
@@ -693,7 +683,7 @@ def _shown(description: Any) -> str:
 def _check_tensor_cores(device: str) -> None:
     capability = devices.compute_capability(device)
     if capability < (8, 0):
-        raise devices.DeviceError(
+        raise DeviceError(
             f"precision='bfloat16' needs a GPU of compute capability 8.0 or higher; {device} has "
             f"{capability[0]}.{capability[1]}: use 'float32'"
         )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
+from minidl.primitives.convolution import conv_, conv_input_, conv_weight_
 from minidl.primitives.linear_algebra import matmul_
 from minidl.program.plan.tasks import Task
 from minidl.program.program import Gemm, Group, Operation
@@ -14,7 +16,15 @@ FLOPS: dict[Operation, Callable[[Any], int]] = {
     Gemm: lambda gemm: sum(2 * a.size * b.shape[1] for a, b in gemm.terms),
     Group: lambda group: sum(map(flops, group.members)),
     matmul_: lambda step: 2 * step.output.size * step.inputs[0].shape[-1],
+    conv_: lambda step: _convolution(step.output, step.inputs[1]),
+    conv_input_: lambda step: _convolution(*step.inputs),
+    conv_weight_: lambda step: _convolution(step.inputs[1], step.output),
 }
+
+
+def _convolution(result: Any, weight: Any) -> int:
+    return 2 * result.size * math.prod(weight.shape[:-1])
+
 
 #: The steps that are matrix products, whose speed is measured in operations per second.
 PRODUCTS: tuple[Operation, ...] = (Gemm, matmul_)
@@ -26,7 +36,7 @@ FLOPS_PER_ELEMENT = 32
 WORK: dict[Operation, Callable[[Any], float]] = {
     Gemm: lambda gemm: flops(gemm) / FLOPS_PER_ELEMENT,
     Group: lambda group: float(flops(group)),
-    matmul_: lambda step: flops(step) / FLOPS_PER_ELEMENT,
+    **{p: lambda step: flops(step) / FLOPS_PER_ELEMENT for p in (matmul_, conv_, conv_input_, conv_weight_)},
 }
 
 

@@ -20,6 +20,10 @@ _OTHER_DTYPES = {
 }
 
 
+#: Primitives whose expressions hold for floating-point numbers alone.
+_OF_FLOATS = (mod, floor_divide)
+
+
 class Unsupported(Exception):
     """A step that a generator does not handle; the array module runs it instead."""
 
@@ -35,7 +39,7 @@ def expression(
     ``functions`` says by which names the functions in the expression go.
     """
     template = _OTHER_DTYPES.get((member.primitive, member.output.dtype.kind), member.primitive.expression)
-    if template is None:
+    if template is None or (member.primitive in _OF_FLOATS and member.output.dtype.kind != "f"):
         raise Unsupported(member.name)
     kind = type_name(member.output.dtype)
     attributes = {

@@ -116,7 +116,8 @@ def smoothed(values: numpy.ndarray, window: int) -> numpy.ndarray:
     places = numpy.arange(len(values))
     half = numpy.minimum(places // 3, window)
     low, high = places - half, numpy.minimum(places + half + 1, len(values))
-    return (sums[high] - sums[low]) / numpy.maximum(counts[high] - counts[low], 1)
+    means: numpy.ndarray = (sums[high] - sums[low]) / numpy.maximum(counts[high] - counts[low], 1)
+    return means
 
 
 def _epoch_bands(axes: Axes, history: HistoryTables, labels: bool) -> None:
@@ -238,7 +239,7 @@ def _clock(seconds: float) -> str:
 def has_windows() -> bool:
     """Return whether matplotlib can open windows here."""
     import matplotlib
-    from matplotlib.backends import BackendFilter, backend_registry
+    from matplotlib.backends.registry import BackendFilter, backend_registry
 
-    windowed = backend_registry.list_builtin(BackendFilter.INTERACTIVE)
+    windowed: list[str] = backend_registry.list_builtin(BackendFilter.INTERACTIVE)  # type: ignore[no-untyped-call]
     return matplotlib.get_backend().lower() in map(str.lower, windowed)

@@ -7,6 +7,8 @@ import pytest
 
 from benchmarks import machine, peers, problem, report, run, steps
 
+pytestmark = pytest.mark.gpu_source
+
 
 def test_without_a_gpu_one_sentence_says_so(monkeypatch):
     monkeypatch.setattr(machine, "card", lambda: None)

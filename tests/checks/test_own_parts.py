@@ -60,7 +60,73 @@ def networks(draw):
     return dl.Network([same_size(rng, features, depth) for _ in range(draw(st.integers(1, 3)))]), (features,)
 
 
+IMAGES = st.tuples(st.integers(2, 4), st.integers(2, 4), st.just(2))
+INTERPOLATIONS = st.sampled_from(["nearest", "bilinear"])
+PADDINGS = st.sampled_from(["valid", "same", 1])
+
+
+@st.composite
+def of_images(draw, make):
+    return make(draw), draw(IMAGES)
+
+
+@st.composite
+def convolving(draw, kind, axes=2):
+    groups = draw(st.integers(1, 2))
+    sizes = {"stride": draw(st.integers(1, 2)), "dilation": draw(st.integers(1, 2)), "groups": groups}
+    layer = kind(2, 2 * draw(SIZES), 2, padding=draw(PADDINGS), bias=draw(st.booleans()), **sizes, seed=0)
+    return layer, (*draw(st.tuples(*[st.integers(3, 4)] * axes)), 2)
+
+
+@st.composite
+def recurrent(draw, kind):
+    inside, outside, steps = draw(SIZES), draw(SIZES), draw(SIZES)
+    options = {name: draw(st.booleans()) for name in ("return_sequences", "return_state")}
+    return kind(inside, outside, **options, seed=draw(SEEDS)), (steps, inside)
+
+
+@st.composite
+def embedding(draw):
+    count = draw(SIZES)
+    rng = numpy.random.default_rng(draw(SEEDS))
+    padding = draw(st.sampled_from([None, 0]))
+    return dl.Embedding(count, draw(SIZES), padding, seed=1), rng.integers(0, count, (5, 3))
+
+
+@st.composite
+def attending(draw):
+    layer = dl.MultiHeadAttention(
+        4, 2, draw(st.booleans()), draw(st.sampled_from([0, 0.3])), seed=draw(SEEDS)
+    )
+    return layer, (draw(SIZES), 4)
+
+
 LAYERS = {
+    "AveragePool2D": of_images(lambda draw: dl.AveragePool2D(2, draw(SIZES), draw(PADDINGS))),
+    "BatchNorm": of_images(lambda draw: dl.BatchNorm(2, draw(st.sampled_from([0.1, 1.0])))),
+    "Conv1D": convolving(dl.Conv1D, axes=1),
+    "Conv2D": convolving(dl.Conv2D),
+    "ConvTranspose2D": convolving(dl.ConvTranspose2D),
+    "DepthwiseConv2D": of_images(
+        lambda draw: dl.DepthwiseConv2D(2, 2, draw(SIZES), padding=draw(PADDINGS), seed=1)
+    ),
+    "ELU": of_any_shape(lambda draw: dl.ELU(draw(st.sampled_from([1.0, 0.5])))),
+    "Embedding": embedding(),
+    "GELU": of_any_shape(lambda draw: dl.GELU()),
+    "GRU": recurrent(dl.GRU),
+    "GlobalAveragePool2D": of_images(lambda draw: dl.GlobalAveragePool2D()),
+    "GroupNorm": of_images(lambda draw: dl.GroupNorm(draw(st.integers(1, 2)), 2)),
+    "LSTM": recurrent(dl.LSTM),
+    "LayerNorm": of_images(lambda draw: dl.LayerNorm(2, bias=draw(st.booleans()))),
+    "LeakyReLU": of_any_shape(lambda draw: dl.LeakyReLU(draw(st.sampled_from([0.01, 0.3])))),
+    "MaxPool2D": of_images(lambda draw: dl.MaxPool2D(2, draw(SIZES), draw(PADDINGS))),
+    "MultiHeadAttention": attending(),
+    "PReLU": of_images(lambda draw: dl.PReLU(draw(st.integers(1, 2)))),
+    "RMSNorm": of_images(lambda draw: dl.RMSNorm(2)),
+    "RNN": recurrent(dl.RNN),
+    "SiLU": of_any_shape(lambda draw: dl.SiLU()),
+    "Softplus": of_any_shape(lambda draw: dl.Softplus()),
+    "UpSample2D": of_images(lambda draw: dl.UpSample2D(draw(st.tuples(SIZES, SIZES)), draw(INTERPOLATIONS))),
     "Dense": dense(),
     "Dropout": of_any_shape(lambda draw: dl.Dropout(draw(st.sampled_from([0, 0.3, 0.9])), seed=draw(SEEDS))),
     "Flatten": of_any_shape(lambda draw: dl.Flatten()),

@@ -71,6 +71,7 @@ def test_a_short_run_writes_every_file(short_run):
     assert example_module().build_network(1).load(out / "weights.safetensors")
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_and_eager_nearly_the_same(short_run, idx_folder, tmp_path):
     for name, more in (("again", ()), ("eager", ("--eager",)), ("other", ("--seed", 1))):
         result = run("--data", idx_folder, "--epochs", 2, "--out", tmp_path / name, *more)

@@ -146,3 +146,52 @@ def test_functions_among_the_layers_are_shown():
 
 def test_a_slice_has_the_mode_of_the_whole():
     assert not dl.Network([dl.ReLU(), dl.ReLU()]).eval()[:1].training
+
+
+def test_editing_is_that_of_a_list(network):
+    first, tanh, nested, last = network
+    relu, head = dl.ReLU(), dl.Dense(2, 5, seed=0)
+    network.append(head)
+    network[1] = relu
+    assert list(network) == [first, relu, nested, last, head]
+    network.insert(-1, tanh)
+    assert list(network) == [first, relu, nested, last, tanh, head]
+    del network[4:]
+    network[1:3] = [tanh]
+    assert list(network) == [first, tanh, last]
+    assert [name for name, _ in network.named_parameters()] == ["0.weight", "0.bias", "2.weight", "2.bias"]
+
+
+def test_replacing_a_layer_by_several_or_by_none():
+    dense, relu = dl.Dense(3, 3, seed=0), dl.ReLU()
+    network = dl.Network([dense, relu, dense])
+    network.replace(dense, dl.Dense(3, 3), dl.Tanh())
+    assert [type(layer).__name__ for layer in network] == ["Dense", "Tanh", "ReLU", "Dense", "Tanh"]
+    network.replace(relu)
+    assert len(network) == 4
+    with pytest.raises(ValueError, match="not in this Network"):
+        network.replace(dense, relu)
+
+
+def test_what_is_no_layer_is_refused_and_nothing_is_changed(network):
+    before = list(network)
+    for edit in (
+        lambda: network.append(3),
+        lambda: network.insert(0, None),
+        lambda: network.replace(network[0], "relu"),
+        lambda: network.__setitem__(0, 3),
+    ):
+        with pytest.raises(TypeError, match="is no Layer or function"):
+            edit()
+    assert list(network) == before
+
+
+def test_a_compiled_function_notices_an_edit():
+    network = dl.Network([dl.Dense(2, 2, seed=0)])
+    call = dl.compile(lambda x: network(x))
+    x = dl.ones((1, 2))
+    before = call(x).numpy()
+    network.append(lambda y: 2 * y)
+    numpy.testing.assert_array_equal(call(x).numpy(), 2 * before)
+    network[0] = dl.Dense(2, 3, seed=1)
+    assert call(x).shape == (1, 3)

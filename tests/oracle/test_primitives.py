@@ -86,6 +86,49 @@ def softmaxed(x, axis):
     return torch.exp(x - torch.logsumexp(x, axis, keepdim=True))
 
 
+def convolved(x, w, stride, padding, dilation, groups):
+    """Convolve; PyTorch has channels first, and no borders that differ before and after."""
+    axes = len(stride)
+    function = (torch.nn.functional.conv1d, torch.nn.functional.conv2d)[axes - 1]
+    x = padded(x, ((0, 0), *padding, (0, 0)), 0.0).movedim(-1, 1)
+    return function(x, w.movedim((-1, -2), (0, 1)), None, stride, 0, dilation, groups).movedim(1, -1)
+
+
+def convolved_transposed(g, w, lengths, **where):
+    x = torch.zeros((len(g), *lengths, w.shape[-2] * where["groups"]), dtype=g.dtype, requires_grad=True)
+    return torch.autograd.grad(convolved(x, w, **where), x, g, create_graph=True)[0]
+
+
+def weights_gradient(x, g, window, **where):
+    w = torch.zeros((*window, x.shape[-1] // where["groups"], g.shape[-1]), dtype=x.dtype, requires_grad=True)
+    return torch.autograd.grad(convolved(x, w, **where), w, g, create_graph=True)[0]
+
+
+def unfolded(x, window, stride, dilation):
+    for axis, (k, s, d) in enumerate(zip(window, stride, dilation, strict=True), 1):
+        x = x.unfold(axis, (k - 1) * d + 1, s)[..., ::d]
+    return x.movedim(1 + len(window), -1)
+
+
+def folded(parts, lengths, stride, dilation):
+    x = torch.zeros((len(parts), *lengths, parts.shape[-1]), dtype=parts.dtype, requires_grad=True)
+    window = parts.shape[1 + len(lengths) : -1]
+    return torch.autograd.grad(unfolded(x, window, stride, dilation), x, parts, create_graph=True)[0]
+
+
+def selected(values, x, window, stride):
+    axes = range(1, 1 + len(window))
+    values, x = (
+        unfolded(y, window, stride, [1 for _ in axes]).flatten(1 + len(window), -2) for y in (values, x)
+    )
+    return values.gather(-2, x.argmax(-2, keepdim=True)).squeeze(-2)
+
+
+def scattered_to_maxima(g, x, window, stride):
+    values = torch.zeros_like(x, requires_grad=True)
+    return torch.autograd.grad(selected(values, x, window, stride), values, g, create_graph=True)[0]
+
+
 DTYPES = {numpy.dtype("float64"): torch.float64}
 
 ORACLES = {
@@ -160,6 +203,13 @@ ORACLES = {
     "slice": sliced,
     "gather": lambda x, *positions, key: x[index_key(key, positions)],
     "scatter_add": scattered,
+    "conv": convolved,
+    "conv_input": convolved_transposed,
+    "conv_weight": weights_gradient,
+    "windows": unfolded,
+    "overlap_add": folded,
+    "select_maxima": selected,
+    "scatter_to_maxima": scattered_to_maxima,
 }
 #: What PyTorch has no equal of.
 NOT_COMPARED = {

@@ -149,6 +149,70 @@ def scattering_in_order(draw, primitive):
     return [draw(values((len(where), 2))), places, where], {"key": (SLOT,), "shape": (3, 2)}
 
 
+def convolution(draw):
+    """Settings of a convolution along one or two axes, and the shapes of x, w and g."""
+    axes = draw(st.integers(1, 2))
+    window, stride, dilation = (draw(st.tuples(*[st.integers(1, 2)] * axes)) for _ in range(3))
+    padding = tuple(draw(st.tuples(st.integers(0, 2), st.integers(0, 1))) for _ in range(axes))
+    count = draw(st.tuples(*[st.integers(1, 2)] * axes))
+    groups, inside, outside, batch, beyond = draw(st.tuples(*[st.integers(1, 2)] * 4, st.integers(0, 1)))
+    spans = [
+        (k - 1) * d + 1 + (n - 1) * s for k, d, n, s in zip(window, dilation, count, stride, strict=True)
+    ]
+    lengths = [span - sum(pair) for span, pair in zip(spans, padding, strict=True)]
+    if min(lengths) < 1:
+        padding, lengths = ((0, 0),) * axes, spans
+    lengths[0] += beyond * (stride[0] - 1)  # elements at the end that no window reaches
+    attributes = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    shapes = (
+        (batch, *lengths, groups * inside),
+        (*window, inside, groups * outside),
+        (batch, *count, groups * outside),
+    )
+    return shapes, attributes
+
+
+@st.composite
+def convolving(draw, primitive):
+    (x, w, g), attributes = convolution(draw)
+    chosen = {"conv": (x, w), "conv_input": (g, w), "conv_weight": (x, g)}[primitive.name]
+    if primitive.name == "conv_input":
+        attributes["lengths"] = x[1:-1]
+    if primitive.name == "conv_weight":
+        attributes["window"] = w[:-2]
+    return [draw(values(shape, stream=i)) for i, shape in enumerate(chosen)], attributes
+
+
+def sliding(draw):
+    """The shapes of images and of their windows, with the settings."""
+    (x, w, g), attributes = convolution(draw)
+    lengths = [length + sum(pair) for length, pair in zip(x[1:-1], attributes["padding"], strict=True)]
+    settings = {name: attributes[name] for name in ("stride", "dilation")}
+    return (x[0], *lengths, x[-1]), (*g[:-1], *w[:-2], x[-1]), settings
+
+
+@st.composite
+def unfolding(draw, primitive):
+    x, parts, settings = sliding(draw)
+    return [draw(values(x))], settings | {"window": parts[len(x) - 1 : -1]}
+
+
+@st.composite
+def folding(draw, primitive):
+    x, parts, settings = sliding(draw)
+    return [draw(values(parts))], settings | {"lengths": x[1:-1]}
+
+
+@st.composite
+def pooling(draw, primitive):
+    axes = draw(st.integers(1, 2))
+    window, stride, count = (draw(st.tuples(*[st.integers(1, 3)] * axes)) for _ in range(3))
+    lengths = [(n - 1) * s + k for n, s, k in zip(count, stride, window, strict=True)]
+    x = draw(values((2, *lengths, 2)))
+    first = (2, *count, 2) if primitive.name == "scatter_to_maxima" else x.shape
+    return [draw(values(first, stream=1)), x], {"window": window, "stride": stride}
+
+
 @st.composite
 def whole_numbers(draw, primitive):
     shape = draw(SHAPES)
@@ -188,6 +252,13 @@ def solving(draw, primitive):
 
 
 CASES = {
+    "conv": convolving,
+    "conv_input": convolving,
+    "conv_weight": convolving,
+    "windows": unfolding,
+    "overlap_add": folding,
+    "select_maxima": pooling,
+    "scatter_to_maxima": pooling,
     "where": with_condition,
     "clip": lambda p: one_input(p, low=-1.0, high=0.7),
     "cast": lambda p: one_input(p, dtype=numpy.dtype("float64")),

@@ -17,7 +17,7 @@ from minidl.program.expressions import Unsupported, expression
 from minidl.program.plan.layout import Layout, blas_takes, layout_of
 from minidl.program.program import Instruction, Value
 
-_C_TYPES = {
+C_TYPES = {
     "float32": "float",
     "float64": "double",
     "int64": "int64_t",
@@ -189,6 +189,6 @@ def _matrix_strides(array: numpy.ndarray, shape: tuple[int, ...]) -> tuple[int, 
 
 def c_type(dtype: numpy.dtype) -> str:
     """Return the C type of an element."""
-    if dtype.name not in _C_TYPES:
+    if dtype.name not in C_TYPES:
         raise Unsupported
-    return _C_TYPES[dtype.name]
+    return C_TYPES[dtype.name]

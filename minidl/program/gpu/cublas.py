@@ -128,7 +128,7 @@ class Cublas:
         call.arrays = (a, b, out)  # type: ignore[attr-defined]  # C holds addresses, this holds the memory
         return call
 
-    def _run_stacked(self, arguments: tuple) -> None:
+    def _run_stacked(self, arguments: tuple[Any, ...]) -> None:
         self._follow(self.cupy.cuda.get_current_stream().ptr)
         self._call("cublasGemmStridedBatchedEx", *arguments)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy
 
-from minidl.primitives.primitive import elementwise
+from minidl.primitives.primitive import Primitive, elementwise
 
 #: The precisions of float32 matrix products: how many bits of a factor are kept after the leading one.
 PRECISIONS = {"float32": 23, "tf32": 10, "bfloat16": 7}
@@ -39,7 +39,7 @@ def _to_bfloat16(xp: Any, x: Any, out: Any = None) -> Any:
     return out
 
 
-round_off = elementwise(
+round_off: Primitive = elementwise(
     "round_off",
     _round_off,
     expression="round_off(x, (int) {bits})",
@@ -47,7 +47,7 @@ round_off = elementwise(
     may_alias=(),
     doc="Return float32 numbers rounded to ``bits`` bits after the leading one, ties to even.",
 )
-to_bfloat16 = elementwise(
+to_bfloat16: Primitive = elementwise(
     "to_bfloat16",
     _to_bfloat16,
     expression="bits_of(round_off(x, 7)) >> 16",

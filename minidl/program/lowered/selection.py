@@ -28,7 +28,9 @@ class Selection:
     at : how many of these come before the axes of ``spread``
     """
 
-    def __init__(self, key: tuple, shape: Sequence[int], position_shapes: Sequence[Sequence[int]] = ()):
+    def __init__(
+        self, key: tuple[Any, ...], shape: Sequence[int], position_shapes: Sequence[Sequence[int]] = ()
+    ):
         self.slices: dict[int, range] = {}
         self.fixed: dict[int, int] = {}
         self.indexed: list[int] = []
@@ -78,7 +80,7 @@ class Selection:
         return g.transpose(axes).reshape(self.count, math.prod(self.basic_lengths))
 
 
-def _without_ellipsis(key: tuple, ndim: int) -> tuple:
+def _without_ellipsis(key: tuple[Any, ...], ndim: int) -> tuple[Any, ...]:
     """Return a key with a slice, an integer or a slot for each axis, and None for new ones."""
     missing = (slice(None),) * (ndim - sum(part is not None and part is not Ellipsis for part in key))
     places = [i for i, part in enumerate(key) if part is Ellipsis]
@@ -87,7 +89,7 @@ def _without_ellipsis(key: tuple, ndim: int) -> tuple:
     return (*key[: places[0]], *missing, *key[places[0] + 1 :])
 
 
-def _place_of_spread(key: tuple, ndim: int, position_shapes: Sequence[Sequence[int]]) -> int:
+def _place_of_spread(key: tuple[Any, ...], ndim: int, position_shapes: Sequence[Sequence[int]]) -> int:
     """Return how many axes of the result come before those of the positions.
 
     NumPy's rule has corners, so NumPy is asked: by an array of which all axes have length 1, and positions

@@ -55,7 +55,13 @@ def _merge_places(xp: Any, places: Any, stretch: int, out: Any = None) -> Any:
 
 
 def _sum_runs(
-    xp: Any, g: Any, places: Any, *positions: Any, key: tuple, shape: tuple, out: Any = None
+    xp: Any,
+    g: Any,
+    places: Any,
+    *positions: Any,
+    key: tuple[Any, ...],
+    shape: tuple[Any, ...],
+    out: Any = None,
 ) -> Any:
     selection = Selection(key, shape, [array.shape for array in positions])
     matrix, count = selection.by_place(g), len(places)
@@ -70,13 +76,13 @@ def _sum_runs(
 
 
 def _scatter_sorted(
-    xp: Any, g: Any, places: Any, *others: Any, key: tuple, shape: tuple, out: Any = None
+    xp: Any, g: Any, places: Any, *others: Any, key: tuple[Any, ...], shape: tuple[Any, ...], out: Any = None
 ) -> Any:
     positions, _ = positions_and_sums(others, key)
     return scatter_add_.forward(xp, g, *positions, key=key, shape=shape, out=out)
 
 
-def positions_and_sums(others: Sequence[Any], key: tuple) -> tuple[Sequence[Any], Sequence[Any]]:
+def positions_and_sums(others: Sequence[Any], key: tuple[Any, ...]) -> tuple[Sequence[Any], Sequence[Any]]:
     """Return the last inputs of scatter_sorted: the positions, and the sums of runs, if they are given."""
     slots = sum(part is SLOT for part in key)
     return others[:slots], others[slots:]
@@ -87,25 +93,25 @@ def wide(dtype: numpy.dtype) -> numpy.dtype:
     return numpy.dtype(numpy.float32) if dtype == numpy.float16 else dtype
 
 
-sort_places_ = Primitive(
+sort_places_: Primitive = Primitive(
     "sort_places",
     _sort_places,
     gradients=(),
     doc="Return the places that arrays of positions name, each stretch of them sorted.",
 )
-merge_places_ = Primitive(
+merge_places_: Primitive = Primitive(
     "merge_places",
     _merge_places,
     gradients=(None,),
     doc="Return places sorted, of which each stretch is sorted already.",
 )
-sum_runs_ = Primitive(
+sum_runs_: Primitive = Primitive(
     "sum_runs",
     _sum_runs,
     gradients=(),
     doc="Return the sum of each RUN sorted contributions that belong to one element, else 0.",
 )
-scatter_sorted_ = Primitive(
+scatter_sorted_: Primitive = Primitive(
     "scatter_sorted",
     _scatter_sorted,
     gradients=(),

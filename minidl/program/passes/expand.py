@@ -42,14 +42,11 @@ class _Expansion:
         """Return the largest elements."""
         return self.apply(max_, [self.x], Value(self.kept, self.x.dtype), **self.over)
 
-    def shifted(self, largest: Value) -> Value:
-        """Return x - largest."""
-        return self.apply(subtract, [self.x, largest], Value(self.x.shape, self.x.dtype))
-
-    def powers_and_total(self, shifted: Value) -> tuple[Value, Value]:
-        """Return the exponentials and their sum."""
+    def shifted(self, largest: Value) -> tuple[Value, Value, Value]:
+        """Return x - largest, exp() of that, and the sum of these."""
+        shifted = self.apply(subtract, [self.x, largest], Value(self.x.shape, self.x.dtype))
         powers = self.apply(exp, [shifted])
-        return powers, self.apply(sum_, [powers], Value(self.kept, self.x.dtype), **self.over)
+        return shifted, powers, self.apply(sum_, [powers], Value(self.kept, self.x.dtype), **self.over)
 
     def apply(
         self, primitive: Primitive, inputs: list[Value], output: Value | None = None, **attributes: Any
@@ -70,14 +67,14 @@ class _Expansion:
 
 def _softmax(step: Instruction) -> list[Step]:
     made = _Expansion(step)
-    made.apply(divide, list(made.powers_and_total(made.shifted(made.largest()))), step.output)
+    _, powers, total = made.shifted(made.largest())
+    made.apply(divide, [powers, total], step.output)
     return made.steps
 
 
 def _log_softmax(step: Instruction) -> list[Step]:
     made = _Expansion(step)
-    shifted = made.shifted(made.largest())
-    _, total = made.powers_and_total(shifted)
+    shifted, _, total = made.shifted(made.largest())
     made.apply(subtract, [shifted, made.apply(log, [total])], step.output)
     return made.steps
 
@@ -85,7 +82,7 @@ def _log_softmax(step: Instruction) -> list[Step]:
 def _logsumexp(step: Instruction) -> list[Step]:
     made = _Expansion(step)
     largest = made.finite(made.largest())
-    _, total = made.powers_and_total(made.shifted(largest))
+    _, _, total = made.shifted(largest)
     same_shape = step.output.shape == made.kept
     result = step.output if same_shape else Value(made.kept, made.x.dtype)
     made.apply(add, [made.apply(log, [total]), largest], result)

@@ -46,6 +46,8 @@ def evaluated_as_c(primitive, inputs, attributes):
 @given(data=st.data())
 @settings(max_examples=3)
 def test_c_agrees_with_numpy(primitive, dtype, data):
+    if primitive.expression is None:
+        pytest.skip("it has no expression: NumPy computes it")
     inputs, attributes = data.draw(case(primitive))
     inputs = [numpy.ascontiguousarray(x) for x in inputs]
     if primitive.name not in FLOAT32_ONLY:

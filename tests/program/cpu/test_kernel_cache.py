@@ -20,7 +20,7 @@ from minidl import files
 from minidl.errors import KernelError
 from minidl.program.cpu import kernel_cache
 from minidl.program.cpu.blas import best_blas
-from minidl.program.cpu.c_code import Source
+from minidl.program.cpu.c_code import CSource
 
 needs_c = pytest.mark.skipif(kernel_cache.compiler() is None, reason="there is no C compiler on this machine")
 needs_posix = pytest.mark.skipif(os.name != "posix", reason="owners and modes are POSIX")
@@ -417,7 +417,7 @@ def test_generated_c_compiles_for_windows_and_macos(folder, monkeypatch):
     program = kernel_cache.zig()
     written = []
     monkeypatch.setattr(kernel_cache, "load", lambda text: written.append(text) or 1 / 0)
-    code = Source()
+    code = CSource()
     code.segment([code.barrier(2)])
     with pytest.raises(ZeroDivisionError):
         code.build()

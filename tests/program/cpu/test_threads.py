@@ -234,9 +234,9 @@ def test_steps_in_several_threads_leave_blas_as_it_was(kernels):
 
 @needs_c
 def test_a_thread_that_waits_at_a_barrier_in_vain_is_sent_home():
-    from minidl.program.cpu.c_code import Source
+    from minidl.program.cpu.c_code import CSource
 
-    pool, source = ThreadPool(2), Source()
+    pool, source = ThreadPool(2), CSource()
     source.segment([source.barrier(2)])
     (wait,) = source.build(pool.barrier)
     pool.run([[[wait], [wait]]])

@@ -14,6 +14,8 @@ from tests.program.gpu.kernels.running import compile_for_gpus
 from tests.program.lowered.keys import filled, selections
 from tests.program.networks import executor_of
 
+pytestmark = pytest.mark.gpu_source
+
 SHARED = settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 

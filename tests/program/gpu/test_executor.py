@@ -24,6 +24,8 @@ from tests.program.gpu.kernels.running import compile_for_gpus
 from tests.program.networks import autoencoder, executor_of, make_step
 from tests.program.random_programs import functions
 
+pytestmark = pytest.mark.gpu_source
+
 SHARED = settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 

@@ -26,6 +26,8 @@ from minidl.program.lowered.sorted_scatter import RUN
 from tests.program.gpu.kernels.running import compile_for_gpus, computed, on, zeros_of
 from tests.program.lowered.keys import filled, selections
 
+pytestmark = pytest.mark.gpu_source
+
 SHARED = settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 DTYPES = ("float16", "float32", "float64", "int64", "bool")
 

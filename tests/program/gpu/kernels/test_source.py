@@ -3,6 +3,7 @@
 import itertools
 
 import numpy
+import pytest
 
 from minidl.program.gpu.kernels import source as cuda_source
 from minidl.program.gpu.kernels.elementwise import (
@@ -15,6 +16,8 @@ from minidl.program.program import Instruction, Value
 from minidl.random import philox
 from tests.primitives.test_gradients import BUILT_IN, FLOAT32_ONLY
 from tests.program.gpu.kernels.running import ELEMENTWISE, compile_for_gpus, kernel_of, zeros_of
+
+pytestmark = pytest.mark.gpu_source
 
 
 def test_equal_kernels_share_their_code(strict_gpu):

@@ -1,0 +1,53 @@
+"""What README and the other pages name exists: files, tests, public names."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import minidl as dl
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+PAGES += ["tests/README.md", "tests/COVERAGE.md", "benchmarks/README.md"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_linked_files_exist(page):
+    path = ROOT / page
+    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", path.read_text())
+    missing = [link for link in links if "://" not in link and not (path.parent / link).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_named_paths_exist(page):
+    """Paths in code, as `tests/optimizers` or `minidl/layers/`; <...> stands for any name."""
+    text = re.sub(r"```.*?```", "", (ROOT / page).read_text(), flags=re.S)
+    paths = re.findall(r"`((?:minidl|tests|docs|examples|program)/[\w/.]*)`", text)
+    missing = [path for path in paths if not (ROOT / path).exists() and not (ROOT / "minidl" / path).exists()]
+    assert not missing
+
+
+def test_named_tests_exist():
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "README.md").read_text()))
+    assert len(named) > 10
+    sources = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    assert not {name for name in named if f"def {name}(" not in sources}
+
+
+def test_public_names_exist():
+    text = (ROOT / "README.md").read_text()
+    names = set(re.findall(r"(?<![\w.])dl\.(\w+(?:\.\w+)?)", text)) - {"Linear"}
+    assert len(names) > 20
+    for name in names:
+        first, _, second = name.partition(".")
+        assert hasattr(dl, first), name
+        if second and first in ("data", "schedules"):
+            assert hasattr(getattr(dl, first), second), name
+
+
+def test_the_number_of_lines_is_true():
+    stated = int(re.search(r"minidl is ([\d,]+) lines", (ROOT / "README.md").read_text())[1].replace(",", ""))
+    counted = sum(path.read_text().count("\n") for path in (ROOT / "minidl").rglob("*.py"))
+    assert abs(stated - counted) <= 0.1 * counted
