@@ -351,15 +351,15 @@ def upsample2d(x: Any, factor: PerAxis = 2, interpolation: str = "nearest") -> T
     if interpolation == "nearest":
         pixels = reshape(x, (batch, height, 1, width, 1, channels))
         repeated = broadcast_to(pixels, (batch, height, rows, width, columns, channels))
-        result: Tensor = reshape(repeated, (batch, height * rows, width * columns, channels))
-        return result
+        enlarged: Tensor = reshape(repeated, (batch, height * rows, width * columns, channels))
+        return enlarged
     (x,) = promote_dtypes((x,), floating=True)
     down, across = (
         tensor(_lines_between(length, times), x.dtype, x.device)
         for length, times in ((height, rows), (width, columns))
     )
     higher = matmul(down, reshape(x, (batch, height, width * channels)))
-    result = matmul(across, reshape(higher, (batch, height * rows, width, channels)))
+    result: Tensor = matmul(across, reshape(higher, (batch, height * rows, width, channels)))
     return result
 
 
