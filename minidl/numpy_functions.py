@@ -48,15 +48,26 @@ _QUESTIONS: dict[Any, Callable[..., Any]] = {
 @cache
 def _counterparts() -> Mapping[Any, Callable[..., Any]]:
     """Return our functions by those of NumPy's that they stand for."""
-    import minidl
-    from minidl.primitives import elementwise, logic, mathematics
+    from minidl import creation, linalg
+    from minidl.primitives import (
+        cumulative,
+        einsum,
+        elementwise,
+        indexing,
+        linear_algebra,
+        logic,
+        mathematics,
+        reduction,
+        shape,
+        sorting,
+    )
 
+    ours_by_family = (
+        *(elementwise, mathematics, logic, reduction, cumulative, sorting),
+        *(shape, indexing, linear_algebra, einsum, creation),
+    )
     found: dict[Any, Callable[..., Any]] = dict(_QUESTIONS)
-    # Random numbers, files and types are not functions of arrays.
-    for namespace, modules in (
-        (numpy, (elementwise, logic, mathematics, minidl)),
-        (numpy.linalg, (minidl.linalg,)),
-    ):
+    for namespace, modules in ((numpy, ours_by_family), (numpy.linalg, (linalg,))):
         for name in dir(namespace):
             theirs = getattr(namespace, name)
             if not callable(theirs) or isinstance(theirs, type):

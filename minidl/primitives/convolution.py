@@ -237,7 +237,7 @@ def _counts(lengths: Lengths, window: Lengths, stride: Lengths, padding: Pairs, 
     return tuple(map(window_count, bordered, window, stride, dilation))
 
 
-conv_ = Primitive(
+conv_: Primitive = Primitive(
     "conv",
     _conv,
     gradients=(
@@ -246,7 +246,7 @@ conv_ = Primitive(
     ),
     promotes_to_float=True,
 )
-conv_input_ = Primitive(
+conv_input_: Primitive = Primitive(
     "conv_input",
     _conv_input,
     gradients=(
@@ -255,7 +255,7 @@ conv_input_ = Primitive(
     ),
     promotes_to_float=True,
 )
-conv_weight_ = Primitive(
+conv_weight_: Primitive = Primitive(
     "conv_weight",
     _conv_weight,
     gradients=(

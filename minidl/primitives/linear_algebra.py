@@ -12,7 +12,7 @@ from minidl.primitives.elementwise import exp, multiply
 from minidl.primitives.indexing import tril
 from minidl.primitives.primitive import Primitive
 from minidl.primitives.shape import expand_dims, ravel, reshape, squeeze, swapaxes, transpose
-from minidl.tensor import as_tensor, as_tensors
+from minidl.tensor import Tensor, as_tensor, as_tensors
 
 # --- products -------------------------------------------------------------------------------------
 
@@ -27,7 +27,7 @@ matmul_: Primitive = Primitive(
 )
 
 
-def matmul(a: Any, b: Any) -> Any:
+def matmul(a: Any, b: Any) -> Tensor:
     """Return the matrix product of a (..., n, k) and b (..., k, m): (..., n, m).
 
     A vector is taken as a row on the left and as a column on the right, and that axis is missing
@@ -53,7 +53,7 @@ def matmul(a: Any, b: Any) -> Any:
     return reshape(product, shape)
 
 
-def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
+def tensordot(a: Any, b: Any, axes: Any = 2) -> Tensor:
     """Return the sum of products over axes of a and b; what is left of a's axes comes first.
 
     ``axes`` is a number (the last ones of a with the first ones of b) or two axes or lists of axes.
@@ -79,7 +79,7 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
     return reshape(matmul_(rows, columns), shape_a + shape_b)
 
 
-def dot(a: Any, b: Any) -> Any:
+def dot(a: Any, b: Any) -> Tensor:
     """Return the sum of products over the last axis of a and the last but one (a vector's only one) of b."""
     a, b = as_tensors((a, b))
     if a.ndim == 0 or b.ndim == 0:
@@ -87,13 +87,13 @@ def dot(a: Any, b: Any) -> Any:
     return tensordot(a, b, (a.ndim - 1, max(b.ndim - 2, 0)))
 
 
-def inner(a: Any, b: Any) -> Any:
+def inner(a: Any, b: Any) -> Tensor:
     """Return the sum of products over the last axes of a and b."""
     a, b = as_tensors((a, b))
     return multiply(a, b) if a.ndim == 0 or b.ndim == 0 else tensordot(a, b, (a.ndim - 1, b.ndim - 1))
 
 
-def outer(a: Any, b: Any) -> Any:
+def outer(a: Any, b: Any) -> Tensor:
     """Return the products of each element of a, in rows, with each element of b."""
     a, b = as_tensors((a, b))
     return multiply(reshape(a, (-1, 1)), ravel(b))
@@ -172,7 +172,7 @@ def _square(x: Any, function: str) -> Any:
     return x
 
 
-def inv(x: Any) -> Any:
+def inv(x: Any) -> Tensor:
     """Return the inverse of matrices (..., n, n).
 
     Raises
@@ -183,7 +183,7 @@ def inv(x: Any) -> Any:
     return inv_(_square(x, "inv"))
 
 
-def solve(a: Any, b: Any) -> Any:
+def solve(a: Any, b: Any) -> Tensor:
     """Return x with a @ x = b for matrices a (..., n, n) and b (..., n, m), or a vector b (n,).
 
     Raises
@@ -197,7 +197,7 @@ def solve(a: Any, b: Any) -> Any:
     return squeeze(solve_(a, expand_dims(b, -1)), -1) if b.ndim == 1 else solve_(a, b)
 
 
-def cholesky(x: Any) -> Any:
+def cholesky(x: Any) -> Tensor:
     """Return the lower triangular matrices L with L @ L.T = x, for symmetric positive definite x (..., n, n).
 
     Only the lower triangle of x is read; the gradient is that of a symmetric matrix.
@@ -210,13 +210,13 @@ def cholesky(x: Any) -> Any:
     return cholesky_(_square(x, "cholesky"))
 
 
-def slogdet(x: Any) -> tuple[Any, Any]:
+def slogdet(x: Any) -> tuple[Tensor, Tensor]:
     """Return the sign and the logarithm of the absolute value of the determinants of matrices (..., n, n)."""
     x = _square(x, "slogdet")
     return sign_of_det_(x), log_abs_det_(x)
 
 
-def det(x: Any) -> Any:
+def det(x: Any) -> Tensor:
     """Return the determinants of matrices (..., n, n); a gradient needs that none is 0."""
     sign, log_abs = slogdet(x)
     return sign * exp(log_abs)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from minidl.primitives.axes import Axes
 from minidl.primitives.elementwise import sqrt
-from minidl.primitives.reduction import Axes, mean
+from minidl.primitives.reduction import mean
 from minidl.primitives.shape import reshape
 from minidl.tensor import as_tensors
 

@@ -138,7 +138,7 @@ def _overlap_add(
     return out
 
 
-windows_ = Primitive(
+windows_: Primitive = Primitive(
     "windows",
     _windows,
     gradients=(
@@ -147,7 +147,7 @@ windows_ = Primitive(
         ),
     ),
 )
-overlap_add_ = Primitive(
+overlap_add_: Primitive = Primitive(
     "overlap_add",
     _overlap_add,
     gradients=(
@@ -269,7 +269,7 @@ select_maxima_ = Primitive(
         None,
     ),
 )
-scatter_to_maxima_ = Primitive(
+scatter_to_maxima_: Primitive = Primitive(
     "scatter_to_maxima",
     _scatter_to_maxima,
     gradients=(
