@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
-
-import numpy
 
 from minidl.primitives.axes import ordered_axes
 from minidl.primitives.elementwise import exp, multiply
@@ -41,7 +40,8 @@ def matmul(a: Any, b: Any) -> Tensor:
             f"matmul: the last axis of shape {a.shape} and the first matrix axis of shape {b.shape} differ"
         )
     if a.ndim > 2 and b.ndim == 2:  # one large product, and one for the gradient of b, instead of a stack
-        return reshape(matmul_(reshape(a, (-1, a.shape[-1])), b), (*a.shape[:-1], b.shape[-1]))
+        rows = reshape(a, (math.prod(a.shape[:-1]), a.shape[-1]))
+        return reshape(matmul_(rows, b), (*a.shape[:-1], b.shape[-1]))
     rows = reshape(a, (1, *a.shape)) if a.ndim == 1 else a
     columns = reshape(b, (*b.shape, 1)) if b.ndim == 1 else b
     product = matmul_(rows, columns)
@@ -72,10 +72,10 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Tensor:
         )
     kept_a = [i for i in range(a.ndim) if i not in of_a]
     kept_b = [i for i in range(b.ndim) if i not in of_b]
-    length = int(numpy.prod(summed, dtype=int))
+    length = math.prod(summed)
     shape_a, shape_b = tuple(a.shape[i] for i in kept_a), tuple(b.shape[i] for i in kept_b)
-    rows = reshape(transpose(a, [*kept_a, *of_a]), (int(numpy.prod(shape_a, dtype=int)), length))
-    columns = reshape(transpose(b, [*of_b, *kept_b]), (length, int(numpy.prod(shape_b, dtype=int))))
+    rows = reshape(transpose(a, [*kept_a, *of_a]), (math.prod(shape_a), length))
+    columns = reshape(transpose(b, [*of_b, *kept_b]), (length, math.prod(shape_b)))
     return reshape(matmul_(rows, columns), shape_a + shape_b)
 
 
