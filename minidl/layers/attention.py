@@ -75,7 +75,8 @@ class MultiHeadAttention(Layer):
             check_input(self, x, ("batch", "time", self.features), like=self.query.weight)
         q, k, v = self._cut(self.query(query)), self._cut(self.key(key)), self._cut(self.value(value))
         weights = attention_weights(q, k, self._for_heads(mask, query, key), self.causal)
-        return self.output(self._join(self.dropout(weights) @ v))
+        result: Tensor = self.output(self._join(self.dropout(weights) @ v))
+        return result
 
     def _cut(self, x: Tensor) -> Tensor:
         """Return (batch, heads, time, features / heads)."""

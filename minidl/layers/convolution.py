@@ -19,7 +19,7 @@ class _Convolution(Layer):
     """What all convolutions share; a subclass names its middle axes and its function."""
 
     axes: ClassVar[tuple[str, ...]]
-    function: ClassVar[Callable[..., Any]]
+    function: ClassVar[Callable[..., Tensor]]
 
     @may_be_open("in_channels")
     def __init__(

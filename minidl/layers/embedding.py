@@ -59,7 +59,8 @@ class Embedding(Layer):
         vectors = self.weight[x]
         if self.padding_index is None:
             return vectors
-        return vectors * expand_dims(x != self.padding_index, -1)
+        result: Tensor = vectors * expand_dims(x != self.padding_index, -1)
+        return result
 
     def _check_range(self, x: Tensor) -> None:
         def holds(array: numpy.ndarray) -> bool:

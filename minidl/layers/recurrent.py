@@ -104,10 +104,9 @@ class _Recurrent(Layer):
         if mask is not None:
             check_input(self, mask, x.shape[:2], kinds="b")
         state = self._initial_state(x, initial)
-        projected = x @ self.input_weight + self.bias
         outputs = []
-        for t in range(x.shape[1]):
-            after = self.step(projected[:, t], *state)
+        for t, projected in enumerate(_steps(x @ self.input_weight + self.bias)):
+            after = self.step(projected, *state)
             if mask is None:
                 state = after
                 outputs.append(state[0])
@@ -144,6 +143,16 @@ class _Recurrent(Layer):
 
     def _part(self, gates: Tensor, number: int) -> Tensor:
         return gates[:, number * self.hidden_features : (number + 1) * self.hidden_features]
+
+
+def _steps(x: Tensor) -> list[Tensor]:
+    """Return the steps of x (batch, time, features), cut into halves again and again.
+
+    The gradient of a slice is as large as what it was cut from, so steps cut one by one from the whole would
+    take a time that grows with the square of their number.
+    """
+    steps = x.shape[1]
+    return [x[:, 0]] if steps == 1 else [*_steps(x[:, : steps // 2]), *_steps(x[:, steps // 2 :])]
 
 
 class RNN(_Recurrent):

@@ -10,10 +10,10 @@ import numpy
 from minidl.primitives.elementwise import where
 from minidl.primitives.reduction import softmax
 from minidl.primitives.shape import swapaxes
-from minidl.tensor import as_tensors, tensor
+from minidl.tensor import Tensor, as_tensors, tensor
 
 
-def attention(query: Any, key: Any, value: Any, mask: Any = None, causal: bool = False) -> Any:
+def attention(query: Any, key: Any, value: Any, mask: Any = None, causal: bool = False) -> Tensor:
     """Return softmax(query @ key^T / sqrt(features)) @ value (Vaswani et al., 2017).
 
     Parameters
@@ -37,15 +37,17 @@ def attention(query: Any, key: Any, value: Any, mask: Any = None, causal: bool =
         The mask is not bool.
     """
     query, key, value = as_tensors((query, key, value))
-    return attention_weights(query, key, mask, causal) @ value
+    result: Tensor = attention_weights(query, key, mask, causal) @ value
+    return result
 
 
-def attention_weights(query: Any, key: Any, mask: Any = None, causal: bool = False) -> Any:
+def attention_weights(query: Any, key: Any, mask: Any = None, causal: bool = False) -> Tensor:
     """Return how much each query attends to each key, (..., query_time, time); see attention()."""
     scores = query @ swapaxes(key, -1, -2) * (1 / math.sqrt(query.shape[-1]))
     allowed = _allowed(scores, mask, causal)
     if allowed is None:
-        return softmax(scores)
+        result: Tensor = softmax(scores)
+        return result
     # With the lowest number in place of -infinity, a row without any key is no NaN, and then made 0.
     lowest = float(numpy.finfo(scores.dtype).min)
     return where(allowed, softmax(where(allowed, scores, lowest)), 0.0)

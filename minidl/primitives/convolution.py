@@ -32,7 +32,7 @@ from minidl.primitives.windows import (
     window_count,
     window_view,
 )
-from minidl.tensor import as_tensors
+from minidl.tensor import Tensor, as_tensors
 
 #: Elements of a block of columns: 256 KiB of float32, so that it stays in a level-2 cache.
 _BLOCK = 2**16
@@ -276,7 +276,7 @@ def conv1d(
     padding: Padding = "valid",
     dilation: PerAxis = 1,
     groups: int = 1,
-) -> Any:
+) -> Tensor:
     """Return the convolution of x (batch, time, channels): (batch, count, out_channels).
 
     ``weight`` is (window, channels / groups, out_channels); other arguments and errors are those of conv2d().
@@ -291,7 +291,7 @@ def conv2d(
     padding: Padding = "valid",
     dilation: PerAxis = 1,
     groups: int = 1,
-) -> Any:
+) -> Tensor:
     """Return the convolution of x (batch, height, width, channels).
 
     The result is (batch, rows, columns, out_channels): the sum over every window of its elements times the
@@ -321,7 +321,7 @@ def conv_transpose2d(
     padding: Padding = "valid",
     dilation: PerAxis = 1,
     groups: int = 1,
-) -> Any:
+) -> Tensor:
     """Return the transposed convolution of x (batch, height, width, channels): the adjoint of conv2d().
 
     Each element adds the weights, times itself, to a window of the result. The result's lengths are
@@ -366,7 +366,7 @@ def _convolve(
     padding: Padding,
     dilation: PerAxis,
     groups: int,
-) -> Any:
+) -> Tensor:
     x, weight = as_tensors((x, weight))
     _require_axes(operation, axes, x, weight)
     if x.shape[-1] != weight.shape[-2] * groups or weight.shape[-1] % groups:

@@ -8,10 +8,10 @@ from minidl.primitives.axes import Axes
 from minidl.primitives.elementwise import sqrt
 from minidl.primitives.reduction import mean
 from minidl.primitives.shape import reshape
-from minidl.tensor import as_tensors
+from minidl.tensor import Tensor, as_tensors
 
 
-def layer_norm(x: Any, gain: Any = None, bias: Any = None, axis: Axes = -1, epsilon: float = 1e-5) -> Any:
+def layer_norm(x: Any, gain: Any = None, bias: Any = None, axis: Axes = -1, epsilon: float = 1e-5) -> Tensor:
     """Return (x - mean) / sqrt(variance + epsilon), over the axes (Ba, Kiros & Hinton, 2016).
 
     Parameters
@@ -25,13 +25,13 @@ def layer_norm(x: Any, gain: Any = None, bias: Any = None, axis: Axes = -1, epsi
     return scale_and_shift(deviation / sqrt(variance + epsilon), gain, bias)
 
 
-def rms_norm(x: Any, gain: Any = None, axis: Axes = -1, epsilon: float = 1e-5) -> Any:
+def rms_norm(x: Any, gain: Any = None, axis: Axes = -1, epsilon: float = 1e-5) -> Tensor:
     """Return x / sqrt(mean(x^2) + epsilon), over the axes, times the gain (Zhang & Sennrich, 2019)."""
     (x,) = as_tensors((x,))
     return scale_and_shift(x / sqrt(mean(x * x, axis, keepdims=True) + epsilon), gain, None)
 
 
-def group_norm(x: Any, groups: int, gain: Any = None, bias: Any = None, epsilon: float = 1e-5) -> Any:
+def group_norm(x: Any, groups: int, gain: Any = None, bias: Any = None, epsilon: float = 1e-5) -> Tensor:
     """Return x (batch, ..., channels), normalised over each group of channels and all middle axes.
 
     As many groups as channels are instance normalisation, one group is layer normalisation over all axes but
@@ -52,7 +52,7 @@ def group_norm(x: Any, groups: int, gain: Any = None, bias: Any = None, epsilon:
 
 def batch_norm(
     x: Any, mean: Any, variance: Any, gain: Any = None, bias: Any = None, epsilon: float = 1e-5
-) -> Any:
+) -> Tensor:
     """Return (x - mean) / sqrt(variance + epsilon), with one mean and variance for each channel.
 
     This is batch normalisation in evaluation (Ioffe & Szegedy, 2015); `BatchNorm` keeps the statistics.
@@ -62,7 +62,8 @@ def batch_norm(
     return scale_and_shift(x - mean, scale if gain is None else gain * scale, bias)
 
 
-def scale_and_shift(x: Any, gain: Any, bias: Any) -> Any:
+def scale_and_shift(x: Any, gain: Any, bias: Any) -> Tensor:
     """Return x * gain + bias; what is None is left out."""
     x = x if gain is None else x * gain
-    return x if bias is None else x + bias
+    result: Tensor = x if bias is None else x + bias
+    return result

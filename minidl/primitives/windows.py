@@ -19,7 +19,7 @@ from minidl.primitives.linear_algebra import matmul
 from minidl.primitives.primitive import Primitive
 from minidl.primitives.reduction import mean
 from minidl.primitives.shape import broadcast_to, pad, reshape
-from minidl.tensor import as_tensors, promote_dtypes, tensor
+from minidl.tensor import Tensor, as_tensors, promote_dtypes, tensor
 
 Lengths = tuple[int, ...]
 Pairs = tuple[tuple[int, int], ...]
@@ -158,7 +158,7 @@ overlap_add_: Primitive = Primitive(
 )
 
 
-def windows(x: Any, window: PerAxis, stride: PerAxis = 1, dilation: PerAxis = 1) -> Any:
+def windows(x: Any, window: PerAxis, stride: PerAxis = 1, dilation: PerAxis = 1) -> Tensor:
     """Return all windows of x (batch, *lengths, channels): (batch, *counts, *window, channels).
 
     Parameters
@@ -181,7 +181,7 @@ def windows(x: Any, window: PerAxis, stride: PerAxis = 1, dilation: PerAxis = 1)
     return windows_(x, window=window, stride=stride, dilation=dilation)
 
 
-def overlap_add(parts: Any, lengths: Sequence[int], stride: PerAxis = 1, dilation: PerAxis = 1) -> Any:
+def overlap_add(parts: Any, lengths: Sequence[int], stride: PerAxis = 1, dilation: PerAxis = 1) -> Tensor:
     """Return windows (batch, *counts, *window, channels) added up in place: (batch, *lengths, channels).
 
     This is the adjoint of windows(), with the same stride and dilation.
@@ -261,7 +261,7 @@ def _scatter_to_maxima(
     return out
 
 
-select_maxima_ = Primitive(
+select_maxima_: Primitive = Primitive(
     "select_maxima",
     _select_maxima,
     gradients=(
@@ -282,7 +282,9 @@ scatter_to_maxima_: Primitive = Primitive(
 # --- pooling --------------------------------------------------------------------------------------
 
 
-def max_pool2d(x: Any, window: PerAxis = 2, stride: PerAxis | None = None, padding: Padding = "valid") -> Any:
+def max_pool2d(
+    x: Any, window: PerAxis = 2, stride: PerAxis | None = None, padding: Padding = "valid"
+) -> Tensor:
     """Return the largest element of each window of x (batch, height, width, channels), for each channel.
 
     The gradient goes to the first of equal maxima, row by row.
@@ -307,7 +309,7 @@ def max_pool2d(x: Any, window: PerAxis = 2, stride: PerAxis | None = None, paddi
 
 def average_pool2d(
     x: Any, window: PerAxis = 2, stride: PerAxis | None = None, padding: Padding = "valid"
-) -> Any:
+) -> Tensor:
     """Return the mean of each window of x (batch, height, width, channels), for each channel.
 
     Parameters and errors are those of max_pool2d(). A border is not counted: the mean is over the elements
@@ -316,21 +318,23 @@ def average_pool2d(
     x, window, stride, pairs = _pooling("average_pool2d", x, window, stride, padding)
     (x,) = promote_dtypes((x,), floating=True)
     if not any(map(any, pairs)):
-        return mean(windows(x, window, stride), (3, 4))
+        result: Tensor = mean(windows(x, window, stride), (3, 4))
+        return result
     parts = windows(pad(x, ((0, 0), *pairs, (0, 0))), window, stride)
     rows, columns = map(_inside_counts, x.shape[1:3], pairs, window, stride)
     share = [[[1 / (row * column)] for column in columns] for row in rows]
     return parts.sum((3, 4)) * tensor(share, x.dtype, x.device)
 
 
-def global_average_pool2d(x: Any) -> Any:
+def global_average_pool2d(x: Any) -> Tensor:
     """Return the mean of each channel of x (batch, height, width, channels): (batch, channels)."""
     (x,) = as_tensors((x,))
     _require_images("global_average_pool2d", x)
-    return mean(x, (1, 2))
+    result: Tensor = mean(x, (1, 2))
+    return result
 
 
-def upsample2d(x: Any, factor: PerAxis = 2, interpolation: str = "nearest") -> Any:
+def upsample2d(x: Any, factor: PerAxis = 2, interpolation: str = "nearest") -> Tensor:
     """Return images x (batch, height, width, channels), enlarged.
 
     Parameters
@@ -347,14 +351,16 @@ def upsample2d(x: Any, factor: PerAxis = 2, interpolation: str = "nearest") -> A
     if interpolation == "nearest":
         pixels = reshape(x, (batch, height, 1, width, 1, channels))
         repeated = broadcast_to(pixels, (batch, height, rows, width, columns, channels))
-        return reshape(repeated, (batch, height * rows, width * columns, channels))
+        enlarged: Tensor = reshape(repeated, (batch, height * rows, width * columns, channels))
+        return enlarged
     (x,) = promote_dtypes((x,), floating=True)
     down, across = (
         tensor(_lines_between(length, times), x.dtype, x.device)
         for length, times in ((height, rows), (width, columns))
     )
     higher = matmul(down, reshape(x, (batch, height, width * channels)))
-    return matmul(across, reshape(higher, (batch, height * rows, width, channels)))
+    result: Tensor = matmul(across, reshape(higher, (batch, height * rows, width, channels)))
+    return result
 
 
 def require_interpolation(operation: str, interpolation: str) -> None:
@@ -366,7 +372,8 @@ def require_interpolation(operation: str, interpolation: str) -> None:
 def _lines_between(length: int, factor: int) -> numpy.ndarray:
     """Return the matrix (length * factor, length) that interpolates along an axis; at the ends it repeats."""
     places = ((numpy.arange(length * factor) + 0.5) / factor - 0.5).clip(0, length - 1)
-    return numpy.maximum(0, 1 - numpy.abs(places[:, None] - numpy.arange(length)))
+    result: numpy.ndarray = numpy.maximum(0, 1 - numpy.abs(places[:, None] - numpy.arange(length)))
+    return result
 
 
 def _require_images(operation: str, x: Any) -> None:

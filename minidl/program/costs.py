@@ -23,7 +23,7 @@ FLOPS: dict[Operation, Callable[[Any], int]] = {
 
 
 def _convolution(result: Any, weight: Any) -> int:
-    return 2 * result.size * math.prod(weight.shape[:-1])
+    return int(2 * result.size * math.prod(weight.shape[:-1]))
 
 
 #: The steps that are matrix products, whose speed is measured in operations per second.
