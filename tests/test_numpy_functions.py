@@ -88,7 +88,7 @@ def test_questions_about_shapes_are_answered():
         (lambda x: numpy.heaviside(x, 0), "heaviside has no counterpart"),
         (lambda x: numpy.add.reduce(x), "numpy.add.reduce has no counterpart"),
         (lambda x: numpy.stack([x, x], out=numpy.zeros((2, 2, 3), "float32")), "takes no out="),
-        (lambda x: numpy.exp(x, out=numpy.zeros((2, 3), "float32")), "numpy.exp with out= has no counterpart"),
+        (lambda x: numpy.exp(x, out=numpy.zeros((2, 3), "float32")), "numpy.exp with out= has no"),
         (lambda x: numpy.exp(X, out=x), "cannot write to a Tensor"),
         (lambda x: numpy.sum(x, where=X > 0), "takes no where="),
         (lambda x: numpy.sum(x, initial=1.0), "numpy.sum of a Tensor is that of minidl: .*initial"),
