@@ -153,15 +153,15 @@ def mean(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
     return sum(x, axes, keepdims) * (1 / count if count else math.nan)
 
 
-@_of_array
 def max(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """Return the largest element over the axes; equal maxima share the gradient evenly."""
+    x = as_tensor(x)
     return max_(x, axis=_axes_with_elements(x, axis, "max"), keepdims=keepdims)
 
 
-@_of_array
 def min(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """Return the smallest element over the axes; equal minima share the gradient evenly."""
+    x = as_tensor(x)
     return min_(x, axis=_axes_with_elements(x, axis, "min"), keepdims=keepdims)
 
 
