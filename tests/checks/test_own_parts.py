@@ -176,7 +176,7 @@ def numbers(rng, shape):
     return rng.normal(size=shape), rng.uniform(0, 1, shape)
 
 
-def classes(rng, shape):
+def numbers_and_distributions(rng, shape):
     target = rng.uniform(0.1, 1, shape)
     return rng.normal(size=shape), target / target.sum(axis=-1, keepdims=True)
 
@@ -187,7 +187,7 @@ LOSSES = {
     "huber": numbers,
     "mean_absolute_error": numbers,
     "mean_squared_error": numbers,
-    "softmax_cross_entropy": classes,
+    "softmax_cross_entropy": numbers_and_distributions,
 }
 
 
