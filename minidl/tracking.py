@@ -101,7 +101,7 @@ def _arithmetic(name: str) -> Callable[..., Any]:
     operation, read = getattr(float, name), _reading(name)
 
     def compute(self: TracedNumber, *others: Any) -> Any:
-        if any(hasattr(other, "requires_grad") for other in others):
+        if any(not isinstance(x, TracedNumber) and hasattr(x, "requires_grad") for x in others):
             return NotImplemented  # a Tensor, whose own operator comes next
         values = [x.value if isinstance(x, TracedNumber) else x for x in others]
         result = NotImplemented

@@ -7,7 +7,7 @@ from minidl.program import verify
 
 
 def make_step():
-    network = dl.Network([dl.Dense(3, 2, seed=0), dl.ReLU(), dl.Dropout(0.5, seed=0)])
+    network = dl.Network([dl.Dense(3, 2, seed=0), dl.Tanh(), dl.Dropout(0.5, seed=0)])
     optimizer = dl.Adam(network.parameters())
 
     def step(x):
