@@ -438,9 +438,9 @@ class Surroundings:
         """Let an attribute be: the function sets it before it reads it."""
         self._free.add((id(owner), name))
 
-    def restore(self) -> None:
-        """Put everything back that is not tracked."""
-        for guarded in (*self._guards, *self.draws):
+    def restore(self, draws: bool = True) -> None:
+        """Put everything back that is not tracked; random numbers from elsewhere only with ``draws``."""
+        for guarded in (*self._guards, *(self.draws if draws else ())):
             if guarded.difference() is not None:
                 guarded.write(guarded.seen)
 
