@@ -83,6 +83,8 @@ class _Names:
 
     globals: set[str] = field(default_factory=set)
     attributes: set[str] = field(default_factory=set)
+    modules: set[str] = field(default_factory=set)
+    texts: set[str] = field(default_factory=set)  # that could be the name of an attribute
 
 
 @functools.lru_cache(maxsize=4096)
@@ -92,13 +94,21 @@ def _names_in(code: types.CodeType) -> _Names:
     for instruction in dis.get_instructions(code):
         if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL"):
             names.globals.add(instruction.argval)
-        elif instruction.opname.startswith(("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER")):
+        elif instruction.opname.startswith(("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER", "IMPORT_FROM")):
             names.attributes.add(instruction.argval)
+        elif instruction.opname == "IMPORT_NAME":
+            names.modules.add(instruction.argval)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             inner = _names_in(constant)
             names.globals |= inner.globals
             names.attributes |= inner.attributes
+            names.modules |= inner.modules
+            names.texts |= inner.texts
+        elif isinstance(constant, tuple):  # of a pattern: case Options(scale=found)
+            names.attributes |= {x for x in constant if isinstance(x, str)}
+        elif isinstance(constant, str) and constant.isidentifier():
+            names.texts.add(constant)
     return names
 
 
@@ -169,6 +179,8 @@ def _sequence(name: str, x: Any) -> _Guarded:
 
 def _mapping(name: str, x: Any) -> _Guarded:
     def write(seen: tuple[Any, ...]) -> None:
+        if isinstance(x, types.MappingProxyType):
+            return  # the dict behind it is found, and put back, where it was changed
         x.clear()
         x.update(zip(seen[: len(seen) // 2], seen[len(seen) // 2 :], strict=True))
 
@@ -202,7 +214,10 @@ def _contents(name: str, x: Any) -> _Guarded:
 
 def _bytes(name: str, x: Any) -> _Guarded:
     def write(seen: tuple[Any, ...]) -> None:
-        x[:] = type(x)(seen[0]) if isinstance(x, bytearray) else array.array(x.typecode, seen[0])
+        if isinstance(x, memoryview):
+            x.cast("B")[:] = seen[0]
+        else:
+            x[:] = type(x)(seen[0]) if isinstance(x, bytearray) else array.array(x.typecode, seen[0])
 
     return _Guarded(name, lambda: (bytes(x),), write)
 
@@ -306,6 +321,7 @@ class Surroundings:
             if known == (len(self._names), self._is_dynamic):
                 break
         self._attributes = {id(owner): dict(vars(owner)) for owner, _ in self._tracked}
+        self._types = [type(owner) for owner, _ in self._tracked]
         self._free: set[tuple[int, str]] = set()
         self._arm()
         self._count = changes.count
@@ -392,7 +408,9 @@ class Surroundings:
         return next((guarded.name for guarded in self.draws if guarded.difference() is not None), None)
 
     def _tracked_difference(self) -> str | None:
-        for owner, path in self._tracked:
+        for (owner, path), kind in zip(self._tracked, self._types, strict=True):
+            if type(owner) is not kind:
+                return f"{path or kind.__name__} became a {type(owner).__name__}"
             before, now = self._attributes[id(owner)], vars(owner)
             for name in before.keys() | now.keys():
                 a, b = (attributes.get(name, MISSING) for attributes in (before, now))
@@ -447,20 +465,9 @@ class Surroundings:
             self._draws.append(_random_state(path, x.getstate, x.setstate))
         elif devices.is_array(x):
             self._guards.append(_contents(path, x))
-        elif isinstance(x, (list, collections.deque)):
-            self._guards.append(_sequence(path, x))
-            self._visit_all(enumerate(x), path)
-        elif isinstance(x, tuple):
-            self._visit_all(enumerate(x), path)
-        elif isinstance(x, dict):
-            self._guards.append(_mapping(path, x))
-            self._visit_all(x.items(), path)
-        elif isinstance(x, set):
-            self._guards.append(_set(path, x))
-            self._visit_all(enumerate(x), path)
-        elif isinstance(x, frozenset):
-            self._visit_all(enumerate(x), path)
-        elif isinstance(x, (bytearray, array.array)):
+        elif isinstance(x, (list, tuple, dict, set, frozenset, collections.deque, types.MappingProxyType)):
+            self._visit_container(x, path)
+        elif isinstance(x, (bytearray, array.array, memoryview)):
             self._guards.append(_bytes(path, x))
         elif isinstance(x, type):
             self._visit_class(x)
@@ -470,6 +477,18 @@ class Surroundings:
         else:
             self._visit_callable_or_object(x, path)
 
+    def _visit_container(self, x: Any, path: str) -> None:
+        if isinstance(x, (list, collections.deque)):
+            self._guards.append(_sequence(path, x))
+        elif isinstance(x, (dict, types.MappingProxyType)):
+            self._guards.append(_mapping(path, x))
+        elif isinstance(x, set):
+            self._guards.append(_set(path, x))
+        is_mapping = isinstance(x, (dict, types.MappingProxyType))
+        self._visit_all(list(x.items() if is_mapping else enumerate(x)), path)
+        if _is_users_class(type(x)):
+            self._visit_object(x, path)
+
     def _visit_callable_or_object(self, x: Any, path: str) -> None:
         if isinstance(x, types.FunctionType):
             self._visit_function(x, path)
@@ -478,7 +497,9 @@ class Surroundings:
             self._visit(x.__func__, path)
         elif isinstance(x, functools.partial):
             self._visit_all(enumerate((x.func, *x.args)), path)
-            self._visit_all(x.keywords.items(), path)
+            self._visit(x.keywords, path)
+        elif isinstance(x, (functools.cached_property, functools.partialmethod)):
+            self._visit_all(vars(x).items(), path)
         elif isinstance(x, (classmethod, staticmethod)):
             self._visit(x.__func__, path)
         elif isinstance(x, property):
@@ -514,6 +535,10 @@ class Surroundings:
 
     def _visit_namespace(self, namespace: dict[str, Any], path: str, kind: type | None = None) -> None:
         """Visit the attributes of an object or module that code names; those of its class may be hidden."""
+        if kind is not None and (self._is_dynamic or issubclass(kind, collections.abc.Collection)):
+            self._guards.append(_mapping(path, namespace))
+            self._visit_all(list(namespace.items()), path)
+            return
         for name in sorted(namespace.keys() | self._names):
             if name in namespace and (name in self._names or self._is_dynamic):
                 self._guards.append(_item(f"{path}.{name}", namespace, name))
@@ -528,7 +553,10 @@ class Surroundings:
             self._classes.add(base)
             if _is_users_class(base):
                 self._guards.append(_class(f"class {base.__name__}", base))
-                code = (types.FunctionType, classmethod, staticmethod, property)
+                code = (
+                    types.FunctionType, classmethod, staticmethod, property,
+                    functools.cached_property, functools.partialmethod,
+                )  # fmt: skip
                 for name, value in list(vars(base).items()):
                     if isinstance(value, code) or name in self._names or self._is_dynamic:
                         self._visit(value, f"{base.__name__}.{name}")
@@ -541,7 +569,7 @@ class Surroundings:
             self._guards.append(guarded)
             self._visit(guarded.seen[0], name)
         self._visit_all(enumerate(x.__defaults__ or ()), f"default arguments of {path}")
-        self._visit_all((x.__kwdefaults__ or {}).items(), f"default arguments of {path}")
+        self._visit(x.__kwdefaults__, f"default arguments of {path}")
         if hasattr(x, "__wrapped__"):
             self._visit(x.__wrapped__, path)
         if not is_users(x.__globals__):
@@ -549,7 +577,12 @@ class Surroundings:
         self._guards.append(_function(f"function {path!r}", x))
         names = _names_in(x.__code__)
         self._names |= names.attributes
-        self._is_dynamic |= bool(_DYNAMIC & (names.attributes | names.globals))
+        if _DYNAMIC & (names.attributes | names.globals):
+            self._is_dynamic = True
+            self._names |= names.texts
+        for name in sorted(names.modules & sys.modules.keys()):
+            self._guards.append(_item(f"module {name!r}", sys.modules, name))
+            self._visit(sys.modules[name], name)
         for name in sorted(names.globals & x.__globals__.keys()):
             self._guards.append(_item(f"global {name!r}", x.__globals__, name))
             self._visit(x.__globals__[name], name)

@@ -1,0 +1,47 @@
+"""A compiled function does what the plain one does, or refuses, or records again; it is never something else."""
+
+import numpy
+import pytest
+
+import minidl as dl
+from tests.program.law import assert_lawful
+from tests.program.law_values import KINDS, PLACES
+from tests.program.networks import needs_c
+
+X = dl.tensor([[1.0, -2.0, 3.0], [4.0, 5.0, -6.0]])
+
+
+def changing(kind, place):
+    """Return the case of a value that changes in a place: before the first call, after one, after two, back."""
+    kind, place = KINDS[kind], PLACES[place]
+
+    def case(world):
+        value = kind.make()
+        function, replace = place(value, kind.use)
+        step = world.compile(function)
+        step(X)
+        value = kind.change(value)
+        replace(value)
+        step(X)
+        step(X * 2)
+
+        value = kind.make()
+        function, replace = place(value, kind.use)
+        step = world.compile(function)
+        replace(kind.change(value))
+        step(X)
+        step(X)
+        replace(kind.make())
+        step(X)
+
+    return case
+
+
+PAIRS = [(kind, place) for kind in KINDS for place in PLACES]
+
+
+@pytest.mark.parametrize(("kind", "place"), PAIRS)
+def test_changed_values(kind, place):
+    world, refusal = assert_lawful(changing(kind, place), {"kernels": "numpy"})
+    assert refusal is None
+    assert world.programs()
