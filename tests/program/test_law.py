@@ -5,6 +5,7 @@ import pytest
 
 import minidl as dl
 from tests.program.law import assert_lawful
+from tests.program.law_cases import CASES, MAY_BE_REFUSED, REFUSED
 from tests.program.law_values import KINDS, PLACES
 from tests.program.networks import needs_c
 
@@ -45,3 +46,23 @@ def test_changed_values(kind, place):
     world, refusal = assert_lawful(changing(kind, place), {"kernels": "numpy"})
     assert refusal is None
     assert world.programs()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_scripts(name):
+    world, refusal = assert_lawful(CASES[name], {"kernels": "numpy"})
+    assert refusal is None, refusal
+
+
+@pytest.mark.parametrize("name", MAY_BE_REFUSED)
+def test_scripts_that_may_be_refused(name):
+    assert_lawful(MAY_BE_REFUSED[name], {"kernels": "numpy"})
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_scripts(name):
+    script, text = REFUSED[name]
+    _, refusal = assert_lawful(script, {"kernels": "numpy"})
+    assert refusal is not None
+    assert text in str(refusal)
+    assert "law_cases.py, line " in str(refusal)
