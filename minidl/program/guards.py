@@ -731,7 +731,9 @@ def probing(written: list[tuple[Tracked, str]]) -> Iterator[set[tuple[int, str]]
     """
     read: set[tuple[int, str]] = set()
     classes = {
-        (type(owner), name): _Probe(name, read) for owner, name in written if name not in vars(type(owner))
+        (type(owner), name): _Probe(name, read)
+        for owner, name in written
+        if name not in vars(type(owner)) and not hasattr(getattr(type(owner), name, None), "__set__")
     }
     read |= {(id(owner), name) for owner, name in written if (type(owner), name) not in classes}
     for (kind, name), probe in classes.items():

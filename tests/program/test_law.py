@@ -2,12 +2,14 @@
 
 import numpy
 import pytest
+from hypothesis import given, settings
 
 import minidl as dl
 from tests.program.law import assert_lawful
 from tests.program.law_cases import CASES, MAY_BE_REFUSED, REFUSED
 from tests.program.law_values import KINDS, PLACES
 from tests.program.networks import needs_c
+from tests.program.random_programs import changing_functions
 
 X = dl.tensor([[1.0, -2.0, 3.0], [4.0, 5.0, -6.0]])
 
@@ -66,3 +68,26 @@ def test_refused_scripts(name):
     assert refusal is not None
     assert text in str(refusal)
     assert "law_cases.py, line " in str(refusal)
+
+
+@given(changing_functions())
+@settings(max_examples=25)
+def test_random_functions_in_changing_surroundings(drawn):
+    check_changing(drawn, "numpy")
+
+
+def check_changing(drawn, kernels):
+    """Compare the results and all state after each call, up to a refusal."""
+    make, calls, shape = drawn
+
+    def case(world):
+        function, watched, changes = make()
+        world.watch(*watched)
+        step = world.compile(function)
+        rng = numpy.random.default_rng(1)
+        for number, several in enumerate(calls):
+            for change in several:
+                changes[change % len(changes)]()
+            step(dl.tensor(rng.uniform(-1, 1, shape)), (0.5, 0.75, 1.0)[number % 3])
+
+    return assert_lawful(case, {"kernels": kernels})
