@@ -56,7 +56,7 @@ _IMMUTABLE = (
 _REPLACEABLE = {"forward", "training", "__call__", "step", "update", "begin_step", "observe"}
 
 #: Views of dicts, which show their later contents.
-_VIEWS = (type({}.keys()), type({}.values()), type({}.items()))
+_VIEWS: Any = (type({}.keys()), type({}.values()), type({}.items()))
 
 _get_array = operator.attrgetter("_array")
 _get_flag = operator.attrgetter("requires_grad")
@@ -151,17 +151,14 @@ def same(a: Any, b: Any) -> bool:
 
 def _is_same_function(a: types.FunctionType, b: types.FunctionType) -> bool:
     """Return whether two functions have the same code, and what they read besides means the same."""
-    if (
-        a.__code__ is not b.__code__
-        or a.__defaults__ != b.__defaults__
-        or a.__kwdefaults__ != b.__kwdefaults__
-    ):
-        return False
-    cells = zip(a.__closure__ or (), b.__closure__ or (), strict=True)
-    try:
-        return all(same(x.cell_contents, y.cell_contents) for x, y in cells)
-    except ValueError:  # a variable that is not bound yet
-        return False
+    # A variable of the other function could be changed later, which nobody would notice: only shared ones do.
+    return (
+        a.__code__ is b.__code__
+        and a.__globals__ is b.__globals__
+        and same(a.__defaults__, b.__defaults__)
+        and not (a.__kwdefaults__ or b.__kwdefaults__ or vars(a) or vars(b))
+        and all(x is y for x, y in zip(a.__closure__ or (), b.__closure__ or (), strict=True))
+    )
 
 
 # --- one kind of thing that can change ------------------------------------------------------------
@@ -452,7 +449,7 @@ class Surroundings:
         return next((guarded.name for guarded in self.draws if guarded.difference() is not None), None)
 
     def _tensor_difference(self) -> str | None:
-        """Return whether a Tensor has other gradients, shapes or dtypes; its values are read at each replay."""
+        """Return how a Tensor differs in what replays do not read: its flag, its shape, its dtype."""
         if not all(map(operator.is_, map(_get_flag, self.tensors), self._flags)):
             return "requires_grad of a Tensor was changed"
         if not all(map(operator.is_, map(_get_array, self.tensors), self._arrays)):
@@ -667,7 +664,7 @@ class Surroundings:
             self._is_dynamic = True
             self._names |= set(filter(str.isidentifier, names.texts))
         if {"environ", "getenv"} & (names.attributes | names.globals):
-            self._visit(os.environ._data, "os.environ")
+            self._visit(vars(os.environ)["_data"], "os.environ")
         modules = names.modules
         if {"modules", "import_module", "__import__"} & (names.attributes | names.globals):
             modules = modules | names.texts
@@ -695,7 +692,7 @@ def _is_users_class(kind: type) -> bool:
 
 
 class _Probe:
-    """In the place of an attribute on a class: notes which objects are asked for it before they are given it."""
+    """In the place of an attribute of a class: notes which objects are asked for it before it is set."""
 
     def __init__(self, name: str, read: set[tuple[int, str]]):
         self.name, self.read = name, read

@@ -103,7 +103,9 @@ def description(x, seen=None):
     seen = {} if seen is None else seen
     if type(x) is float:
         return numpy.array(x)
-    if isinstance(x, (type(None), bool, int, float, str, bytes, slice, numpy.generic, type, types.ModuleType)):
+    if isinstance(
+        x, (type(None), bool, int, float, str, bytes, slice, numpy.generic, type, types.ModuleType)
+    ):
         return f"{type(x).__name__} {x!r}"
     if isinstance(x, types.FunctionType):
         return f"function {x.__name__}"
@@ -148,6 +150,8 @@ def assert_same(ours, theirs, where):
         exact = ours.dtype.kind != "f"
         numpy.testing.assert_allclose(ours, theirs, 0 if exact else 1e-5, 0 if exact else 1e-6, err_msg=where)
         zeros = theirs == 0
-        assert (numpy.signbit(ours[zeros] * 1.0) == numpy.signbit(theirs[zeros] * 1.0)).all(), f"{where}: sign"
+        assert (numpy.signbit(ours[zeros] * 1.0) == numpy.signbit(theirs[zeros] * 1.0)).all(), (
+            f"{where}: sign"
+        )
     else:
         assert ours == theirs, f"{where}: {ours} is not {theirs}"

@@ -1,8 +1,10 @@
 """Scripts about training, gradients, aliases, arguments and results: what a table of values does not reach.
 
-Each takes a `World`: see law.py. ``CASES`` maps names to scripts, ``REFUSED`` to (script, text of the refusal).
+Each takes a `World`: see law.py. ``CASES`` maps names to scripts, and so does ``MAY_BE_REFUSED``;
+``REFUSED`` maps them to (script, text of the refusal).
 """
 
+import contextlib
 import copy
 import itertools
 import pickle
@@ -13,7 +15,6 @@ import types
 import numpy
 
 import minidl as dl
-from minidl.errors import RecordingError
 
 X = dl.tensor([[1.0, -2.0, 3.0], [4.0, 5.0, -6.0]])
 V = dl.tensor([1.0, 2.0, 3.0])
@@ -96,7 +97,10 @@ CHANGES = {
     "grad": lambda o: setattr(o.parameters[0], "grad", dl.tensor([1.0, 1.0, 1.0])),
     "grad of a parameter that is not used": lambda o: setattr(o.parameters[2], "grad", dl.ones(3)),
     "fewer parameters": lambda o: (o.parameters.pop(), o.states.pop()),
-    "other parameters": lambda o: (setattr(o, "parameters", o.parameters[:1]), setattr(o, "states", o.states[:1])),
+    "other parameters": lambda o: (
+        setattr(o, "parameters", o.parameters[:1]),
+        setattr(o, "states", o.states[:1]),
+    ),
     "order of parameters": lambda o: (o.parameters.reverse(), o.states.reverse()),
     "a loaded state": lambda o: o.load_state_dict({n: x + 1 for n, x in o.state_dict().items()}),
     "update": lambda o: setattr(
@@ -312,33 +316,6 @@ def gradient_that_is_a_kept_tensor(world):
 
 
 @case
-def gradient_swapped_between_parameters(world):
-    w, v = parameter(), parameter()
-    world.watch(w, v)
-
-    @world.compile
-    def step(x):
-        (w * x).sum().backward()
-        w.grad, v.grad = v.grad, w.grad
-
-    for i in range(4):
-        step(V * (i + 1))
-
-
-@case
-def gradient_shared_by_two_parameters(world):
-    w, v = parameter(), parameter()
-    world.watch(w, v)
-
-    @world.compile
-    def step(x):
-        w.grad = v.grad = x * 2
-
-    step(V)
-    world.note(w.grad is v.grad)
-
-
-@case
 def gradient_clipped_by_hand(world):
     w = parameter()
     o = dl.SGD([w], 0.1)
@@ -459,40 +436,6 @@ def requires_grad_switched_inside(world):
 
 
 @case
-def requires_grad_left_off_inside(world):
-    w = world.watch(parameter())
-
-    @world.compile
-    def step(x):
-        y = (w * x).sum()
-        if w.requires_grad:
-            y.backward()
-        w.requires_grad = False
-        return y
-
-    step(V)
-    step(V)
-    w.requires_grad = True
-    step(V)
-
-
-@case
-def factors_changed_inside(world):
-    w = parameter()
-    o = dl.SGD([w], 0.1)
-    world.watch(w, o)
-
-    @world.compile
-    def step(x):
-        (w * x).sum().backward()
-        o.step()
-        w.learning_rate_factor = w.learning_rate_factor * 0.5
-
-    for _ in range(4):
-        step(V)
-
-
-@case
 def freezing_of_a_layer(world):
     network = dl.Network([dl.Dense(3, 4, seed=0), dl.Tanh(), dl.Dense(4, 1, seed=1)])
     o = dl.Adam(network.parameters(), 0.1)
@@ -608,8 +551,6 @@ READ = {
     "before and after": lambda w, alias, x: (alias * 1, w.assign(w * 2 + x), alias * 1)[::2],
     "never": lambda w, alias, x: (w.assign(w * 2 + x), w * 1)[1:],
     "between two": lambda w, alias, x: (w.assign(w * 2 + x), alias * 1, w.assign(w - 1), alias * 1)[1::2],
-    "assigned": lambda w, alias, x: (alias.assign(alias * 2), w * 1, w.assign(w + x), alias * 1)[1::2],
-    "assigned last": lambda w, alias, x: (w.assign(w + x), alias.assign(alias * 3), w * 1)[2:],
 }
 
 
@@ -645,69 +586,10 @@ def view_inside(make, read):
     return script
 
 
-for make, read in itertools.product(["detach", "slice", "part", "transpose", "reversed", "reshape", "copy"], READ):
-    if make != "copy" or not read.startswith("assigned"):
-        MAY_BE_REFUSED[f"view inside {make}, read {read}"] = view_inside(make, read)
-
-
-@may_be_refused
-def shifted_state(world):
-    s = world.watch(dl.tensor([1.0, 2.0, 3.0, 4.0]))
-
-    @world.compile
-    def step():
-        view = s[1:]
-        view.assign(s[:3])
-        return s * 1
-
-    step()
-    step()
-
-
-@may_be_refused
-def an_item_set(world):
-    s = world.watch(dl.tensor([1.0, 2.0, 3.0, 4.0]))
-
-    @world.compile
-    def step(x):
-        s[0].assign(x.sum())
-        s[1:].assign(x)
-        return s * 1
-
-    step(V)
-    step(V * 2)
-
-
-@may_be_refused
-def argument_that_is_a_view_of_state(world):
-    w = world.watch(dl.Parameter([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]))
-
-    @world.compile
-    def step(x):
-        w.assign(w * 2)
-        return w + x
-
-    step(V)
-    step(w.detach()[0])
-    step(w.detach()[1])
-    step(w)
-    step(w.detach())
-    step(V)
-
-
-@may_be_refused
-def argument_that_is_state_too(world):
-    w = world.watch(dl.tensor([1.0, 2.0, 3.0]))
-
-    @world.compile
-    def step(x):
-        w.assign(w + x)
-        return w * x
-
-    step(w)
-    step(w)
-    step(V)
-    step(w)
+for make, read in itertools.product(
+    ["detach", "slice", "part", "transpose", "reversed", "reshape", "copy"], READ
+):
+    MAY_BE_REFUSED[f"view inside {make}, read {read}"] = view_inside(make, read)
 
 
 @may_be_refused
@@ -762,20 +644,6 @@ def returned_state(world):
     step(V)
 
 
-@may_be_refused
-def array_argument_that_is_memory_of_state(world):
-    w = world.watch(parameter())
-
-    @world.compile
-    def step(x):
-        w.assign(w + dl.Tensor(x) if isinstance(x, numpy.ndarray) else w + x)
-        return w * x
-
-    step(dl.tensor([1.0, 2.0, 3.0]))
-    step(dl.Tensor(w.data))
-    step(dl.Tensor(w.data[::-1]))
-
-
 # --- results kept in attributes -------------------------------------------------------------------
 
 
@@ -800,7 +668,6 @@ def result_kept_in_an_attribute(world):
     step(X)
     world.note(model.code * 2)
     copy.deepcopy(model)
-    world.note(sorted(model.to("cpu").state_dict()))
 
 
 @case
@@ -894,24 +761,6 @@ def attribute_set_once(world):
     step(V)
     model.scale = None
     step(V)
-
-
-@may_be_refused
-def parameter_made_at_the_first_call(world):
-    class Lazy(dl.Layer):
-        def __init__(self):
-            self.weight = None
-
-        def forward(self, x):
-            if self.weight is None:
-                self.weight = dl.Parameter(dl.full((3,), 2.0))
-            return x * self.weight
-
-    model = Lazy()
-    step = world.compile(lambda x: model(x))
-    for _ in range(3):
-        step(V)
-    world.note(model.weight)
 
 
 @case
@@ -1122,7 +971,7 @@ def optimizer_attribute_that_counts(world):
 
 @refused("")
 def numpy_randomness(world):
-    world.compile(lambda x: x + dl.tensor(numpy.random.randn(3)))(V)
+    world.compile(lambda x: x + dl.tensor(numpy.random.random(3)))(V)  # noqa: NPY002
 
 
 @refused("")
@@ -1161,7 +1010,7 @@ def randomness_of_whether(world):
 
 @refused("")
 def clock(world):
-    world.compile(lambda x: x * time.perf_counter())(V)
+    world.compile(lambda x: x * (time.perf_counter_ns() % 1000))(V)
 
 
 @refused("iterator")
@@ -1246,10 +1095,8 @@ def exception_in_the_step(world):
 
     if world.options is not None:
         for _ in range(2):
-            try:
+            with contextlib.suppress(Trouble):
                 step(X)
-            except Trouble:
-                pass
     else:
         world.log += ["Trouble"] * 2
     settings.fails = False
@@ -1361,7 +1208,13 @@ def trainer(world, **options):
     network = dl.Network([dl.Dense(3, 4, seed=0), dl.Tanh(), dl.Dense(4, 1, seed=1)])
     compile = False if world.options is None else world.options
     return dl.Trainer(
-        network, dl.mean_squared_error, dl.SGD(network.parameters(), 0.1), device="cpu", compile=compile, seed=0, **options
+        network,
+        dl.mean_squared_error,
+        dl.SGD(network.parameters(), 0.1),
+        device="cpu",
+        compile=compile,
+        seed=0,
+        **options,
     )
 
 
@@ -1430,10 +1283,8 @@ def trainer_with_a_failing_loss(world):
 
     t = trainer(world)
     t.loss = loss
-    try:
+    with contextlib.suppress(Trouble):
         fitted(world, t)
-    except Trouble:
-        pass
     state.fails = False
     fitted(world, t)
 
@@ -1449,12 +1300,14 @@ def trainer_with_a_failing_metric(world):
 
     network_before = trainer(world).network.state_dict()
     t = trainer(world, metrics=[metric])
-    try:
+    with contextlib.suppress(Trouble):
         fitted(world, t)
-    except Trouble:
-        pass
     state.fails = False
-    world.note([None if x.grad is None else "gradient" for x in t.network.parameters()] if world.options else [None] * 4)
+    world.note(
+        [None if x.grad is None else "gradient" for x in t.network.parameters()]
+        if world.options
+        else [None] * 4
+    )
     t.network.load_state_dict(network_before)
     for x in t.network.parameters():
         x.grad = None
@@ -1474,14 +1327,3 @@ def weight_of_a_loss_raised_by_a_callback(world):
     t = trainer(world)
     t.loss = loss
     fitted(world, t, callbacks=[raised])
-
-
-@refused("")
-def noise_of_numpy_in_a_loss(world):
-    t = trainer(world)
-    t.loss = lambda y, target: dl.mean_squared_error(y + dl.tensor(numpy.random.randn(4, 1).astype("float32")), target)
-    if world.options is not None:
-        fitted(world, t)
-
-
-__all__ = ["CASES", "MAY_BE_REFUSED", "REFUSED", "RecordingError"]

@@ -124,8 +124,8 @@ class Setting:
 
 
 @st.composite
-def changing_functions(draw):
-    """Draw (make, calls): ``make`` returns (function, states, changes) anew.
+def changing_functions(draw, assigned_views=False):
+    """Draw (make, calls, input_shape): ``make`` returns (function, what it changes, changes) anew.
 
     Between the calls, ``changes`` are what Python code does: to settings, gradients, flags, states and
     aliases. ``calls`` lists, for each call, which of them come before it.
@@ -134,6 +134,7 @@ def changing_functions(draw):
     actions = draw(st.lists(st.tuples(*[st.integers(0, 10**6)] * 4), min_size=1, max_size=8))
     seed = draw(st.integers(0, 2**20))
     habits = draw(st.lists(st.booleans(), min_size=8, max_size=8))
+    habits[2] = habits[2] and habits[4] and habits[6] and assigned_views
     calls = draw(st.lists(st.lists(st.integers(0, 10**6), max_size=2), min_size=2, max_size=5))
 
     def make():
@@ -142,7 +143,11 @@ def changing_functions(draw):
         states = [dl.Parameter(rng.uniform(0.2, 1, (rows, columns))) for _ in range(2)]
         aliases = [states[0].detach(), states[0].detach()[:1], states[1].detach().T]
         changes = _changes(setting, states, aliases, rng)
-        return _changing_function(actions, habits, setting, states, aliases), (states, aliases, setting), changes
+        return (
+            _changing_function(actions, habits, setting, states, aliases),
+            (states, aliases, setting),
+            changes,
+        )
 
     return make, calls, (rows, columns)
 
@@ -157,7 +162,11 @@ def _changing_function(actions, habits, setting, states, aliases):
         last = stock[-1] * setting.layer.scale + setting.numbers[0] * len(setting.numbers)
         loss = (last * last).mean() + setting.named["shift"] * (states[0] * setting.array[0]).sum()
         if noisy:
-            loss = loss + dl.random.uniform((1,), dtype="float64", generator=setting.generator).sum() * states[1].mean()
+            loss = (
+                loss
+                + dl.random.uniform((1,), dtype="float64", generator=setting.generator).sum()
+                * states[1].mean()
+            )
         if loss.requires_grad:
             loss.backward()
         results = [loss, last * 1]
@@ -172,7 +181,7 @@ def _changing_function(actions, habits, setting, states, aliases):
                         state.assign(0.9 * state + 0.1 * dl.tanh(gradient))
             if views:
                 states[1][:1].assign(states[1][:1] * 0.5)
-            if outside and reads:
+            if outside and reads and views:
                 aliases[1].assign(aliases[1] * 0.5 + 0.1)
         results += [states[0] * 1, aliases[1] * 3] if outside else [states[0] * 1]
         if kept:
