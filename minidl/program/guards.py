@@ -361,6 +361,7 @@ class Surroundings:
         self._arrays = list(map(_get_array, self.tensors))
         self._flags = list(map(_get_flag, self.tensors))
         self._kinds = list(map(_get_kind, self.tensors))
+        self._factors = [(x, x.learning_rate_factor, x.l2_factor) for x in self.parameters]
         self.draws = _shared_random_states() + self._draws
 
     def _begin(self) -> None:
@@ -442,7 +443,12 @@ class Surroundings:
 
     def contents_difference(self) -> str | None:
         """Return what differs, but for the attributes of tracked objects."""
-        return next((d for d in map(_Guarded.difference, self._guards) if d is not None), None)
+        difference = next((d for d in map(_Guarded.difference, self._guards) if d is not None), None)
+        if difference is None and any(
+            x.learning_rate_factor is not rate or x.l2_factor is not l2 for x, rate, l2 in self._factors
+        ):
+            return "learning_rate_factor or l2_factor of a Parameter was changed"
+        return difference
 
     def drawn(self) -> str | None:
         """Return the name of a source of random numbers that was drawn from, if there is one."""
@@ -495,6 +501,10 @@ class Surroundings:
         for guarded in (*self._guards, *(self.draws if draws else ())):
             if guarded.difference() is not None:
                 guarded.write(guarded.seen)
+        for x, flag in zip(self.tensors, self._flags, strict=True):
+            x.requires_grad = flag
+        for parameter, rate, l2 in self._factors:
+            parameter.learning_rate_factor, parameter.l2_factor = rate, l2
 
     # --- finding ----------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -111,12 +112,17 @@ class Recording:
             id(x): x for x in (*self.outside, *self.surroundings.parameters) if isinstance(x, Parameter)
         }
         self._factors = [(x, x.learning_rate_factor, x.l2_factor) for x in parameters.values()]
-        self._ids = {id(x) for x in self.outside}
+        self._ids = {id(x) for x in self.outside} | set(map(id, self._arrays))
         own = [not isinstance(rule.leaf, int) and rule.before is None for rule in self.gradients]
         self._without_gradient = [
             rule.leaf for rule, is_own in zip(self.gradients, own, strict=True) if is_own
         ]
         self._other_gradients = [rule for rule, is_own in zip(self.gradients, own, strict=True) if not is_own]
+        self._shared_gradients = [
+            (a, b)
+            for a, b in itertools.combinations(self._other_gradients, 2)
+            if a.gradient.before is b.gradient.before is not None
+        ]
         self._ranges = [byte_range(x._array) for x in self.updated if isinstance(x._array, numpy.ndarray)]
 
     def is_valid(self, leaves: list[Any], numbers: list[float]) -> bool:
@@ -127,6 +133,7 @@ class Recording:
             and all(map(operator.is_, map(_get_flag, self.outside), self._flags))
             and all(map(_is_none, map(_get_gradient, self._without_gradient)))
             and all(rule.fits(leaves) for rule in self._other_gradients)
+            and all(a.tensor(leaves)._grad is b.tensor(leaves)._grad for a, b in self._shared_gradients)
             and self._factors_hold()
             and self._arguments_fit(leaves)
             and self.surroundings.hold()
@@ -152,7 +159,7 @@ class Recording:
             if i in self.arguments:
                 if leaf is not self.arguments[i]:
                     return False
-            elif id(leaf) in self._ids or is_within(leaf, self._ranges):
+            elif id(leaf) in self._ids or id(array_of(leaf)) in self._ids or is_within(leaf, self._ranges):
                 return False
         return True
 
