@@ -1,8 +1,8 @@
 """C code of segments of a program: written down, built once, kept in a cache.
 
 What a thread has to do, up to a step that only NumPy can do, is a segment: one C function, made of the
-statements that lowering.py gives for each step. Threads wait for each other inside it, at barriers. This is
-an option (``compile(..., kernels="c")``) for machines with a C compiler; nothing depends on it.
+statements that lowering.py gives for each step. Threads wait for each other inside it, at barriers. It is
+what large programs use on machines with a C compiler; nothing depends on it.
 """
 
 from __future__ import annotations

@@ -284,10 +284,15 @@ def _mapped_from_memory(library: bytes) -> ctypes.CDLL:
 # --- the folder -----------------------------------------------------------------------------------
 
 
+def location() -> Path:
+    """Return where the folder of the cache is, or would be."""
+    return files.cache_folder() / "kernels"
+
+
 def _folder() -> Path | None:
     """Return the folder of the cache, which only this user may write to, or None."""
     try:
-        folder = files.cache_folder() / "kernels"
+        folder = location()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = folder.lstat()
     except (OSError, RuntimeError) as error:
@@ -354,12 +359,22 @@ def _stored(path: Path, source: str, program: Compiler) -> bytes | None:
 def _store(path: Path, library: bytes, source: str, program: Compiler) -> None:
     """Keep a library; where that fails, say so and go on without."""
     try:
+        if not stat.S_ISREG(_mode(path)):  # a link, or a pipe: nothing to be written through
+            path.unlink(missing_ok=True)
         with files.replacing(path) as temporary:
             temporary.write_bytes(library + b"\n" + _trailer(library, source, program))
         path.chmod(0o600)
         _tidy(path.parent)
     except OSError as error:
         _without_cache(str(error))
+
+
+def _mode(path: Path) -> int:
+    """Return what kind of file lies at a path; 0 for none."""
+    try:
+        return path.lstat().st_mode
+    except FileNotFoundError:
+        return 0
 
 
 def _tidy(folder: Path) -> None:
