@@ -126,8 +126,20 @@ static int wait_at(barrier *b, int32_t threads) {
 """
 
 
+#: What a segment returns that found a position outside of its axis; else it returns 0.
+OUT_OF_RANGE = 1
+
+
+def _check(result: int) -> None:
+    """Raise what a segment of C reports; the pool then sends the other threads home."""
+    if result == OUT_OF_RANGE:
+        raise IndexError("a position is outside of the axis that it indexes")
+
+
 #: How statements refer to an array.
 _ADDRESS = re.compile(r"\bp\[(\d+)\]")
+#: What a statement has in it that may return OUT_OF_RANGE.
+_RETURN = re.compile(r"\breturn\b")
 
 
 #: The fewest functions for which another run of the compiler pays.
@@ -156,7 +168,8 @@ class CSource:
         number = len(self.segments)
         body = "\n    ".join(map(self._call, statements))
         self.segments.append(
-            f"EXPORTED void segment_{number}(void **p, sgemm s, dgemm d, barrier *b) {{\n    {body}\n}}\n"
+            f"EXPORTED int segment_{number}(void **p, sgemm s, dgemm d, barrier *b) {{\n"
+            f"    {body}\n    return 0;\n}}\n"
         )
         return number
 
@@ -172,19 +185,21 @@ class CSource:
         first = min(places)
         body = _ADDRESS.sub(lambda match: f"p[{int(match.group(1)) - first}]", statement)
         name = self.functions.setdefault(body, f"step_{len(self.functions)}")
-        return f"{name}(p + {first}, s, d);"
+        call = f"{name}(p + {first}, s, d)"
+        return f"if ({call}) return {OUT_OF_RANGE};" if _RETURN.search(body) else f"{call};"
 
     def barrier(self, threads: int) -> str:
         """Return the statement that waits for the other threads."""
-        return f"if (wait_at(b, {threads})) return;"
+        return f"if (wait_at(b, {threads})) return 0;"
 
     def _units(self) -> Iterator[str]:
         """Yield the functions of the steps and segments, in parts that are compiled side by side."""
         units = max(1, min(available_cores(), len(self.functions) // MIN_UNIT))
-        declared = "INNER void {}(void **p, sgemm s, dgemm d)"
+        declared = "INNER int {}(void **p, sgemm s, dgemm d)"
         yield "".join(f"{declared.format(name)};\n" for name in self.functions.values())
         definitions = [
-            f"{declared.format(name)} {{\n    {body}\n}}\n" for body, name in self.functions.items()
+            f"{declared.format(name)} {{\n    {body}\n    return 0;\n}}\n"
+            for body, name in self.functions.items()
         ]
         for unit in range(units):
             parts = definitions[unit::units] + (self.segments if unit == 0 else [])
@@ -206,7 +221,7 @@ class CSource:
         calls: list[Callable[[], Any]] = []
         for number in range(len(self.segments)):
             function = getattr(library, f"segment_{number}")
-            function.restype = None
+            function.restype = _check
             call = partial(function, table, *products, barrier)
             call.arrays = self.arrays  # type: ignore[attr-defined]  # C holds addresses, this the memory
             calls.append(call)

@@ -57,3 +57,19 @@ def test_the_steps_of_a_recurrence_share_functions(monkeypatch):
         dl.compile(loss, kernels="c", threads=1)(numpy.ones((8, steps, 6), "float32"))
     few, many = (len(source.functions) for source in sources)
     assert 2 <= many == few
+
+
+@needs_c
+def test_a_step_that_finds_a_position_outside_ends_its_segment_with_an_error():
+    arrays = numpy.arange(8, dtype="float32").reshape(2, 4)
+    source = CSource()
+    source.segment(
+        [f"if (((float *) {source.address(arrays)})[1] == 1) return 1;", doubling(source, *arrays)]
+    )
+    (call,) = source.build()
+    with pytest.raises(IndexError, match="outside of the axis"):
+        call()
+    numpy.testing.assert_array_equal(arrays[1], [4, 5, 6, 7])
+    arrays[0][1] = 2
+    call()
+    numpy.testing.assert_array_equal(arrays[1], [0, 4, 4, 7])
