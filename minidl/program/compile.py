@@ -41,7 +41,7 @@ def compile(
     *,
     verify: bool = False,
     threads: int | None = None,
-    kernels: str = "numpy",
+    kernels: str = "auto",
     precision: str = "float32",
     poison: bool = False,
 ) -> Any:
@@ -72,9 +72,11 @@ def compile(
     function : takes Tensors, arrays, numbers and nested lists, tuples and dicts of them; returns
         Tensors in such a nest, or None
     verify : at every call, also run the plain function, and compare results, state and gradients
-    threads : how many threads compute; by default one for each core this process may use
-    kernels : how elementwise work is done on the CPU: ``"numpy"``, or ``"c"`` for C functions generated
-        from the recorded operations, which needs a C compiler on the PATH
+    threads : how many threads compute; by default one for each core this process may use, and one alone
+        for small programs
+    kernels : how the CPU computes: ``"c"`` by C functions generated from the recorded operations, which
+        needs a C compiler; ``"numpy"`` by calls of NumPy; ``"auto"`` by C where a compiler is found and
+        the program is large enough to gain from it. ``print(step.programs[0])`` says which it became.
     precision : of matrix products of float32. ``"tf32"`` and ``"bfloat16"`` round their factors to 10 and
         to 7 bits (after the leading one) for the speed of a GPU's tensor cores; products are summed, and
         everything else is computed and stored, in float32, so the loss needs no scaling. The CPU rounds
