@@ -120,6 +120,15 @@ static int wait_at(barrier *b, int32_t threads) {
 }
 """
 
+#: What a segment returns that found a position outside of its axis; else it returns 0.
+OUT_OF_RANGE = 1
+
+
+def _check(result: int) -> None:
+    """Raise what a segment of C reports; the pool then sends the other threads home."""
+    if result == OUT_OF_RANGE:
+        raise IndexError("a position is outside of the axis that it indexes")
+
 
 class CSource:
     """C code being written: statements refer to arrays by their place in a table of addresses.
@@ -142,13 +151,14 @@ class CSource:
         number = len(self.functions)
         body = "\n    ".join(statements)
         self.functions.append(
-            f"EXPORTED void segment_{number}(void **p, sgemm s, dgemm d, barrier *b) {{\n    {body}\n}}\n"
+            f"EXPORTED int segment_{number}(void **p, sgemm s, dgemm d, barrier *b) {{\n"
+            f"    {body}\n    return 0;\n}}\n"
         )
         return number
 
     def barrier(self, threads: int) -> str:
         """Return the statement that waits for the other threads."""
-        return f"if (wait_at(b, {threads})) return;"
+        return f"if (wait_at(b, {threads})) return 0;"
 
     def build(self, barrier: Any = None) -> list[Callable[[], Any]]:
         """Compile everything and return a call for each segment.
@@ -166,7 +176,7 @@ class CSource:
         calls: list[Callable[[], Any]] = []
         for number in range(len(self.functions)):
             function = getattr(library, f"segment_{number}")
-            function.restype = None
+            function.restype = _check
             call = partial(function, table, *products, barrier)
             call.arrays = self.arrays  # type: ignore[attr-defined]  # C holds addresses, this the memory
             calls.append(call)

@@ -8,12 +8,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from minidl.primitives.reduction import sum_
-from minidl.program.cpu.blocks import Block
+import numpy
+
+from minidl.primitives.indexing import gather_, scatter_add_
+from minidl.primitives.linear_algebra import matmul_
+from minidl.primitives.reduction import argmax_, argmin_, max_, min_, sum_
+from minidl.primitives.shape import concatenate_, pad_, reshape_
+from minidl.program.cpu.blocks import Block, moves_of
 from minidl.program.cpu.c_code import CSource
-from minidl.program.cpu.statements import gemm_statement, group_statement, sum_statement
+from minidl.program.cpu.indexing import gather_statement, scatter_statements
+from minidl.program.cpu.reductions import reduction_statement
+from minidl.program.cpu.statements import (
+    copy_statement,
+    fill_statement,
+    gemm_statement,
+    group_statement,
+    matmul_statement,
+)
 from minidl.program.expressions import Unsupported
-from minidl.program.plan.tasks import Task
+from minidl.program.plan.tasks import Copy, Task
 from minidl.program.program import Gemm, Group, Instruction, Operation, PartialSum
 
 #: Returns C statements for a step, or one thread's block of it; raises Unsupported where it has none.
@@ -45,17 +58,60 @@ def _group(group: Group, block: Block, source: CSource) -> list[str]:
     return [group_statement(source, group.members, group.outputs, places, block.shape(group.shape))]
 
 
+def _matmul(step: Instruction, block: Block, source: CSource) -> list[str]:
+    return [matmul_statement(source, *block.inputs, *block.outputs)]
+
+
+def _copy(copy: Copy, block: Block, source: CSource) -> list[str]:
+    return [copy_statement(source, block.outputs[0], block.inputs[0])]
+
+
 def _partial_sum(partial: PartialSum, block: Block, source: CSource) -> list[str]:
-    return [sum_statement(source, block.inputs[0], partial.axis, block.outputs[0][0])]
+    return [reduction_statement(source, "sum", block.inputs[0], partial.axis, block.outputs[0][0])]
 
 
-def _sum(step: Instruction, block: Block, source: CSource) -> list[str]:
-    return [sum_statement(source, block.inputs[0], step.attributes["axis"], block.outputs[0])]
+def _reduction(step: Instruction, block: Block, source: CSource) -> list[str]:
+    axis = step.attributes["axis"]
+    axes = (axis,) if isinstance(axis, int) else axis
+    return [reduction_statement(source, step.name, block.inputs[0], axes, block.outputs[0])]
+
+
+def _moves(step: Instruction, block: Block, source: CSource) -> list[str]:
+    return [
+        copy_statement(source, target, what)
+        if isinstance(what, numpy.ndarray)
+        else fill_statement(source, target, what)
+        for target, what in moves_of(step, block)
+    ]
+
+
+def _gather(step: Instruction, block: Block, source: CSource) -> list[str]:
+    x, *positions = block.inputs
+    return [gather_statement(source, x, positions, step.attributes["key"], block.outputs[0])]
+
+
+def _scatter(step: Instruction, block: Block, source: CSource) -> list[str]:
+    g, *positions = block.inputs
+    if not positions:
+        return _moves(step, block, source)
+    key, shape, (out,) = step.attributes["key"], step.output.shape, block.outputs
+    return scatter_statements(source, g, positions, key, out, shape, block.axis, block.start)
 
 
 LOWERINGS: dict[Operation, Lowering] = {
     Gemm: _gemm,
     Group: _group,
     PartialSum: _partial_sum,
-    sum_: _sum,
+    Copy: _copy,
+    matmul_: _matmul,
+    sum_: _reduction,
+    max_: _reduction,
+    min_: _reduction,
+    argmax_: _reduction,
+    argmin_: _reduction,
+    concatenate_: _moves,
+    pad_: _moves,
+    reshape_: _moves,
+    gather_: _gather,
+    scatter_add_: _scatter,
 }
