@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy
 
+from minidl.primitives.convolution import conv_, conv_input_, conv_weight_
 from minidl.primitives.indexing import gather_, scatter_add_
 from minidl.primitives.linear_algebra import matmul_
 from minidl.primitives.reduction import argmax_, argmin_, max_, min_, sum_
 from minidl.primitives.shape import concatenate_, pad_, reshape_
+from minidl.primitives.windows import overlap_add_, scatter_to_maxima_, select_maxima_, windows_
 from minidl.program.cpu.blocks import Block, moves_of
 from minidl.program.cpu.c_code import CSource
+from minidl.program.cpu.convolution import conv_input_statements, conv_statement, conv_weight_statements
 from minidl.program.cpu.indexing import gather_statement, scatter_statements
 from minidl.program.cpu.reductions import reduction_statement
 from minidl.program.cpu.statements import (
@@ -25,9 +28,15 @@ from minidl.program.cpu.statements import (
     group_statement,
     matmul_statement,
 )
+from minidl.program.cpu.windows import (
+    overlap_add_statements,
+    scatter_to_maxima_statements,
+    select_maxima_statement,
+    windows_statement,
+)
 from minidl.program.expressions import Unsupported
 from minidl.program.plan.tasks import Copy, Task
-from minidl.program.program import Gemm, Group, Instruction, Operation, PartialSum
+from minidl.program.program import Gemm, Group, Instruction, Operation, Partial, PartialSum
 
 #: Returns C statements for a step, or one thread's block of it; raises Unsupported where it has none.
 Lowering = Callable[[Any, Block, CSource], list[str]]
@@ -98,6 +107,42 @@ def _scatter(step: Instruction, block: Block, source: CSource) -> list[str]:
     return scatter_statements(source, g, positions, key, out, shape, block.axis, block.start)
 
 
+def _conv(step: Instruction, block: Block, source: CSource) -> list[str]:
+    return [conv_statement(source, *block.inputs, *block.outputs, step.attributes)]
+
+
+def _conv_input(step: Instruction, block: Block, source: CSource) -> list[str]:
+    return conv_input_statements(source, *block.inputs, *block.outputs, step.attributes)
+
+
+def _conv_weight(step: Instruction, block: Block, source: CSource) -> list[str]:
+    return conv_weight_statements(source, *block.inputs, *block.outputs, step.attributes)
+
+
+def _partial(partial: Partial, block: Block, source: CSource) -> list[str]:
+    """Compute a thread's observations as if there were no others."""
+    own = Block(block.inputs, [block.outputs[0][0]], 1, None)
+    if partial.whole.operation not in LOWERINGS:
+        raise Unsupported(partial.name)
+    return LOWERINGS[partial.whole.operation](partial.whole, own, source)
+
+
+def _select_maxima(step: Instruction, block: Block, source: CSource) -> list[str]:
+    return [select_maxima_statement(source, *block.inputs, **step.attributes, out=block.outputs[0])]
+
+
+def _scatter_to_maxima(step: Instruction, block: Block, source: CSource) -> list[str]:
+    return scatter_to_maxima_statements(source, *block.inputs, **step.attributes, out=block.outputs[0])
+
+
+def _windows(step: Instruction, block: Block, source: CSource) -> list[str]:
+    return [windows_statement(source, *block.inputs, **step.attributes, out=block.outputs[0])]
+
+
+def _overlap_add(step: Instruction, block: Block, source: CSource) -> list[str]:
+    return overlap_add_statements(source, *block.inputs, **step.attributes, out=block.outputs[0])
+
+
 LOWERINGS: dict[Operation, Lowering] = {
     Gemm: _gemm,
     Group: _group,
@@ -114,4 +159,12 @@ LOWERINGS: dict[Operation, Lowering] = {
     reshape_: _moves,
     gather_: _gather,
     scatter_add_: _scatter,
+    Partial: _partial,
+    conv_: _conv,
+    conv_input_: _conv_input,
+    conv_weight_: _conv_weight,
+    select_maxima_: _select_maxima,
+    scatter_to_maxima_: _scatter_to_maxima,
+    windows_: _windows,
+    overlap_add_: _overlap_add,
 }

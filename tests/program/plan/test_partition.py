@@ -98,9 +98,11 @@ def test_blocks_make_up_the_whole(make, kernels, rows, columns, by_columns, seed
     step = make(rows, columns)
     if kernels == "c" and step.operation not in LOWERINGS:
         return
-    order = "F" if by_columns else "C"
     rng = numpy.random.default_rng(seed)
-    arrays = {x: numpy.array(rng.normal(size=x.shape), order=order) for x in [*step.inputs, *step.writes]}
+    arrays = {}
+    for x in [*step.inputs, *step.writes]:
+        order = "F" if by_columns and len(x.shape) == 2 else "C"
+        arrays[x] = numpy.array(rng.normal(size=x.shape), order=order)
     if step.operation in (PartialSum, Partial):
         arrays[step.output] = numpy.empty(step.output.shape)
     parts = 3
