@@ -170,3 +170,42 @@ def test_a_group_is_computed_over_any_broadcast(dtype):
         for ours, theirs in zip(dl.compile(function, kernels=kernels)(*inputs), expected, strict=True):
             numpy.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-5, atol=1e-6)
             assert ours.dtype == numpy.dtype(dtype)
+
+
+@needs_c
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "logsumexp"])
+@pytest.mark.parametrize("shape", [(6, 10), (3, 2500), (4, 5, 64)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_lines_of_every_length_and_special_values(name, shape, dtype):
+    x = (RNG.normal(size=shape) * 30).astype(dtype)
+    lines = x.reshape(-1, shape[-1])
+    lines[0, 3], lines[1, 2:5] = numpy.nan, -numpy.inf
+    attributes = {"axis": (x.ndim - 1,)} | ({"keepdims": False} if name == "logsumexp" else {})
+    if name == "logsumexp":
+        lines[2], lines[0, 0] = -numpy.inf, numpy.inf
+    with numpy.errstate(all="ignore"):
+        step, arrays, expected = program_of(name, [x], attributes)
+    result = computed(step, arrays, 2, "c")
+    tolerance = 3e-6 if dtype == "float32" else 1e-13
+    numpy.testing.assert_allclose(result, expected, rtol=tolerance, atol=tolerance)
+
+
+@needs_c
+@pytest.mark.parametrize(("padding", "dilation"), [(((1, 1), (1, 1)), (1, 1)), (((0, 0), (2, 3)), (2, 1))])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_convolutions_of_many_blocks_agree_with_numpy(monkeypatch, padding, dilation, channels):
+    monkeypatch.setattr("minidl.program.cpu.convolution.BLOCK", 500)
+    monkeypatch.setattr("minidl.program.cpu.convolution.MIN_ROWS", 20)
+    x = RNG.normal(size=(5, 9, 11, channels)).astype("float32")
+    w = RNG.normal(size=(3, 2, channels, 4)).astype("float32")
+    where = {"stride": (1, 1), "padding": padding, "dilation": dilation, "groups": 1}
+    step, arrays, expected = program_of("conv", [x, w], where)
+    numpy.testing.assert_allclose(computed(step, arrays, 2, "c"), expected, rtol=2e-5, atol=2e-5)
+    g = expected
+    for name, inputs, more in [
+        ("conv_input", [g, w], {"lengths": x.shape[1:3]}),
+        ("conv_weight", [x, g], {"window": w.shape[:2]}),
+    ]:
+        step, arrays, expected = program_of(name, inputs, where | more)
+        parts = 2 if name == "conv_input" else 1
+        numpy.testing.assert_allclose(computed(step, arrays, parts, "c"), expected, rtol=2e-5, atol=1e-4)
