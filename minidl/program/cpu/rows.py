@@ -61,9 +61,10 @@ def _line(name: str, kind: str, line: Axis) -> str:
     guard = (
         "t = t - t == t - t ? t : 0;" if name == "logsumexp" else ""
     )  # what is not finite is not subtracted
+    ivdep = "#pragma GCC ivdep\n   "
     last = {
-        "softmax": f"#pragma GCC ivdep\n    {each} {result} /= total;",
-        "log_softmax": f"total = log(total);\n    #pragma GCC ivdep\n    {each} {result} = {element} - t - total;",
+        "softmax": f"{ivdep} {each} {result} /= total;",
+        "log_softmax": f"total = log(total);\n    {ivdep} {each} {result} = {element} - t - total;",
         "logsumexp": "to[0] = log(total) + t;",
     }[name]
     return (
