@@ -19,13 +19,13 @@ FAMILIES = {
     "Products": "primitives.linear_algebra",
     "Einstein summation": "primitives.einsum",
     "Square matrices and norms (`minidl.linalg`)": "linalg",
+    "Convolution": "primitives.convolution",
+    "Windows and pooling": "primitives.windows",
+    "Normalization": "primitives.normalization",
+    "Attention": "primitives.attention",
     "Tensors from nothing": "creation",
     "Random numbers (`minidl.random`)": "random.drawing",
     "Derivatives": "derivatives",
-    "Convolution": "primitives.convolution",
-    "Windows and pooling": "primitives.windows",
-    "Normalisation": "primitives.normalization",
-    "Attention": "primitives.attention",
     "Losses": "losses",
 }
 
@@ -46,7 +46,7 @@ def page() -> str:
         prefix = {"linalg": "linalg.", "random.drawing": "random."}.get(name, "")
         namespace = getattr(minidl, prefix[:-1]) if prefix else minidl
         rows = []
-        for function in sorted(namespace.__all__):
+        for function in sorted(dir(namespace) if namespace is minidl else namespace.__all__):
             value = getattr(namespace, function)
             ours = getattr(module, function, None)
             if value is ours and value not in listed and not isinstance(value, type):

@@ -17,7 +17,7 @@ def test_the_page_is_current():
 
 def test_every_operation_is_in_it():
     modules = tuple(f"minidl.{name}" for name in operations.FAMILIES.values())
-    for name in dl.__all__:
+    for name in dir(dl):
         value = getattr(dl, name)
         if getattr(value, "__module__", "").startswith(modules) and not isinstance(value, type):
             assert f"`{value.__name__}`" in PAGE.read_text(), name
