@@ -113,15 +113,18 @@ def _scatter(step: Instruction, block: Block, source: CSource) -> list[str]:
 
 
 def _conv(step: Instruction, block: Block, source: CSource) -> list[str]:
-    return [conv_statement(source, *block.inputs, *block.outputs, step.attributes)]
+    (x, w), (out,) = block.inputs, block.outputs
+    return [conv_statement(source, x, w, out, step.attributes)]
 
 
 def _conv_input(step: Instruction, block: Block, source: CSource) -> list[str]:
-    return conv_input_statements(source, *block.inputs, *block.outputs, step.attributes)
+    (g, w), (out,) = block.inputs, block.outputs
+    return conv_input_statements(source, g, w, out, step.attributes)
 
 
 def _conv_weight(step: Instruction, block: Block, source: CSource) -> list[str]:
-    return conv_weight_statements(source, *block.inputs, *block.outputs, step.attributes)
+    (x, g), (out,) = block.inputs, block.outputs
+    return conv_weight_statements(source, x, g, out, step.attributes)
 
 
 def _partial(partial: Partial, block: Block, source: CSource) -> list[str]:
@@ -133,19 +136,23 @@ def _partial(partial: Partial, block: Block, source: CSource) -> list[str]:
 
 
 def _select_maxima(step: Instruction, block: Block, source: CSource) -> list[str]:
-    return [select_maxima_statement(source, *block.inputs, **step.attributes, out=block.outputs[0])]
+    (values, x), (out,) = block.inputs, block.outputs
+    return [select_maxima_statement(source, values, x, **step.attributes, out=out)]
 
 
 def _scatter_to_maxima(step: Instruction, block: Block, source: CSource) -> list[str]:
-    return scatter_to_maxima_statements(source, *block.inputs, **step.attributes, out=block.outputs[0])
+    (g, x), (out,) = block.inputs, block.outputs
+    return scatter_to_maxima_statements(source, g, x, **step.attributes, out=out)
 
 
 def _windows(step: Instruction, block: Block, source: CSource) -> list[str]:
-    return [windows_statement(source, *block.inputs, **step.attributes, out=block.outputs[0])]
+    (x,), (out,) = block.inputs, block.outputs
+    return [windows_statement(source, x, **step.attributes, out=out)]
 
 
 def _overlap_add(step: Instruction, block: Block, source: CSource) -> list[str]:
-    return overlap_add_statements(source, *block.inputs, **step.attributes, out=block.outputs[0])
+    (parts,), (out,) = block.inputs, block.outputs
+    return overlap_add_statements(source, parts, **step.attributes, out=out)
 
 
 LOWERINGS: dict[Operation, Lowering] = {

@@ -65,11 +65,13 @@ def placements(
             if box.axes[axis] is not None:
                 array = array[(slice(None),) * axis + (slice(kept.start, kept.stop),)]
         if all(map(len, ranges)):
-            yield out[(*map(_slice, ranges), ...)], array  # a view of 0-d arrays, too
+            key: tuple[Any, ...] = (*map(_slice, ranges), ...)  # a view of 0-d arrays, too
+            yield out[key], array
     value = filled_with(step)
     if value is not None:
         for outside in _outside(ranges, out.shape):
-            yield out[(*outside, ...)], value
+            key = (*outside, ...)
+            yield out[key], value
 
 
 def _counted(axes: Sequence[int | None]) -> Iterator[tuple[int | None, int]]:
