@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from minidl.primitives.convolution import conv_, conv_input_, conv_weight_
 from minidl.primitives.linear_algebra import matmul_
-from minidl.program.program import Gemm, Group, Operation
+from minidl.program.plan.tasks import Task
+from minidl.program.program import Gemm, Group, Operation, Partial
 
 if TYPE_CHECKING:
     from minidl.program.plan.tasks import Task
@@ -21,6 +22,7 @@ FLOPS: dict[Operation, Callable[[Any], int]] = {
     conv_: lambda step: _convolution(step.output, step.inputs[1]),
     conv_input_: lambda step: _convolution(*step.inputs),
     conv_weight_: lambda step: _convolution(step.inputs[1], step.output),
+    Partial: lambda partial: flops(partial.whole),
 }
 
 
@@ -39,6 +41,7 @@ WORK: dict[Operation, Callable[[Any], float]] = {
     Gemm: lambda gemm: flops(gemm) / FLOPS_PER_ELEMENT,
     Group: lambda group: float(flops(group)),
     **{p: lambda step: flops(step) / FLOPS_PER_ELEMENT for p in (matmul_, conv_, conv_input_, conv_weight_)},
+    Partial: lambda partial: work(partial.whole),
 }
 
 

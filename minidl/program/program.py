@@ -252,7 +252,46 @@ class PartialSum(BaseStep):
         return {self.output: xp.stack([xp.sum(block, axis=self.axis, keepdims=True) for block in blocks])}
 
 
-Step = Instruction | Group | Gemm | PartialSum
+@dataclass(eq=False)
+class Partial(BaseStep):
+    """A sum over observations, computed for blocks of them, one for each thread, to be added up later.
+
+    ``whole`` is the instruction, and every input of it has the observations as its first axis. The output has
+    the block as its first axis, and then those of the whole result.
+    """
+
+    whole: Instruction
+    output: Value
+
+    @property
+    def inputs(self) -> list[Value]:
+        """The inputs of the instruction."""
+        return self.whole.inputs
+
+    @property
+    def outputs(self) -> list[Value]:
+        """The results of the blocks."""
+        return [self.output]
+
+    @property
+    def phase(self) -> str:
+        """The phase of the instruction."""
+        return self.whole.phase
+
+    @property
+    def name(self) -> str:
+        """The name of the instruction."""
+        return f"{self.whole.name} by parts"
+
+    def evaluate(self, xp: Any, arrays: Mapping[Value, Array]) -> dict[Value, Array]:
+        """Compute the result of each block."""
+        inputs, parts = [arrays[value] for value in self.inputs], self.output.shape[0]
+        blocks = ([array[share(len(array), i, parts)] for array in inputs] for i in range(parts))
+        forward = self.whole.primitive.forward
+        return {self.output: xp.stack([forward(xp, *b, **self.whole.attributes) for b in blocks])}
+
+
+Step = Instruction | Group | Gemm | PartialSum | Partial
 
 
 def share(length: int, index: int, parts: int) -> slice:

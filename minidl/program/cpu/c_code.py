@@ -125,7 +125,6 @@ static int wait_at(barrier *b, int32_t threads) {
 }
 """
 
-
 #: What a segment returns that found a position outside of its axis; else it returns 0.
 OUT_OF_RANGE = 1
 

@@ -12,11 +12,16 @@ from typing import Any
 
 import numpy
 
+from minidl.primitives.indexing import scatter_add_
+from minidl.primitives.shape import concatenate_, pad_, reshape_
 from minidl.program.cpu.blas import matmul_call
-from minidl.program.cpu.blocks import Block
+from minidl.program.cpu.blocks import Block, moves_of
+from minidl.program.expressions import Unsupported
+from minidl.program.lowered.selection import Selection
 from minidl.program.plan.layout import empty
+from minidl.program.plan.placement import selection_of
 from minidl.program.plan.tasks import Copy, Task
-from minidl.program.program import Gemm, Group, Instruction, Operation, PartialSum, Value
+from minidl.program.program import Gemm, Group, Instruction, Operation, Partial, PartialSum, Value
 
 Call = Callable[[], Any]
 
@@ -60,6 +65,45 @@ def _copy(copy: Copy, block: Block, scratch: Scratch) -> Iterator[Call]:
     yield partial(numpy.copyto, block.outputs[0], block.inputs[0])
 
 
+def _moves(step: Instruction, block: Block, scratch: Scratch) -> Iterator[Call]:
+    try:
+        moves = list(moves_of(step, block))
+    except Unsupported:
+        yield from _forward(step, block, scratch)
+        return
+    for target, what in moves:
+        yield partial(numpy.copyto, target, what)
+
+
+def _scatter(step: Instruction, block: Block, scratch: Scratch) -> Iterator[Call]:
+    g, *positions = block.inputs
+    selection = selection_of(step)
+    if not positions:
+        yield from _moves(step, block, scratch)
+    elif block.axis is not None and block.axis in selection.indexed:
+        yield partial(_add_rows, step, block, selection, block.axis)
+    else:
+        (out,) = block.outputs
+        attributes = step.attributes | {"shape": out.shape}
+        yield partial(step.primitive.forward, numpy, g, *positions, out=out, **attributes)
+
+
+def _add_rows(step: Instruction, block: Block, selection: Selection, axis: int) -> None:
+    """Add up what belongs in a block of the result along an axis that positions index."""
+    (g, *positions), (out,) = block.inputs, block.outputs
+    shared = selection.indexed.index(axis)
+    length = step.output.shape[axis]
+    places = positions[shared] + (positions[shared] < 0) * length
+    if places.size and not (places.min() >= 0 and places.max() < length):
+        raise IndexError("a position is outside of the axis that it indexes")
+    inside = (places >= block.start) & (places < block.start + block.length)
+    inside = numpy.broadcast_to(inside, selection.spread)
+    own = list(numpy.broadcast_arrays(*positions[:shared], places - block.start, *positions[shared + 1 :]))
+    chosen = [array[inside] for array in own]
+    part = g[(slice(None),) * selection.at + (inside,)]
+    scatter_add_.forward(numpy, part, *chosen, key=step.attributes["key"], shape=out.shape, out=out)
+
+
 def _partial_sum(step: PartialSum, block: Block, scratch: Scratch) -> Iterator[Call]:
     x, out = block.inputs[0], block.outputs[0][0]
     if x.ndim == 2 and step.axis == (0,):  # two to three times as fast as a sum over rows
@@ -80,7 +124,7 @@ def _group(group: Group, block: Block, scratch: Scratch) -> Iterator[Call]:
 
 def _group_part(group: Group, part: Block, slots: dict[Value, int], scratch: Scratch) -> Iterator[Call]:
     shape = part.shape(group.shape)
-    by_columns = part.partition is not None and part.partition.output_axis == 1
+    by_columns = part.partition is not None and part.partition.output_axis == 1 and len(shape) == 2
     places = dict(zip(group.inputs, part.inputs, strict=True))
     places |= zip(group.outputs, part.outputs, strict=True)
     for member in group.members:
@@ -122,9 +166,19 @@ def _slots(group: Group) -> dict[Value, int]:
     return slots
 
 
+def _partial(step: Partial, block: Block, scratch: Scratch) -> Iterator[Call]:
+    forward = step.whole.primitive.forward
+    yield partial(forward, numpy, *block.inputs, out=block.outputs[0][0], **step.whole.attributes)
+
+
 CALLS: dict[Operation, Callable[[Any, Block, Scratch], Iterator[Call]]] = {
     Gemm: _gemm,
     Group: _group,
     PartialSum: _partial_sum,
+    Partial: _partial,
     Copy: _copy,
+    concatenate_: _moves,
+    pad_: _moves,
+    reshape_: _moves,
+    scatter_add_: _scatter,
 }

@@ -9,8 +9,9 @@ import numpy
 
 from minidl.devices import Array
 from minidl.program.gpu.kernels.elementwise import copy_kernel
-from minidl.program.gpu.kernels.source import Kernel, broadcast_strides, merged
+from minidl.program.gpu.kernels.source import Kernel
 from minidl.program.plan.layout import layout_fits
+from minidl.program.plan.strides import broadcast_strides, merged
 
 #: Gives memory of a shape and dtype.
 Empty = Callable[[Sequence[int], numpy.dtype], Array]

@@ -73,6 +73,11 @@ class Selection:
         """The lengths of the axes indexed by arrays."""
         return tuple(self._shape[axis] for axis in self.indexed)
 
+    def result_axis(self, axis: int) -> int:
+        """Return which axis of the result is a slice of an axis of the array."""
+        place = self.basic.index(axis)
+        return place if place < self.at else place + len(self.spread)
+
     def by_place(self, g: Any) -> Any:
         """Return an array of the result's shape as a matrix: a row for each place, the rest in its order."""
         start, end = self.at, self.at + len(self.spread)

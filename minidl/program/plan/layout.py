@@ -63,9 +63,12 @@ def empty(value: Value, buffer: numpy.ndarray, by_columns: bool) -> numpy.ndarra
 
 
 def major_axis(array: numpy.ndarray) -> int:
-    """Return the axis along which an array is partitioned: the one of the largest stride."""
+    """Return the axis along which an array is partitioned: the one of the largest stride, not of one element.
+
+    It is the first one of more than one element, but for matrices stored by columns.
+    """
     by_columns = array.ndim == 2 and array.shape[0] > 1 and array.strides[0] < array.strides[1]
-    return 1 if by_columns else 0
+    return 1 if by_columns else next((i for i, length in enumerate(array.shape) if length != 1), 0)
 
 
 def layout_of(matrix: numpy.ndarray) -> Layout:

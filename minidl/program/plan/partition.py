@@ -12,14 +12,31 @@ from typing import Any
 
 import numpy
 
-from minidl.primitives.reduction import sum_
+from minidl.primitives.convolution import conv_, conv_input_, conv_weight_
+from minidl.primitives.indexing import gather_, scatter_add_
+from minidl.primitives.linear_algebra import matmul_
+from minidl.primitives.reduction import (
+    argmax_,
+    argmin_,
+    log_softmax_,
+    logsumexp_,
+    max_,
+    min_,
+    softmax_,
+    sum_,
+)
+from minidl.primitives.shape import concatenate_, pad_, reshape_
+from minidl.primitives.windows import overlap_add_, scatter_to_maxima_, select_maxima_, windows_
+from minidl.program.costs import work
 from minidl.program.plan.layout import major_axis
+from minidl.program.plan.placement import boxes_of, is_placement, selection_of
 from minidl.program.plan.tasks import Copy, Task
 from minidl.program.program import (
     Gemm,
     Group,
     Instruction,
     Operation,
+    Partial,
     PartialSum,
     Program,
     Step,
@@ -81,23 +98,124 @@ def _of_group(group: Group, arrays: Arrays) -> Partition | None:
     if not group.shape:
         return None
     written = next((value for value in group.outputs if value.shape == group.shape), None)
-    axis = major_axis(arrays[written]) if written is not None else 0
+    whole = arrays[written] if written is not None else numpy.broadcast_to(numpy.empty(()), group.shape)
+    axis = major_axis(whole)
     return broadcast_partition(group.shape, axis, group.inputs)
 
 
 def _of_copy(copy: Copy, arrays: Arrays) -> Partition | None:
-    return broadcast_partition(copy.state.shape, 0, copy.inputs) if copy.state.shape else None
+    if not copy.state.shape:
+        return None
+    return broadcast_partition(copy.state.shape, major_axis(arrays[copy.state]), copy.inputs)
 
 
 def _of_partial_sum(partial: PartialSum, arrays: Arrays) -> Partition:
     return Partition(partial.value.shape[partial.split], 0, (partial.split,))
 
 
-def _of_sum(step: Instruction, arrays: Arrays) -> Partition | None:
-    (x,) = step.inputs  # over the rows of a matrix stored by columns: each thread has its columns
-    if step.attributes["axis"] != (0,) or major_axis(arrays[x]) != 1:
+def _of_partial(partial: Partial, arrays: Arrays) -> Partition:
+    return Partition(partial.inputs[0].shape[0], 0, (0,) * len(partial.inputs))
+
+
+def _by_observation(step: Instruction, arrays: Arrays) -> Partition | None:
+    """Each thread has some of the observations: those of the first input, and all of the weights."""
+    if step.output.shape[0] == 1 or major_axis(arrays[step.output]) != 0:
         return None
-    return Partition(x.shape[1], len(step.output.shape) - 1, (1,))
+    return Partition(step.output.shape[0], 0, (0, *(None for _ in step.inputs[1:])))
+
+
+def _of_pooling(step: Instruction, arrays: Arrays) -> Partition | None:
+    """Each thread has some of the images, of every input."""
+    if step.output.shape[0] == 1 or major_axis(arrays[step.output]) != 0:
+        return None
+    return Partition(step.output.shape[0], 0, (0,) * len(step.inputs))
+
+
+def _of_reduction(step: Instruction, arrays: Arrays) -> Partition | None:
+    """Each thread has a part of the results."""
+    (x,), axis = step.inputs, step.attributes["axis"]
+    reduced = (axis,) if isinstance(axis, int) else axis
+    out = major_axis(arrays[step.output])
+    kept = [i for i in range(len(x.shape)) if i not in reduced]
+    if len(step.output.shape) == len(x.shape):
+        kept = list(range(len(x.shape)))
+    if out >= len(kept) or kept[out] in reduced:
+        return None
+    return Partition(x.shape[kept[out]], out, (kept[out],))
+
+
+def _of_matmul(step: Instruction, arrays: Arrays) -> Partition:
+    """Each thread has a part of the stack, or of the rows or columns of the only matrix."""
+    ndim, axis = len(step.output.shape), major_axis(arrays[step.output])
+    axes: list[int | None] = []
+    for value, summed in zip(step.inputs, (ndim - 1, ndim - 2), strict=True):
+        own = axis - (ndim - len(value.shape))
+        has_blocks = axis != summed and own >= 0 and value.shape[own] == step.output.shape[axis]
+        axes.append(own if has_blocks else None)
+    return Partition(step.output.shape[axis], axis, tuple(axes))
+
+
+def _of_placement(step: Instruction, arrays: Arrays) -> Partition | None:
+    shape = step.output.shape
+    axis = major_axis(arrays[step.output])
+    if not shape:
+        return None
+    if is_placement(step):
+        boxes = boxes_of(step)
+        return Partition(
+            shape[axis], axis, tuple(box.axes[axis] if box.fills(axis, shape) else None for box in boxes)
+        )
+    return None
+
+
+def _of_scatter(step: Instruction, arrays: Arrays) -> Partition | None:
+    """Each thread has a part of the result, and adds up what belongs there."""
+    positions = step.inputs[1:]
+    if not positions:
+        return _of_placement(step, arrays)
+    selection, axis = selection_of(step), major_axis(arrays[step.output])
+    if axis in selection.indexed:
+        return Partition(step.output.shape[axis], axis, (None,) * len(step.inputs))
+    if axis not in selection.slices or selection.slices[axis] != range(step.output.shape[axis]):
+        return None
+    return Partition(step.output.shape[axis], axis, (selection.result_axis(axis), *(None for _ in positions)))
+
+
+def _of_gather(step: Instruction, arrays: Arrays) -> Partition | None:
+    """Each thread has a part of the positions, or of what is picked at each."""
+    x, *positions = step.inputs
+    shape, selection = step.output.shape, selection_of(step)
+    if not shape:
+        return None
+    axis, of_x = major_axis(arrays[step.output]), None
+    spread = range(selection.at, selection.at + len(selection.spread))
+    if axis not in spread:
+        of_x = selection.basic[axis if axis < selection.at else axis - len(spread)]
+        if of_x is None or selection.slices[of_x] != range(x.shape[of_x]):
+            return None
+        return Partition(shape[axis], axis, (of_x, *(None for _ in positions)))
+    axes = [axis - spread.stop + len(value.shape) for value in positions]
+    own = (
+        i if i >= 0 and value.shape[i] == shape[axis] else None
+        for i, value in zip(axes, positions, strict=True)
+    )
+    return Partition(shape[axis], axis, (None, *own))
+
+
+def _of_reshape(step: Instruction, arrays: Arrays) -> Partition | None:
+    """Each thread has a part of the rows of the result, if these lie one after another."""
+    shape = step.output.shape
+    if not shape or not arrays[step.output].flags.c_contiguous:
+        return None
+    axis = major_axis(arrays[step.output])
+    return Partition(shape[axis], axis, (None,))
+
+
+def _of_rows(step: Instruction, arrays: Arrays) -> Partition | None:
+    """Steps that keep the shape, and compute each line along some axes by itself."""
+    shape = step.output.shape
+    axis = major_axis(arrays[step.output])
+    return Partition(shape[axis], axis, (axis,)) if shape and axis not in step.attributes["axis"] else None
 
 
 #: The steps that can be shared among threads, and how; all others one thread computes.
@@ -106,7 +224,27 @@ PARTITIONS: dict[Operation, Callable[[Any, Arrays], Partition | None]] = {
     Group: _of_group,
     Copy: _of_copy,
     PartialSum: _of_partial_sum,
-    sum_: _of_sum,
+    Partial: _of_partial,
+    conv_: _by_observation,
+    conv_input_: _by_observation,
+    windows_: _of_pooling,
+    overlap_add_: _of_pooling,
+    select_maxima_: _of_pooling,
+    scatter_to_maxima_: _of_pooling,
+    sum_: _of_reduction,
+    max_: _of_reduction,
+    min_: _of_reduction,
+    argmax_: _of_reduction,
+    argmin_: _of_reduction,
+    logsumexp_: _of_reduction,
+    softmax_: _of_rows,
+    log_softmax_: _of_rows,
+    matmul_: _of_matmul,
+    concatenate_: _of_placement,
+    pad_: _of_placement,
+    scatter_add_: _of_scatter,
+    gather_: _of_gather,
+    reshape_: _of_reshape,
 }
 
 
@@ -136,5 +274,16 @@ def _split_sum(step: Instruction, threads: int, by_columns: set[Value]) -> list[
     ]
 
 
-#: The reductions of which each thread does its block first, and one thread adds up the blocks.
-SPLITS: dict[Operation, Callable[[Any, int, set[Value]], list[Step]]] = {sum_: _split_sum}
+def _split_weight_gradient(step: Instruction, threads: int, by_columns: set[Value]) -> list[Step]:
+    if work(step) < MIN_SHARED_WORK or step.inputs[0].shape[0] < 2 * threads:
+        return [step]
+    parts = Value((threads, *step.output.shape), step.output.dtype)
+    total = Instruction(sum_, [parts], {"axis": (0,), "keepdims": False}, step.output, step.phase)
+    return [Partial(step, parts), total]
+
+
+#: The sums of which each thread does its block first, before the blocks are added up, always in one order.
+SPLITS: dict[Operation, Callable[[Any, int, set[Value]], list[Step]]] = {
+    sum_: _split_sum,
+    conv_weight_: _split_weight_gradient,
+}

@@ -5,15 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minidl.primitives.convolution import conv_weight_
 from minidl.primitives.elementwise import add, exp
-from minidl.primitives.reduction import sum_
+from minidl.primitives.primitive import Primitive
 from minidl.program.cpu.blocks import block_of
 from minidl.program.cpu.c_code import CSource
 from minidl.program.cpu.calls import Scratch, calls
 from minidl.program.cpu.lowering import LOWERINGS, statements
 from minidl.program.plan.partition import PARTITIONS, partition_of
 from minidl.program.plan.tasks import Copy
-from minidl.program.program import Gemm, Group, Instruction, PartialSum, Value
+from minidl.program.program import Gemm, Group, Instruction, Partial, PartialSum, Value
 from tests.program.networks import needs_c
 
 
@@ -51,22 +52,26 @@ def partial_sum(rows, columns):
     return PartialSum(value(rows, columns), (0,), 0, value(3, 1, columns))
 
 
-def sum_of_rows(rows, columns):
-    return Instruction(sum_, [value(rows, columns)], {"axis": (0,), "keepdims": False}, value(columns))
+def partial_weight_gradient(rows, columns):
+    x, g, weight = value(rows, columns, 3), value(rows, columns - 2, 4), value(3, 3, 4)
+    where = {"stride": (1,), "padding": ((0, 0),), "dilation": (1,), "groups": 1}
+    whole = Instruction(conv_weight_, [x, g], {"window": (3,), **where}, weight)
+    return Partial(whole, value(3, *weight.shape))
 
 
-#: For each operation in PARTITIONS, functions that make a step, of this number of rows and columns.
+#: For each operation in PARTITIONS, functions that make a step, of this number of rows and columns. Those of
+#: primitives are tested in cpu/test_lowering.py.
 STEPS = {
     Gemm: [gemm, product_with_itself],
     Group: [group],
     Copy: [copy],
     PartialSum: [partial_sum],
-    sum_: [sum_of_rows],
+    Partial: [partial_weight_gradient],
 }
 
 
 def test_every_step_that_can_be_shared_is_tested_here():
-    assert set(STEPS) == set(PARTITIONS)
+    assert set(STEPS) == {operation for operation in PARTITIONS if not isinstance(operation, Primitive)}
 
 
 def computed(step, arrays, parts, kernels):
@@ -93,13 +98,15 @@ def test_blocks_make_up_the_whole(make, kernels, rows, columns, by_columns, seed
     step = make(rows, columns)
     if kernels == "c" and step.operation not in LOWERINGS:
         return
-    order = "F" if by_columns else "C"
     rng = numpy.random.default_rng(seed)
-    arrays = {x: numpy.array(rng.normal(size=x.shape), order=order) for x in [*step.inputs, *step.writes]}
-    if step.operation is PartialSum:
+    arrays = {}
+    for x in [*step.inputs, *step.writes]:
+        order = "F" if by_columns and len(x.shape) == 2 else "C"
+        arrays[x] = numpy.array(rng.normal(size=x.shape), order=order)
+    if step.operation in (PartialSum, Partial):
         arrays[step.output] = numpy.empty(step.output.shape)
-    parts = 3 if partition_of(step, arrays) is not None else 1
-    assert parts == 3 or (step.operation is sum_ and not by_columns)
+    parts = 3
+    assert partition_of(step, arrays) is not None
     expected = {step.state: arrays[step.value]} if step.operation is Copy else step.evaluate(numpy, arrays)
     for out, ours in computed(step, arrays, parts, kernels).items():
         numpy.testing.assert_allclose(ours, expected[out], rtol=1e-12, atol=1e-12)

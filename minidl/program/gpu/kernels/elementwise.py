@@ -16,7 +16,6 @@ from minidl.program.expressions import Unsupported, expression, number
 from minidl.program.gpu.kernels.source import (
     Kernel,
     blocks_for,
-    broadcast_strides,
     index_type,
     load,
     loop,
@@ -24,6 +23,7 @@ from minidl.program.gpu.kernels.source import (
     register_type,
     store,
 )
+from minidl.program.plan.strides import broadcast_strides
 from minidl.program.program import Instruction, Value
 from minidl.random import philox
 

@@ -18,8 +18,6 @@ from minidl.program.gpu.kernels.source import (
     THREADS,
     Kernel,
     blocks_for,
-    broadcast_strides,
-    element_strides,
     index_type,
     load,
     loop,
@@ -30,6 +28,7 @@ from minidl.program.gpu.kernels.source import (
 )
 from minidl.program.lowered.selection import Selection
 from minidl.program.lowered.sorted_scatter import RUN
+from minidl.program.plan.strides import broadcast_strides, element_strides
 
 _HELPERS = """\
 /* Where a position given by an array lies on an axis of this length. */

@@ -16,14 +16,13 @@ from minidl.program.expressions import Unsupported
 from minidl.program.gpu.kernels.source import (
     THREADS,
     Kernel,
-    element_strides,
     index_type,
     load,
-    merged,
     offset,
     register_type,
     store,
 )
+from minidl.program.plan.strides import element_strides, merged
 
 #: Blocks among which a reduction is divided, if it is long enough.
 REDUCTION_BLOCKS = 512

@@ -14,6 +14,7 @@ import numpy
 
 from minidl.devices import Array
 from minidl.program.expressions import Unsupported
+from minidl.program.plan.strides import merged
 
 #: Threads of a block, in every kernel.
 THREADS = 256
@@ -168,32 +169,6 @@ def store(value: str, dtype: numpy.dtype) -> str:
     return f"__float2half({value})" if dtype == numpy.float16 else value
 
 
-def broadcast_strides(array: Array, shape: Sequence[int]) -> list[int]:
-    """Return the strides of an array broadcast to a shape, in elements."""
-    missing = len(shape) - array.ndim
-    own = [
-        stride // array.dtype.itemsize if length > 1 else 0
-        for length, stride in zip(array.shape, array.strides, strict=True)
-    ]
-    return [0] * missing + own
-
-
-def merged(shape: Sequence[int], strides: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Return shape and strides with axes of length 1 left out, and axes that follow each other as one."""
-    lengths: list[int] = []
-    merged: list[int] = []
-    for length, stride in zip(shape, strides, strict=True):
-        if length == 1:
-            continue
-        if lengths and merged[-1] == stride * length:
-            lengths[-1] *= length
-            merged[-1] = stride
-        else:
-            lengths.append(length)
-            merged.append(stride)
-    return lengths, merged
-
-
 def offset(index: str, shape: Sequence[int], strides: Sequence[int]) -> str:
     """Return where element number ``index`` of a shape, in NumPy's order, lies in memory."""
     lengths, strides = merged(shape, strides)
@@ -217,11 +192,6 @@ def loop(index: str, size: int) -> str:
 def blocks_for(size: int) -> int:
     """Return how many blocks go over this number of elements."""
     return min(MAX_BLOCKS, -(-size // THREADS))
-
-
-def element_strides(array: Array) -> list[int]:
-    """Return the strides of an array in elements."""
-    return [stride // array.dtype.itemsize for stride in array.strides]
 
 
 def index_type(shape: Sequence[int], strides: Sequence[Sequence[int]]) -> str:
