@@ -2,8 +2,10 @@
 
 import importlib
 from pathlib import Path
+from types import FunctionType, ModuleType
 
 import minidl
+from minidl.primitives.primitive import Primitive
 
 #: The families of operations: a heading, and the module that has them.
 FAMILIES = {
@@ -21,7 +23,8 @@ FAMILIES = {
     "Square matrices and norms (`minidl.linalg`)": "linalg",
     "Tensors from nothing": "creation",
     "Random numbers (`minidl.random`)": "random.drawing",
-    "Derivatives": "derivatives",
+    "Gradients": "autodiff",
+    "Derivatives of functions": "derivatives",
     "Convolution": "primitives.convolution",
     "Windows and pooling": "primitives.windows",
     "Normalisation": "primitives.normalization",
@@ -46,10 +49,10 @@ def page() -> str:
         prefix = {"linalg": "linalg.", "random.drawing": "random."}.get(name, "")
         namespace = getattr(minidl, prefix[:-1]) if prefix else minidl
         rows = []
-        for function in sorted(namespace.__all__):
+        for function in dir(minidl) if namespace is minidl else sorted(namespace.__all__):
             value = getattr(namespace, function)
             ours = getattr(module, function, None)
-            if value is ours and value not in listed and not isinstance(value, type):
+            if value is ours and value not in listed and belongs(value, module):
                 if prefix != "linalg.":  # whose functions may stand elsewhere as well
                     listed.add(value)
                 rows.append(f"| `{prefix}{function}` | {first_sentence(value)} |")
@@ -57,6 +60,13 @@ def page() -> str:
             "\n".join([f"## {heading}\n", "| operation | what it does |", "| --- | --- |", *rows, ""])
         )
     return "\n".join(sections)
+
+
+def belongs(value: object, module: ModuleType) -> bool:
+    """Return whether an operation stands in the module that declares it, and not in one that imports it."""
+    if isinstance(value, Primitive):
+        return True  # which says nothing of its module, but the first that has it declares it
+    return isinstance(value, FunctionType) and module.__name__ in (value.__module__, "minidl.linalg")
 
 
 def first_sentence(function: object) -> str:

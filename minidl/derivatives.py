@@ -91,7 +91,7 @@ def _on_tape(compute: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _applied(
-    function: Callable[..., Tensor], position: int, arguments: tuple, options: dict[str, Any]
+    function: Callable[..., Tensor], position: int, arguments: tuple[Any, ...], options: dict[str, Any]
 ) -> tuple[Tensor, Tensor]:
     """Return the argument as a Tensor that requires a gradient, and the result of the function."""
     x = as_tensor(arguments[position])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minidl.primitives.convolution import conv_, conv_input_, conv_weight_
 from minidl.primitives.linear_algebra import matmul_
-from minidl.program.plan.tasks import Task
 from minidl.program.program import Gemm, Group, Operation
+
+if TYPE_CHECKING:
+    from minidl.program.plan.tasks import Task
 
 #: The floating-point operations of steps, where they are not one for each element of the largest value.
 FLOPS: dict[Operation, Callable[[Any], int]] = {
