@@ -21,14 +21,14 @@ FAMILIES = {
     "Products": "primitives.linear_algebra",
     "Einstein summation": "primitives.einsum",
     "Square matrices and norms (`minidl.linalg`)": "linalg",
-    "Tensors from nothing": "creation",
-    "Random numbers (`minidl.random`)": "random.drawing",
-    "Gradients": "autodiff",
-    "Derivatives of functions": "derivatives",
     "Convolution": "primitives.convolution",
     "Windows and pooling": "primitives.windows",
     "Normalisation": "primitives.normalization",
     "Attention": "primitives.attention",
+    "Tensors from nothing": "creation",
+    "Random numbers (`minidl.random`)": "random.drawing",
+    "Gradients": "autodiff",
+    "Derivatives of functions": "derivatives",
     "Losses": "losses",
 }
 
@@ -49,7 +49,7 @@ def page() -> str:
         prefix = {"linalg": "linalg.", "random.drawing": "random."}.get(name, "")
         namespace = getattr(minidl, prefix[:-1]) if prefix else minidl
         rows = []
-        for function in dir(minidl) if namespace is minidl else sorted(namespace.__all__):
+        for function in sorted(dir(namespace) if namespace is minidl else namespace.__all__):
             value = getattr(namespace, function)
             ours = getattr(module, function, None)
             if value is ours and value not in listed and belongs(value, module):

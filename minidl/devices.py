@@ -138,7 +138,7 @@ def from_any(data: Any) -> Array:
         kind, _ = data.__dlpack_device__()
         if kind == _DLPACK_CUDA:
             return _cupy().from_dlpack(data)
-    return numpy.array(data)  # a subclass of ndarray loses what only it has
+    return numpy.asarray(data)  # a subclass of ndarray loses what only it has
 
 
 #: What DLPack calls memory of an NVIDIA GPU.

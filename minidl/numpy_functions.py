@@ -1,4 +1,4 @@
-"""NumPy's functions on Tensors: ``numpy.exp(t)`` is ours, on the tape, and what we lack is refused.
+"""NumPy's functions on Tensors: ``numpy.exp(t)`` is ours, on the tape; no gradient is lost silently.
 
 NumPy hands a call with a Tensor among its arguments to ``Tensor.__array_ufunc__`` and ``__array_function__``.
 A function of NumPy's is ours if one of ours has its name.
@@ -6,6 +6,7 @@ A function of NumPy's is ours if one of ours has its name.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -48,15 +49,26 @@ _QUESTIONS: dict[Any, Callable[..., Any]] = {
 @cache
 def _counterparts() -> Mapping[Any, Callable[..., Any]]:
     """Return our functions by those of NumPy's that they stand for."""
-    import minidl
-    from minidl.primitives import elementwise, logic, mathematics
+    from minidl import creation, linalg
+    from minidl.primitives import (
+        cumulative,
+        einsum,
+        elementwise,
+        indexing,
+        linear_algebra,
+        logic,
+        mathematics,
+        reduction,
+        shape,
+        sorting,
+    )
 
+    ours_by_family = (
+        *(elementwise, mathematics, logic, reduction, cumulative, sorting),
+        *(shape, indexing, linear_algebra, einsum, creation),
+    )
     found: dict[Any, Callable[..., Any]] = dict(_QUESTIONS)
-    # Random numbers, files and types are not functions of arrays.
-    for namespace, modules in (
-        (numpy, (elementwise, logic, mathematics, minidl)),
-        (numpy.linalg, (minidl.linalg,)),
-    ):
+    for namespace, modules in ((numpy, ours_by_family), (numpy.linalg, (linalg,))):
         for name in dir(namespace):
             theirs = getattr(namespace, name)
             if not callable(theirs) or isinstance(theirs, type):
@@ -70,33 +82,31 @@ def _counterparts() -> Mapping[Any, Callable[..., Any]]:
 
 def call_ufunc(function: Any, method: str, inputs: Sequence[Any], options: Mapping[str, Any]) -> Any:
     """Compute one of NumPy's functions of single elements with Tensors."""
-    if method != "__call__":
-        raise TypeError(
-            f"numpy.{function.__name__}.{method} does not take Tensors: use a function of minidl, or .numpy()"
-        )
-    return call(function, inputs, options)
+    if method == "__call__" and options.get("out") is None:
+        return call(function, inputs, options)
+    name = f"numpy.{function.__name__}" + (" with out=" if method == "__call__" else f".{method}")
+    return _on_arrays(getattr(function, method), name, inputs, options)
 
 
 def call(function: Any, inputs: Sequence[Any], options: Mapping[str, Any]) -> Any:
-    """Compute one of NumPy's functions with Tensors.
+    """Compute one of NumPy's functions with Tensors, by our function of the same name.
+
+    If there is none, NumPy computes with the values, and gives arrays.
 
     Raises
     ------
     TypeError
-        minidl has no function of this name, or ours does not take these options.
+        We have no such function and a gradient would be lost, or ours does not take these options.
     """
     ours = _counterparts().get(function)
     name = f"numpy.{getattr(function, '__name__', function)}"
     if ours is None:
-        raise TypeError(
-            f"{name} has no counterpart in minidl, and its result would have no gradient: "
-            "convert the Tensor with .numpy() if none is needed"
-        )
-    for option in ("out", "where", "casting", "order", "subok"):
+        return _on_arrays(function, name, inputs, options)
+    for option in ("out", "where"):
         if options.get(option) is not None:
-            raise TypeError(f"{name} of a Tensor takes no {option}=: only assign() writes arrays")
+            raise TypeError(f"{name} of a Tensor takes no {option}=")
     options = {key: value for key, value in options.items() if key not in ("out", "where", "order", "subok")}
-    dtype = options.pop("dtype", None) if "dtype" not in _parameters(ours) else None
+    dtype = options.pop("dtype", None) if "dtype" not in inspect.signature(ours).parameters else None
     try:
         result = ours(*inputs, **options)
     except TypeError as error:
@@ -104,7 +114,22 @@ def call(function: Any, inputs: Sequence[Any], options: Mapping[str, Any]) -> An
     return result if dtype is None else result.astype(dtype)
 
 
-def _parameters(function: Any) -> Sequence[str]:
-    import inspect
+def _on_arrays(function: Any, name: str, inputs: Sequence[Any], options: Mapping[str, Any]) -> Any:
+    """Let NumPy compute with the values of Tensors that no gradient is asked for."""
 
-    return list(inspect.signature(function).parameters)
+    def array(x: Any) -> Any:
+        if isinstance(x, (list, tuple)):
+            return type(x)(map(array, x))
+        if not hasattr(x, "requires_grad"):
+            return x
+        if x.requires_grad:
+            raise TypeError(
+                f"{name} has no counterpart in minidl, and would lose the gradient of a Tensor: "
+                "give it .detach() or .numpy() of the Tensor if none is needed"
+            )
+        return numpy.asarray(x)
+
+    written = options.get("out") or ()
+    if any(hasattr(x, "requires_grad") for x in (written if isinstance(written, tuple) else (written,))):
+        raise TypeError(f"{name} cannot write to a Tensor: only assign() does")
+    return function(*map(array, inputs), **{key: array(value) for key, value in options.items()})

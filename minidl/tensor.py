@@ -186,6 +186,14 @@ class Tensor:
             raise TypeError(f"a Tensor on {self.device} is not converted implicitly: use .numpy()")
         return self.numpy().astype(dtype) if dtype is not None else self.numpy()
 
+    def __dlpack__(self, **options: Any) -> Any:
+        """Hand a copy of the values to another library, such as PyTorch or JAX, on the same device."""
+        return devices.copy(self._values("__dlpack__()")).__dlpack__(**options)
+
+    def __dlpack_device__(self) -> Any:
+        """Return what DLPack calls the device."""
+        return self._array.__dlpack_device__()
+
     def __array_ufunc__(self, function: Any, method: str, *inputs: Any, **options: Any) -> Any:
         """Let NumPy's functions of elements, and ``array * tensor``, be ours."""
         return numpy_functions.call_ufunc(function, method, inputs, options)

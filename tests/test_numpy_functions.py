@@ -4,6 +4,7 @@ import numpy
 import pytest
 
 import minidl as dl
+from minidl.errors import RecordingError
 
 X = numpy.array([[0.5, 1.5, -1.0], [2.0, -0.5, 1.0]], "float32")
 
@@ -85,16 +86,31 @@ def test_questions_about_shapes_are_answered():
         (lambda x: numpy.median(x), "numpy.median has no counterpart in minidl"),
         (lambda x: numpy.linalg.svd(x), "svd has no counterpart"),
         (lambda x: numpy.heaviside(x, 0), "heaviside has no counterpart"),
-        (lambda x: numpy.add.reduce(x), "numpy.add.reduce does not take Tensors"),
-        (lambda x: numpy.exp(x, out=numpy.zeros((2, 3), "float32")), "takes no out="),
+        (lambda x: numpy.add.reduce(x), "numpy.add.reduce has no counterpart"),
+        (lambda x: numpy.stack([x, x], out=numpy.zeros((2, 2, 3), "float32")), "takes no out="),
+        (lambda x: numpy.exp(x, out=numpy.zeros((2, 3), "float32")), "numpy.exp with out= has no"),
+        (lambda x: numpy.exp(X, out=x), "cannot write to a Tensor"),
         (lambda x: numpy.sum(x, where=X > 0), "takes no where="),
         (lambda x: numpy.sum(x, initial=1.0), "numpy.sum of a Tensor is that of minidl: .*initial"),
-        (lambda x: numpy.add(X, x, out=X), "takes no out="),
+        (lambda x: numpy.add(X, x, out=X), "would lose the gradient"),
     ],
 )
 def test_what_is_not_ours_is_refused(call, message):
     with pytest.raises(TypeError, match=message):
         call(dl.tensor(X, requires_grad=True))
+
+
+def test_where_no_gradient_is_asked_for_numpy_computes_what_we_lack():
+    x = dl.tensor(X)
+    assert numpy.median(x) == numpy.median(X)
+    assert numpy.allclose(x, X)
+    assert numpy.unique(x).tolist() == sorted(X.ravel())
+    assert numpy.add.reduce(x, axis=0).tolist() == X.sum(axis=0).tolist()
+    total = numpy.zeros((2, 3), "float32")
+    total += x
+    numpy.testing.assert_array_equal(total, X)
+    with pytest.raises(RecordingError, match="reads the value of a Tensor"):
+        dl.compile(lambda x: x * float(numpy.median(x)))(x)
 
 
 def test_limits_may_be_tensors():

@@ -346,6 +346,13 @@ def test_arrays_of_other_libraries_become_tensors():
     assert type(dl.tensor(numpy.ma.masked_array([1.0, 2.0])).data) is numpy.ndarray
 
 
+def test_other_libraries_take_tensors_by_dlpack():
+    x = dl.tensor([[1.0, 2.0]])
+    array = numpy.from_dlpack(x)
+    numpy.testing.assert_array_equal(array, x.numpy())
+    assert not numpy.shares_memory(array, x.data)
+
+
 def test_creation_of_grids_and_classes():
     numpy.testing.assert_allclose(dl.linspace(0, 1, 5).numpy(), numpy.linspace(0, 1, 5))
     numpy.testing.assert_array_equal(dl.eye(2, 3, 1).numpy(), numpy.eye(2, 3, 1))

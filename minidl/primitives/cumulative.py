@@ -15,9 +15,9 @@ from minidl.primitives.axes import normalize_axis
 from minidl.primitives.elementwise import maximum, minimum, multiply
 from minidl.primitives.primitive import Primitive
 from minidl.primitives.shape import concatenate, flip, ravel
-from minidl.tensor import as_tensor
+from minidl.tensor import Tensor, as_tensor
 
-cumsum_ = Primitive(
+cumsum_: Primitive = Primitive(
     "cumsum",
     lambda xp, x, axis, out=None: xp.cumsum(x, axis=axis, out=out),
     gradients=(lambda g, out, x, axis: flip(cumsum_(flip(g, axis), axis=axis), axis),),
@@ -32,7 +32,7 @@ def _along(x: Any, axis: int | None, operation: str) -> tuple[Any, int]:
     return x, normalize_axis(axis, x.ndim, operation)
 
 
-def cumsum(x: Any, axis: int | None = None) -> Any:
+def cumsum(x: Any, axis: int | None = None) -> Tensor:
     """Return the sums of the elements up to each along an axis, or of all in one axis."""
     x, position = _along(x, axis, "cumsum")
     if x.dtype == numpy.float16:
@@ -40,18 +40,18 @@ def cumsum(x: Any, axis: int | None = None) -> Any:
     return cumsum_(x, axis=position)
 
 
-def cumprod(x: Any, axis: int | None = None) -> Any:
+def cumprod(x: Any, axis: int | None = None) -> Tensor:
     """Return the products of the elements up to each along an axis, or of all in one axis."""
     x, position = _along(x, axis, "cumprod")
     return _doubled(multiply, x.astype(numpy.int64) if x.dtype.kind in "bi" else x, position)
 
 
-def cummax(x: Any, axis: int | None = None) -> Any:
+def cummax(x: Any, axis: int | None = None) -> Tensor:
     """Return the largest of the elements up to each along an axis, or of all in one axis."""
     return _doubled(maximum, *_along(x, axis, "cummax"))
 
 
-def cummin(x: Any, axis: int | None = None) -> Any:
+def cummin(x: Any, axis: int | None = None) -> Tensor:
     """Return the smallest of the elements up to each along an axis, or of all in one axis."""
     return _doubled(minimum, *_along(x, axis, "cummin"))
 

@@ -13,13 +13,13 @@ from minidl.primitives.elementwise import multiply
 from minidl.primitives.indexing import diagonal
 from minidl.primitives.linear_algebra import matmul_
 from minidl.primitives.shape import reshape, squeeze, transpose
-from minidl.tensor import as_tensors
+from minidl.tensor import Tensor, as_tensors
 
 #: What stands for the axes of "..." inside; no name that a user can write.
 _UNNAMED = "0123456789"
 
 
-def einsum(subscripts: str, *operands: Any) -> Any:
+def einsum(subscripts: str, *operands: Any) -> Tensor:
     """Return the sum of products that the subscripts describe, as numpy.einsum does.
 
     Parameters

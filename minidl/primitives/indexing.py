@@ -27,13 +27,13 @@ class _Slot:
 SLOT = _Slot()
 
 
-def _fill(key: tuple, positions: tuple) -> tuple:
+def _fill(key: tuple[Any, ...], positions: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return the key with its slots filled by the arrays."""
     remaining = iter(positions)
     return tuple(next(remaining) if part is SLOT else part for part in key)
 
 
-def _index(xp: Any, x: Any, *positions: Any, key: tuple, out: Any = None) -> Any:
+def _index(xp: Any, x: Any, *positions: Any, key: tuple[Any, ...], out: Any = None) -> Any:
     result = x[_fill(key, positions)]
     if out is None:
         return result
@@ -41,7 +41,9 @@ def _index(xp: Any, x: Any, *positions: Any, key: tuple, out: Any = None) -> Any
     return out
 
 
-def _scatter_add(xp: Any, g: Any, *positions: Any, key: tuple, shape: tuple, out: Any = None) -> Any:
+def _scatter_add(
+    xp: Any, g: Any, *positions: Any, key: tuple[Any, ...], shape: tuple[Any, ...], out: Any = None
+) -> Any:
     if out is None:
         out = xp.empty(shape, g.dtype)
     out.fill(0)
@@ -52,26 +54,26 @@ def _scatter_add(xp: Any, g: Any, *positions: Any, key: tuple, shape: tuple, out
     return out
 
 
-slice_ = Primitive(
+slice_: Primitive = Primitive(
     "slice",
     _index,
     gradients=(lambda g, out, x, key: scatter_add_(g, key=key, shape=x.shape),),
     kind=Kind.VIEW,
     keeps_inputs=True,
 )
-gather_ = Primitive(
+gather_: Primitive = Primitive(
     "gather",
     _index,
     gradients=lambda index, g, out, x, *positions, key: scatter_add_(g, *positions, key=key, shape=x.shape),
 )
-scatter_add_ = Primitive(
+scatter_add_: Primitive = Primitive(
     "scatter_add",
     _scatter_add,
     gradients=lambda index, gg, out, g, *positions, key, shape: index_by_key(gg, key, positions),
 )
 
 
-def index_by_key(x: Any, key: tuple, positions: tuple) -> Any:
+def index_by_key(x: Any, key: tuple[Any, ...], positions: tuple[Any, ...]) -> Tensor:
     """Apply a prepared key: a view if it holds no arrays, else a gather."""
     return gather_(x, *positions, key=key) if positions else slice_(x, key=key)
 
@@ -82,7 +84,7 @@ def _literal(positions: Any, device: str) -> devices.Array:
     return devices.to_device(array if array.size else array.astype(numpy.int64), device)
 
 
-def prepared_key(x: Any, key: Any) -> tuple[tuple, tuple]:
+def prepared_key(x: Any, key: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """Return a key with slots for its arrays, and the arrays: positions, for a bool mask those it chooses."""
     prepared: list[Any] = []
     positions: list[Any] = []
@@ -108,7 +110,7 @@ def prepared_key(x: Any, key: Any) -> tuple[tuple, tuple]:
     return tuple(prepared), tuple(positions)
 
 
-def index(x: Any, key: Any) -> Any:
+def index(x: Any, key: Any) -> Tensor:
     """Return ``x[key]`` with NumPy's meaning: integers, slices, None, ..., and arrays of positions.
 
     A bool mask is turned into positions first, so the shape of the result depends on its values.
@@ -118,7 +120,7 @@ def index(x: Any, key: Any) -> Any:
     return index_by_key(x, *prepared_key(x, key))
 
 
-def _set_items(xp: Any, x: Any, value: Any, *positions: Any, key: tuple, out: Any = None) -> Any:
+def _set_items(xp: Any, x: Any, value: Any, *positions: Any, key: tuple[Any, ...], out: Any = None) -> Any:
     if out is None:
         out = xp.empty(x.shape, x.dtype)
     xp.copyto(out, x)
@@ -126,10 +128,10 @@ def _set_items(xp: Any, x: Any, value: Any, *positions: Any, key: tuple, out: An
     return out
 
 
-set_items_ = Primitive("set_items", _set_items, gradients=())
+set_items_: Primitive = Primitive("set_items", _set_items, gradients=())
 
 
-def with_items(x: Any, key: Any, value: Any) -> Any:
+def with_items(x: Any, key: Any, value: Any) -> Tensor:
     """Return x with ``x[key]`` replaced by a value, which is what ``x[key] = value`` assigns.
 
     No gradient flows through it. A bool mask of the shape of x may be computed in a compiled function.
@@ -142,7 +144,7 @@ def with_items(x: Any, key: Any, value: Any) -> Any:
     return set_items_(x.detach(), value, *positions, key=prepared)
 
 
-def take(x: Any, indices: Any, axis: int | None = None) -> Any:
+def take(x: Any, indices: Any, axis: int | None = None) -> Tensor:
     """Return the elements at positions along an axis, or of all elements in one."""
     x = as_tensor(x)
     if axis is None:
@@ -150,7 +152,7 @@ def take(x: Any, indices: Any, axis: int | None = None) -> Any:
     return index(x, (slice(None),) * normalize_axis(axis, x.ndim, "take") + (indices,))
 
 
-def take_along_axis(x: Any, indices: Any, axis: int | None = -1) -> Any:
+def take_along_axis(x: Any, indices: Any, axis: int | None = -1) -> Tensor:
     """Return ``x[..., indices[..., i, ...], ...]``: for each place along an axis, an element of its line.
 
     The other axes of ``indices`` are those of x, or broadcast with them.
@@ -181,17 +183,17 @@ def _triangle(x: Any, k: int, lower: bool) -> Any:
     return where(mask, x, 0)
 
 
-def tril(x: Any, k: int = 0) -> Any:
+def tril(x: Any, k: int = 0) -> Tensor:
     """Return matrices with 0 above diagonal number k."""
     return _triangle(x, k, lower=True)
 
 
-def triu(x: Any, k: int = 0) -> Any:
+def triu(x: Any, k: int = 0) -> Tensor:
     """Return matrices with 0 below diagonal number k."""
     return _triangle(x, k, lower=False)
 
 
-def diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
+def diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
     """Return a diagonal of matrices as the last axis; ``offset`` counts from the main one to the right."""
     x = as_tensor(x)
     if x.ndim < 2:
@@ -208,7 +210,7 @@ def _diagonal_places(rows: int, columns: int, offset: int) -> tuple[Any, Any]:
     return places + first, places + second
 
 
-def diag(x: Any, k: int = 0) -> Any:
+def diag(x: Any, k: int = 0) -> Tensor:
     """Return diagonal number k of a matrix, or the matrix that has a vector as diagonal number k."""
     x = as_tensor(x)
     if x.ndim == 2:
@@ -220,7 +222,7 @@ def diag(x: Any, k: int = 0) -> Any:
     return scatter_add_(x, *places, key=(SLOT, SLOT), shape=(size, size))
 
 
-def trace(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
+def trace(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
     """Return the sum of a diagonal of matrices."""
     return diagonal(x, offset, axis1, axis2).sum(axis=-1)
 
@@ -230,4 +232,4 @@ def _assign(xp: Any, target: Any, value: Any, out: Any = None) -> Any:
     return target
 
 
-assign_ = Primitive("assign", _assign, gradients=(None, None), kind=Kind.ASSIGN)
+assign_: Primitive = Primitive("assign", _assign, gradients=(None, None), kind=Kind.ASSIGN)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
-
-import numpy
 
 from minidl.primitives.axes import ordered_axes
 from minidl.primitives.elementwise import exp, multiply
 from minidl.primitives.indexing import tril
 from minidl.primitives.primitive import Primitive
 from minidl.primitives.shape import expand_dims, ravel, reshape, squeeze, swapaxes, transpose
-from minidl.tensor import as_tensor, as_tensors
+from minidl.tensor import Tensor, as_tensor, as_tensors
 
 # --- products -------------------------------------------------------------------------------------
 
@@ -27,7 +26,7 @@ matmul_: Primitive = Primitive(
 )
 
 
-def matmul(a: Any, b: Any) -> Any:
+def matmul(a: Any, b: Any) -> Tensor:
     """Return the matrix product of a (..., n, k) and b (..., k, m): (..., n, m).
 
     A vector is taken as a row on the left and as a column on the right, and that axis is missing
@@ -41,7 +40,8 @@ def matmul(a: Any, b: Any) -> Any:
             f"matmul: the last axis of shape {a.shape} and the first matrix axis of shape {b.shape} differ"
         )
     if a.ndim > 2 and b.ndim == 2:  # one large product, and one for the gradient of b, instead of a stack
-        return reshape(matmul_(reshape(a, (-1, a.shape[-1])), b), (*a.shape[:-1], b.shape[-1]))
+        rows = reshape(a, (math.prod(a.shape[:-1]), a.shape[-1]))
+        return reshape(matmul_(rows, b), (*a.shape[:-1], b.shape[-1]))
     rows = reshape(a, (1, *a.shape)) if a.ndim == 1 else a
     columns = reshape(b, (*b.shape, 1)) if b.ndim == 1 else b
     product = matmul_(rows, columns)
@@ -53,7 +53,7 @@ def matmul(a: Any, b: Any) -> Any:
     return reshape(product, shape)
 
 
-def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
+def tensordot(a: Any, b: Any, axes: Any = 2) -> Tensor:
     """Return the sum of products over axes of a and b; what is left of a's axes comes first.
 
     ``axes`` is a number (the last ones of a with the first ones of b) or two axes or lists of axes.
@@ -72,14 +72,14 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
         )
     kept_a = [i for i in range(a.ndim) if i not in of_a]
     kept_b = [i for i in range(b.ndim) if i not in of_b]
-    length = int(numpy.prod(summed, dtype=int))
+    length = math.prod(summed)
     shape_a, shape_b = tuple(a.shape[i] for i in kept_a), tuple(b.shape[i] for i in kept_b)
-    rows = reshape(transpose(a, [*kept_a, *of_a]), (int(numpy.prod(shape_a, dtype=int)), length))
-    columns = reshape(transpose(b, [*of_b, *kept_b]), (length, int(numpy.prod(shape_b, dtype=int))))
+    rows = reshape(transpose(a, [*kept_a, *of_a]), (math.prod(shape_a), length))
+    columns = reshape(transpose(b, [*of_b, *kept_b]), (length, math.prod(shape_b)))
     return reshape(matmul_(rows, columns), shape_a + shape_b)
 
 
-def dot(a: Any, b: Any) -> Any:
+def dot(a: Any, b: Any) -> Tensor:
     """Return the sum of products over the last axis of a and the last but one (a vector's only one) of b."""
     a, b = as_tensors((a, b))
     if a.ndim == 0 or b.ndim == 0:
@@ -87,13 +87,13 @@ def dot(a: Any, b: Any) -> Any:
     return tensordot(a, b, (a.ndim - 1, max(b.ndim - 2, 0)))
 
 
-def inner(a: Any, b: Any) -> Any:
+def inner(a: Any, b: Any) -> Tensor:
     """Return the sum of products over the last axes of a and b."""
     a, b = as_tensors((a, b))
     return multiply(a, b) if a.ndim == 0 or b.ndim == 0 else tensordot(a, b, (a.ndim - 1, b.ndim - 1))
 
 
-def outer(a: Any, b: Any) -> Any:
+def outer(a: Any, b: Any) -> Tensor:
     """Return the products of each element of a, in rows, with each element of b."""
     a, b = as_tensors((a, b))
     return multiply(reshape(a, (-1, 1)), ravel(b))
@@ -172,7 +172,7 @@ def _square(x: Any, function: str) -> Any:
     return x
 
 
-def inv(x: Any) -> Any:
+def inv(x: Any) -> Tensor:
     """Return the inverse of matrices (..., n, n).
 
     Raises
@@ -183,7 +183,7 @@ def inv(x: Any) -> Any:
     return inv_(_square(x, "inv"))
 
 
-def solve(a: Any, b: Any) -> Any:
+def solve(a: Any, b: Any) -> Tensor:
     """Return x with a @ x = b for matrices a (..., n, n) and b (..., n, m), or a vector b (n,).
 
     Raises
@@ -197,7 +197,7 @@ def solve(a: Any, b: Any) -> Any:
     return squeeze(solve_(a, expand_dims(b, -1)), -1) if b.ndim == 1 else solve_(a, b)
 
 
-def cholesky(x: Any) -> Any:
+def cholesky(x: Any) -> Tensor:
     """Return the lower triangular matrices L with L @ L.T = x, for symmetric positive definite x (..., n, n).
 
     Only the lower triangle of x is read; the gradient is that of a symmetric matrix.
@@ -210,13 +210,13 @@ def cholesky(x: Any) -> Any:
     return cholesky_(_square(x, "cholesky"))
 
 
-def slogdet(x: Any) -> tuple[Any, Any]:
+def slogdet(x: Any) -> tuple[Tensor, Tensor]:
     """Return the sign and the logarithm of the absolute value of the determinants of matrices (..., n, n)."""
     x = _square(x, "slogdet")
     return sign_of_det_(x), log_abs_det_(x)
 
 
-def det(x: Any) -> Any:
+def det(x: Any) -> Tensor:
     """Return the determinants of matrices (..., n, n); a gradient needs that none is 0."""
     sign, log_abs = slogdet(x)
     return sign * exp(log_abs)

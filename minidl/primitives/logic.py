@@ -9,7 +9,7 @@ import numpy
 
 from minidl.primitives.elementwise import absolute, equal, not_equal, where
 from minidl.primitives.primitive import Primitive, elementwise
-from minidl.tensor import as_tensor, as_tensors, promote_dtypes
+from minidl.tensor import Tensor, as_tensor, as_tensors, promote_dtypes
 
 bitwise_and: Primitive = elementwise(
     "bitwise_and",
@@ -34,7 +34,7 @@ bitwise_xor: Primitive = elementwise(
 )
 
 
-def invert(x: Any) -> Any:
+def invert(x: Any) -> Tensor:
     """Return integers with all bits changed, and bools negated."""
     x = as_tensor(x)
     if x.dtype.kind == "b":
@@ -44,45 +44,45 @@ def invert(x: Any) -> Any:
     return bitwise_xor(x, -1 if x.dtype.kind == "i" else int(numpy.iinfo(x.dtype).max))
 
 
-def logical_and(a: Any, b: Any) -> Any:
+def logical_and(a: Any, b: Any) -> Tensor:
     """Return as bool whether a and b are not 0."""
     return bitwise_and(*(x.astype(bool) for x in as_tensors((a, b))))
 
 
-def logical_or(a: Any, b: Any) -> Any:
+def logical_or(a: Any, b: Any) -> Tensor:
     """Return as bool whether a or b is not 0."""
     return bitwise_or(*(x.astype(bool) for x in as_tensors((a, b))))
 
 
-def logical_xor(a: Any, b: Any) -> Any:
+def logical_xor(a: Any, b: Any) -> Tensor:
     """Return as bool whether either a or b is not 0."""
     return bitwise_xor(*(x.astype(bool) for x in as_tensors((a, b))))
 
 
-def logical_not(x: Any) -> Any:
+def logical_not(x: Any) -> Tensor:
     """Return as bool whether x is 0."""
     return equal(x, 0)
 
 
-def isnan(x: Any) -> Any:
+def isnan(x: Any) -> Tensor:
     """Return as bool whether x is NaN."""
     x = as_tensor(x)
     return not_equal(x, x)
 
 
-def isinf(x: Any) -> Any:
+def isinf(x: Any) -> Tensor:
     """Return as bool whether x is infinite."""
     x = as_tensor(x)
     return absolute(x) == math.inf if x.dtype.kind == "f" else not_equal(x, x)
 
 
-def isfinite(x: Any) -> Any:
+def isfinite(x: Any) -> Tensor:
     """Return as bool whether x is neither infinite nor NaN."""
     x = as_tensor(x)
     return absolute(x) < math.inf if x.dtype.kind == "f" else equal(x, x)
 
 
-def isclose(a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Any:
+def isclose(a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Tensor:
     """Return as bool whether |a - b| <= atol + rtol * |b|, or both are equal infinities."""
     a, b = promote_dtypes(as_tensors((a, b)), floating=True)
     # The difference of equal infinities is NaN, and that of different ones is no larger than the tolerance.
@@ -91,7 +91,7 @@ def isclose(a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: b
     return bitwise_or(close, bitwise_and(isnan(a), isnan(b))) if equal_nan else close
 
 
-def nan_to_num(x: Any, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None) -> Any:
+def nan_to_num(x: Any, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None) -> Tensor:
     """Return x with numbers for NaN and infinities: by default 0 and the extremes of the dtype.
 
     What is replaced has no gradient.

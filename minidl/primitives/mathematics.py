@@ -13,7 +13,7 @@ import numpy
 
 from minidl.primitives.elementwise import exp, sigmoid, sin, sqrt, where
 from minidl.primitives.primitive import Primitive, elementwise
-from minidl.tensor import as_tensor
+from minidl.tensor import Tensor, as_tensor
 
 
 def _function(name: str, gradient: Any, doc: str, c_name: str = "", **options: Any) -> Primitive:
@@ -190,7 +190,7 @@ floor_divide: Primitive = elementwise(
 )
 
 
-def round(x: Any, decimals: int = 0) -> Any:
+def round(x: Any, decimals: int = 0) -> Tensor:
     """Return x rounded to a number of decimals, halves to the even digit as in NumPy; it has no gradient.
 
     Integers stay as they are.
@@ -204,30 +204,30 @@ def round(x: Any, decimals: int = 0) -> Any:
 # --- compositions ---------------------------------------------------------------------------------
 
 
-def square(x: Any) -> Any:
+def square(x: Any) -> Tensor:
     """Return x * x."""
     x = as_tensor(x)
     return x * x
 
 
-def reciprocal(x: Any) -> Any:
+def reciprocal(x: Any) -> Tensor:
     """Return 1 / x."""
     return 1 / as_tensor(x)
 
 
-def positive(x: Any) -> Any:
+def positive(x: Any) -> Tensor:
     """Return x."""
     return as_tensor(x)
 
 
-def sinc(x: Any) -> Any:
+def sinc(x: Any) -> Tensor:
     """Return sin(pi x) / (pi x), 1 at 0."""
     angle = as_tensor(x) * math.pi
     zero = angle == 0
     return where(zero, 1 - angle * angle / 6, sin(angle) / where(zero, 1, angle))
 
 
-def hypot(a: Any, b: Any) -> Any:
+def hypot(a: Any, b: Any) -> Tensor:
     """Return sqrt(a * a + b * b)."""
     a, b = as_tensor(a), as_tensor(b)
     return sqrt(a * a + b * b)

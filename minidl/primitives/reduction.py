@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec
 
 import numpy
 
@@ -17,7 +18,9 @@ from minidl.primitives.axes import Axes, normalize_axes, normalize_axis
 from minidl.primitives.elementwise import absolute, exp, not_equal, sqrt, where
 from minidl.primitives.primitive import Primitive
 from minidl.primitives.shape import broadcast_to, concatenate, moveaxis, reshape, squeeze
-from minidl.tensor import as_tensor, as_tensors
+from minidl.tensor import Tensor, as_tensor, as_tensors
+
+Options = ParamSpec("Options")
 
 
 def _spread(reduced: Any, x: Any, axis: tuple[int, ...]) -> Any:
@@ -75,88 +78,90 @@ def _extremum_gradient(g: Any, out: Any, x: Any, axis: tuple[int, ...], keepdims
     return where(winners, _spread(g, x, axis) / count, 0)
 
 
-sum_ = Primitive(
+sum_: Primitive = Primitive(
     "sum",
     lambda xp, x, axis, keepdims, out=None: xp.sum(x, axis=axis, keepdims=keepdims, out=out),
     gradients=(lambda g, out, x, axis, keepdims: _spread(g, x, axis),),
 )
-max_ = Primitive(
+max_: Primitive = Primitive(
     "max",
     lambda xp, x, axis, keepdims, out=None: xp.max(x, axis=axis, keepdims=keepdims, out=out),
     gradients=(_extremum_gradient,),
 )
-min_ = Primitive(
+min_: Primitive = Primitive(
     "min",
     lambda xp, x, axis, keepdims, out=None: xp.min(x, axis=axis, keepdims=keepdims, out=out),
     gradients=(_extremum_gradient,),
 )
-logsumexp_ = Primitive(
+logsumexp_: Primitive = Primitive(
     "logsumexp",
     _logsumexp,
     gradients=(lambda g, out, x, axis, keepdims: _spread(g, x, axis) * exp(x - _spread(out, x, axis)),),
     promotes_to_float=True,
 )
-softmax_ = Primitive(
+softmax_: Primitive = Primitive(
     "softmax",
     _softmax,
     gradients=(lambda g, out, x, axis: out * (g - (g * out).sum(axis=axis, keepdims=True)),),
     promotes_to_float=True,
     keeps_inputs=True,
 )
-log_softmax_ = Primitive(
+log_softmax_: Primitive = Primitive(
     "log_softmax",
     _log_softmax,
     gradients=(lambda g, out, x, axis: g - exp(out) * g.sum(axis=axis, keepdims=True),),
     promotes_to_float=True,
 )
-argmax_ = Primitive(
+argmax_: Primitive = Primitive(
     "argmax",
     lambda xp, x, axis, out=None: xp.argmax(x, axis=axis, out=out),
     gradients=(None,),
 )
-argmin_ = Primitive(
+argmin_: Primitive = Primitive(
     "argmin",
     lambda xp, x, axis, out=None: xp.argmin(x, axis=axis, out=out),
     gradients=(None,),
 )
 
 
-def _of_array(reduction: Any) -> Any:
+def _of_array(
+    reduction: Callable[Concatenate[Any, Options], Tensor],
+) -> Callable[Concatenate[Any, Options], Tensor]:
     """Let a reduction take arrays and lists, and compute that of float16 in float32."""
 
     @functools.wraps(reduction)
-    def reduce(x: Any, *arguments: Any, **keywords: Any) -> Any:
+    def reduce(x: Any, /, *options: Options.args, **keywords: Options.kwargs) -> Tensor:
         x = as_tensor(x)
         if x.dtype != numpy.float16:
-            return reduction(x, *arguments, **keywords)
-        return reduction(x.astype(numpy.float32), *arguments, **keywords).astype(numpy.float16)
+            return reduction(x, *options, **keywords)
+        return reduction(x.astype(numpy.float32), *options, **keywords).astype(numpy.float16)
 
     return reduce
 
 
 @_of_array
-def sum(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
+def sum(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """Return the sum of x over the axes."""
     return sum_(x, axis=normalize_axes(axis, x.ndim, "sum"), keepdims=keepdims)
 
 
 @_of_array
-def mean(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
+def mean(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """Return the mean of x over the axes; of no elements it is NaN, as in NumPy."""
     axes = normalize_axes(axis, x.ndim, "mean")
     count = math.prod(x.shape[a] for a in axes)
     return sum(x, axes, keepdims) * (1 / count if count else math.nan)
 
 
-@_of_array
-def max(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
+def max(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """Return the largest element over the axes; equal maxima share the gradient evenly."""
+    x = as_tensor(x)
     return max_(x, axis=_axes_with_elements(x, axis, "max"), keepdims=keepdims)
 
 
-@_of_array
-def min(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
+def min(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """Return the smallest element over the axes; equal minima share the gradient evenly."""
+    x = as_tensor(x)
     return min_(x, axis=_axes_with_elements(x, axis, "min"), keepdims=keepdims)
 
 
@@ -168,7 +173,7 @@ def _axes_with_elements(x: Any, axis: Axes, operation: str) -> tuple[int, ...]:
 
 
 @_of_array
-def var(x: Any, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> Any:
+def var(x: Any, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
     """Return the variance over the axes: squared deviations from the mean over (count - ddof).
 
     As in NumPy, it is infinite if ddof takes all degrees of freedom (NaN where all deviations are 0).
@@ -180,30 +185,30 @@ def var(x: Any, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> Any
 
 
 @_of_array
-def std(x: Any, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> Any:
+def std(x: Any, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
     """Return the standard deviation over the axes, the root of var(); at 0 its gradient is 0."""
     return _root(var(x, axis, ddof, keepdims))
 
 
 @_of_array
-def logsumexp(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
+def logsumexp(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """Return log(sum(exp(x))) over the axes, without overflow; of no elements it is -infinity."""
     return logsumexp_(x, axis=normalize_axes(axis, x.ndim, "logsumexp"), keepdims=keepdims)
 
 
 @_of_array
-def softmax(x: Any, axis: Axes = -1) -> Any:
+def softmax(x: Any, axis: Axes = -1) -> Tensor:
     """Return exp(x) / sum(exp(x)) over the axes (the last one by default), without overflow."""
     return softmax_(x, axis=normalize_axes(axis, x.ndim, "softmax"))
 
 
 @_of_array
-def log_softmax(x: Any, axis: Axes = -1) -> Any:
+def log_softmax(x: Any, axis: Axes = -1) -> Tensor:
     """Return log(softmax(x)) over the axes, exact where softmax rounds to 0 or 1."""
     return log_softmax_(x, axis=normalize_axes(axis, x.ndim, "log_softmax"))
 
 
-def argmax(x: Any, axis: int | None = None, keepdims: bool = False) -> Any:
+def argmax(x: Any, axis: int | None = None, keepdims: bool = False) -> Tensor:
     """Return the index of the first largest element along one axis, or of all in one axis, as int64.
 
     It has no gradient.
@@ -211,7 +216,7 @@ def argmax(x: Any, axis: int | None = None, keepdims: bool = False) -> Any:
     return _position(argmax_, as_tensor(x), axis, keepdims)
 
 
-def argmin(x: Any, axis: int | None = None, keepdims: bool = False) -> Any:
+def argmin(x: Any, axis: int | None = None, keepdims: bool = False) -> Tensor:
     """Return the index of the first smallest element along one axis, or of all in one axis, as int64.
 
     It has no gradient.
@@ -229,23 +234,23 @@ def _position(primitive: Primitive, x: Any, axis: int | None, keepdims: bool) ->
     return reshape(index, kept) if keepdims else index
 
 
-def all(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
+def all(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """Return as bool whether all elements over the axes are not 0."""
     return sum(as_tensor(x) == 0, axis, keepdims) == 0
 
 
-def any(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
+def any(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """Return as bool whether any element over the axes is not 0."""
     return count_nonzero(x, axis, keepdims) > 0
 
 
-def count_nonzero(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
+def count_nonzero(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """Return how many elements over the axes are not 0, as int64."""
     return sum(as_tensor(x) != 0, axis, keepdims)
 
 
 @_of_array
-def prod(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
+def prod(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """Return the product of x over the axes; its gradient is right where elements are 0, too."""
     axes = normalize_axes(axis, x.ndim, "prod")
     kept = tuple(length for i, length in enumerate(x.shape) if i not in axes)
@@ -263,7 +268,7 @@ def prod(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
 
 
 @_of_array
-def norm(x: Any, ord: Any = None, axis: Axes = None, keepdims: bool = False) -> Any:
+def norm(x: Any, ord: Any = None, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """Return a norm as numpy.linalg.norm does; where it is 0 its gradient is 0.
 
     Parameters

@@ -16,7 +16,7 @@ import numpy
 from minidl import devices
 from minidl.primitives.axes import normalize_axes, normalize_axis, ordered_axes
 from minidl.primitives.primitive import Kind, Primitive
-from minidl.tensor import as_tensor, as_tensors
+from minidl.tensor import Tensor, as_tensor, as_tensors
 
 
 def _view(forward: Any) -> Any:
@@ -42,7 +42,7 @@ def _concatenate_gradient(index: int, g: Any, out: Any, *inputs: Any, axis: int)
     return g[(slice(None),) * axis + (part,)]
 
 
-def _pad(xp: Any, x: Any, widths: tuple, value: float, out: Any = None) -> Any:
+def _pad(xp: Any, x: Any, widths: tuple[Any, ...], value: float, out: Any = None) -> Any:
     shape = tuple(before + length + after for length, (before, after) in zip(x.shape, widths, strict=True))
     if out is None:
         out = xp.empty(shape, x.dtype)
@@ -51,46 +51,48 @@ def _pad(xp: Any, x: Any, widths: tuple, value: float, out: Any = None) -> Any:
     return out
 
 
-def _inside(shape: tuple[int, ...], widths: tuple) -> tuple[slice, ...]:
+def _inside(shape: tuple[int, ...], widths: tuple[Any, ...]) -> tuple[slice, ...]:
     return tuple(slice(before, before + n) for n, (before, _) in zip(shape, widths, strict=True))
 
 
-reshape_ = Primitive(
+reshape_: Primitive = Primitive(
     "reshape",
     _view(lambda xp, x, shape: x.reshape(shape)),
     gradients=(lambda g, out, x, shape: reshape(g, x.shape),),
     kind=Kind.VIEW,
     keeps_inputs=True,
 )
-transpose_ = Primitive(
+transpose_: Primitive = Primitive(
     "transpose",
     _view(lambda xp, x, axes: x.transpose(axes)),
     gradients=(lambda g, out, x, axes: transpose(g, [axes.index(i) for i in range(len(axes))]),),
     kind=Kind.VIEW,
     keeps_inputs=True,
 )
-broadcast_to_ = Primitive(
+broadcast_to_: Primitive = Primitive(
     "broadcast_to",
     _view(lambda xp, x, shape: xp.broadcast_to(x, shape)),
     gradients=(lambda g, out, x, shape: g,),  # summed back to the shape of x by autodiff
     kind=Kind.VIEW,
 )
-detach = Primitive(
+detach: Primitive = Primitive(
     "detach",
     _view(lambda xp, x: x),
     gradients=(None,),
     kind=Kind.VIEW,
     doc="Return x as a Tensor that gradients do not flow through; it shares the array of x.",
 )
-concatenate_ = Primitive("concatenate", _concatenate, gradients=_concatenate_gradient, promotes=True)
-pad_ = Primitive(
+concatenate_: Primitive = Primitive(
+    "concatenate", _concatenate, gradients=_concatenate_gradient, promotes=True
+)
+pad_: Primitive = Primitive(
     "pad",
     _pad,
     gradients=(lambda g, out, x, widths, value: g[_inside(x.shape, widths)],),
 )
 
 
-def reshape(x: Any, *shape: Any) -> Any:
+def reshape(x: Any, *shape: Any) -> Tensor:
     """Return x with another shape (one length may be -1), as a view where possible."""
     x = as_tensor(x)
     wanted = shape[0] if len(shape) == 1 and isinstance(shape[0], Sequence) else shape
@@ -104,12 +106,12 @@ def reshape(x: Any, *shape: Any) -> Any:
     return x if lengths == x.shape else reshape_(x, shape=lengths)
 
 
-def ravel(x: Any) -> Any:
+def ravel(x: Any) -> Tensor:
     """Return the elements of x in one axis."""
     return reshape(x, (-1,))
 
 
-def transpose(x: Any, *axes: Any) -> Any:
+def transpose(x: Any, *axes: Any) -> Tensor:
     """Return x with its axes in another order (reversed if none are given), as a view."""
     x = as_tensor(x)
     wanted = axes[0] if len(axes) == 1 and isinstance(axes[0], Sequence) else axes
@@ -120,7 +122,7 @@ def transpose(x: Any, *axes: Any) -> Any:
     return transpose_(x, axes=ordered_axes(wanted, x.ndim, "transpose"))
 
 
-def swapaxes(x: Any, axis1: int, axis2: int) -> Any:
+def swapaxes(x: Any, axis1: int, axis2: int) -> Tensor:
     """Return x with two axes exchanged, as a view."""
     x = as_tensor(x)
     first, second = (normalize_axis(axis, x.ndim, "swapaxes") for axis in (axis1, axis2))
@@ -129,7 +131,7 @@ def swapaxes(x: Any, axis1: int, axis2: int) -> Any:
     return transpose(x, order)
 
 
-def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[int]) -> Any:
+def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
     """Return x with axes moved to other positions, the rest in their order, as a view."""
     x = as_tensor(x)
     sources, places = (
@@ -143,14 +145,14 @@ def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[in
     return transpose(x, [moved[i] if i in moved else next(rest) for i in range(x.ndim)])
 
 
-def broadcast_to(x: Any, shape: int | Sequence[int]) -> Any:
+def broadcast_to(x: Any, shape: int | Sequence[int]) -> Tensor:
     """Return x repeated to the shape by NumPy's broadcasting rules, as a view."""
     x = as_tensor(x)
     shape = tuple(map(operator.index, shape)) if isinstance(shape, Sequence) else (operator.index(shape),)
     return x if x.shape == shape else broadcast_to_(x, shape=shape)
 
 
-def expand_dims(x: Any, axis: int | Sequence[int]) -> Any:
+def expand_dims(x: Any, axis: int | Sequence[int]) -> Tensor:
     """Return x with new axes of length 1 at these positions of the result."""
     x = as_tensor(x)
     axes = axis if isinstance(axis, Sequence) else (axis,)
@@ -160,7 +162,7 @@ def expand_dims(x: Any, axis: int | Sequence[int]) -> Any:
     return reshape(x, tuple(1 if i in positions else next(lengths) for i in range(ndim)))
 
 
-def squeeze(x: Any, axis: int | Sequence[int] | None = None) -> Any:
+def squeeze(x: Any, axis: int | Sequence[int] | None = None) -> Tensor:
     """Return x without its axes of length 1, or without those given."""
     x = as_tensor(x)
     if axis is None:
@@ -186,7 +188,7 @@ def atleast_2d(*tensors: Any) -> Any:
     return results[0] if len(results) == 1 else results
 
 
-def concatenate(tensors: Sequence[Any], axis: int | None = 0) -> Any:
+def concatenate(tensors: Sequence[Any], axis: int | None = 0) -> Tensor:
     """Return the Tensors joined along an existing axis; with None, their elements in one axis."""
     parts = as_tensors(tensors)
     if not parts:
@@ -198,7 +200,7 @@ def concatenate(tensors: Sequence[Any], axis: int | None = 0) -> Any:
     return concatenate_(*parts, axis=normalize_axis(axis, parts[0].ndim, "concatenate"))
 
 
-def stack(tensors: Sequence[Any], axis: int = 0) -> Any:
+def stack(tensors: Sequence[Any], axis: int = 0) -> Tensor:
     """Return Tensors of one shape joined along a new axis."""
     parts = as_tensors(tensors)
     if not parts:
@@ -207,18 +209,18 @@ def stack(tensors: Sequence[Any], axis: int = 0) -> Any:
     return concatenate([expand_dims(x, position) for x in parts], position)
 
 
-def vstack(tensors: Sequence[Any]) -> Any:
+def vstack(tensors: Sequence[Any]) -> Tensor:
     """Return Tensors joined along the first axis; single rows become matrices first."""
     return concatenate([atleast_2d(x) for x in tensors], 0)
 
 
-def hstack(tensors: Sequence[Any]) -> Any:
+def hstack(tensors: Sequence[Any]) -> Tensor:
     """Return Tensors joined along the second axis, vectors along their only one."""
     parts = [atleast_1d(x) for x in tensors]
     return concatenate(parts, 0 if parts and parts[0].ndim == 1 else 1)
 
 
-def split(x: Any, indices_or_sections: int | Sequence[int], axis: int = 0) -> list[Any]:
+def split(x: Any, indices_or_sections: int | Sequence[int], axis: int = 0) -> list[Tensor]:
     """Return parts of x along an axis, as views: a number of equal ones, or those between positions."""
     x = as_tensor(x)
     position = normalize_axis(axis, x.ndim, "split")
@@ -234,14 +236,14 @@ def split(x: Any, indices_or_sections: int | Sequence[int], axis: int = 0) -> li
     return [x[(*before, slice(a, b))] for a, b in zip([0, *ends], [*ends, length], strict=True)]
 
 
-def flip(x: Any, axis: int | Sequence[int] | None = None) -> Any:
+def flip(x: Any, axis: int | Sequence[int] | None = None) -> Tensor:
     """Return x with the elements along the axes (all of them by default) in reverse order, as a view."""
     x = as_tensor(x)
     axes = normalize_axes(axis, x.ndim, "flip")
     return x[tuple(slice(None, None, -1 if i in axes else 1) for i in range(x.ndim))]
 
 
-def roll(x: Any, shift: int | Sequence[int], axis: int | Sequence[int] | None = None) -> Any:
+def roll(x: Any, shift: int | Sequence[int], axis: int | Sequence[int] | None = None) -> Tensor:
     """Return x with elements shifted along an axis (or as if all were in one), the last ones to the front."""
     x = as_tensor(x)
     if axis is None:
@@ -258,7 +260,7 @@ def roll(x: Any, shift: int | Sequence[int], axis: int | Sequence[int] | None = 
     return x
 
 
-def tile(x: Any, reps: int | Sequence[int]) -> Any:
+def tile(x: Any, reps: int | Sequence[int]) -> Tensor:
     """Return x laid out side by side, as often along each axis as ``reps`` says."""
     x = as_tensor(x)
     counts = tuple(reps) if isinstance(reps, Sequence) else (reps,)
@@ -271,7 +273,7 @@ def tile(x: Any, reps: int | Sequence[int]) -> Any:
     return reshape(broadcast_to(apart, repeated), whole)
 
 
-def repeat(x: Any, repeats: int | Sequence[int], axis: int | None = None) -> Any:
+def repeat(x: Any, repeats: int | Sequence[int], axis: int | None = None) -> Tensor:
     """Return x with each element along an axis (or in one axis) repeated, all alike or by its own count."""
     x = as_tensor(x)
     if axis is None:
@@ -289,7 +291,7 @@ def repeat(x: Any, repeats: int | Sequence[int], axis: int | None = None) -> Any
 PAD_MODES = ("edge", "reflect", "symmetric", "wrap")
 
 
-def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: float = 0.0) -> Any:
+def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: float = 0.0) -> Tensor:
     """Return x with a border.
 
     Parameters

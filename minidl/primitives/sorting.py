@@ -8,7 +8,7 @@ from minidl.primitives.axes import normalize_axis
 from minidl.primitives.indexing import take_along_axis
 from minidl.primitives.primitive import Primitive
 from minidl.primitives.shape import flip, ravel
-from minidl.tensor import as_tensor
+from minidl.tensor import Tensor, as_tensor
 
 
 def _argsort(xp: Any, x: Any, axis: int, out: Any = None) -> Any:
@@ -19,10 +19,10 @@ def _argsort(xp: Any, x: Any, axis: int, out: Any = None) -> Any:
     return out
 
 
-argsort_ = Primitive("argsort", _argsort, gradients=(None,))
+argsort_: Primitive = Primitive("argsort", _argsort, gradients=(None,))
 
 
-def argsort(x: Any, axis: int | None = -1) -> Any:
+def argsort(x: Any, axis: int | None = -1) -> Tensor:
     """Return the positions along an axis (or of all elements in one) in ascending order, as int64.
 
     Equal elements stay in their order; NaN comes last.
@@ -31,14 +31,14 @@ def argsort(x: Any, axis: int | None = -1) -> Any:
     return argsort_(x, axis=normalize_axis(-1 if axis is None else axis, x.ndim, "argsort"))
 
 
-def sort(x: Any, axis: int | None = -1) -> Any:
+def sort(x: Any, axis: int | None = -1) -> Tensor:
     """Return the elements along an axis (or all in one) in ascending order; NaN comes last."""
     x = ravel(x) if axis is None or as_tensor(x).ndim == 0 else as_tensor(x)
     position = normalize_axis(-1 if axis is None else axis, x.ndim, "sort")
     return take_along_axis(x, argsort_(x, axis=position), position)
 
 
-def topk(x: Any, k: int, axis: int = -1, largest: bool = True) -> tuple[Any, Any]:
+def topk(x: Any, k: int, axis: int = -1, largest: bool = True) -> tuple[Tensor, Tensor]:
     """Return the k largest (or smallest) elements along an axis, in order, and their positions."""
     x = as_tensor(x)
     position = normalize_axis(axis, x.ndim, "topk")

@@ -18,7 +18,7 @@ from minidl.primitives.mathematics import erfinv
 from minidl.primitives.shape import broadcast_to
 from minidl.primitives.sorting import argsort
 from minidl.random.generator import Generator, default_generator
-from minidl.tensor import as_tensor
+from minidl.tensor import Tensor, as_tensor
 
 
 def seed(number: int | None = None) -> None:
@@ -34,7 +34,7 @@ def uniform(
     dtype: Any = numpy.float32,
     device: str = "cpu",
     generator: Generator | None = None,
-) -> Any:
+) -> Tensor:
     """Return numbers from [low, high), each equally likely."""
     drawn = draws.random_uniform(_template(shape, dtype, device), generator=generator or default_generator)
     return drawn if (low, high) == (0.0, 1.0) else low + (high - low) * drawn
@@ -48,7 +48,7 @@ def normal(
     dtype: Any = numpy.float32,
     device: str = "cpu",
     generator: Generator | None = None,
-) -> Any:
+) -> Tensor:
     """Return normally distributed numbers."""
     drawn = draws.random_normal(_template(shape, dtype, device), generator=generator or default_generator)
     return drawn if (mean, std) == (0.0, 1.0) else mean + std * drawn
@@ -64,7 +64,7 @@ def truncated_normal(
     dtype: Any = numpy.float32,
     device: str = "cpu",
     generator: Generator | None = None,
-) -> Any:
+) -> Tensor:
     """Return normally distributed numbers from ``low`` to ``high`` standard deviations from the mean."""
     if not low < high:
         raise ValueError(f"truncated_normal needs low < high, got low={low}, high={high}")
@@ -75,7 +75,7 @@ def truncated_normal(
 
 def bernoulli(
     probability: Any, shape: int | Sequence[int] | None = None, *, generator: Generator | None = None
-) -> Any:
+) -> Tensor:
     """Return bools that are True with a probability: a number, or one for each element."""
     probability = as_tensor(probability)
     if probability.dtype.kind != "f":
@@ -93,7 +93,7 @@ def integers(
     dtype: Any = numpy.int64,
     device: str = "cpu",
     generator: Generator | None = None,
-) -> Any:
+) -> Tensor:
     """Return whole numbers from low up to, without, high; from 0 up to low if only one bound is given."""
     low, high = (0, low) if high is None else (low, high)
     if not low < high:
@@ -102,7 +102,7 @@ def integers(
     return (clip(floor(drawn * float(high - low)), 0, high - low - 1) + low).astype(dtype)
 
 
-def permutation(x: Any, *, device: str = "cpu", generator: Generator | None = None) -> Any:
+def permutation(x: Any, *, device: str = "cpu", generator: Generator | None = None) -> Tensor:
     """Return 0 .. x - 1 in random order for an integer x, or else the rows of x in random order."""
     if isinstance(x, (int, numpy.integer)):
         return argsort(uniform(int(x), dtype=numpy.float64, device=device, generator=generator))
@@ -110,7 +110,7 @@ def permutation(x: Any, *, device: str = "cpu", generator: Generator | None = No
     return x[permutation(len(x), device=x.device, generator=generator)]
 
 
-def _template(shape: int | Sequence[int], dtype: Any, device: str) -> Any:
+def _template(shape: int | Sequence[int], dtype: Any, device: str) -> Tensor:
     """Return a Tensor for whose elements numbers are drawn."""
     if numpy.dtype(dtype) not in (numpy.float32, numpy.float64):
         raise TypeError(f"random numbers are drawn as float32 or float64, not {numpy.dtype(dtype)}")

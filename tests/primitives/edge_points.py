@@ -13,7 +13,7 @@ import minidl as dl
 from minidl.primitives.primitive import PRIMITIVES
 
 FLOATS = ("float16", "float32", "float64")
-INTEGERS = ("bool", "int8", "uint8", "int16", "uint16", "int32", "int64")
+INTEGERS = ("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
 
 
 def points(dtype):

@@ -11,7 +11,11 @@ from minidl.program.gpu.kernels.source import THREADS, launch_name
 from minidl.program.program import Instruction, Value
 from tests.primitives.test_gradients import BUILT_IN
 
-ELEMENTWISE = {name: primitive for name, primitive in BUILT_IN.items() if primitive.kind == "elementwise"}
+ELEMENTWISE = {
+    name: primitive
+    for name, primitive in BUILT_IN.items()
+    if primitive.kind == "elementwise" and primitive.expression is not None
+}
 
 
 def computed(gpu, launches):

@@ -37,7 +37,7 @@ def on_as_it_is(gpu, x):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("name", ["sum", "max"])
+@pytest.mark.parametrize("name", ["sum", "max", "min"])
 def test_reductions_agree_with_numpy(gpu, name, layout, rng):
     made = []
     for shape, dtype in itertools.product(SHAPES, ("float32", "float64", "int64")):

@@ -47,11 +47,14 @@ def test_the_cuda_compiler_takes_every_kernel(strict_gpu, rng):
         "round_off": {"bits": 10},
     }
     for name, primitive in ELEMENTWISE.items():
-        for dtype in ("float32",) if name in FLOAT32_ONLY else ("float16", "float32", "float64"):
+        dtypes = ("float32",) if name in FLOAT32_ONLY else ("float16", "float32", "float64")
+        for dtype in ("bool", "uint8", "int64") if name.startswith("bitwise") else dtypes:
             inputs = [rng.uniform(0.5, 1, (3, 4)).astype(dtype) for _ in primitive.gradients]
             inputs = [inputs[0] > 0.7, *inputs[1:]] if name == "where" else inputs
             kernels.append(kernel_of(strict_gpu, primitive, inputs, attributes.get(name, {}))[0])
-    for name, dtype in itertools.product(("sum", "max"), ("float16", "float32", "float64", "int64", "uint8")):
+    for name, dtype in itertools.product(
+        ("sum", "max", "min"), ("float16", "float32", "float64", "int64", "uint8")
+    ):
         for axis in ((0,), (1,), (0, 1)):
             x = strict_gpu.asarray(numpy.ones((3000, 70), dtype))
             out = strict_gpu.asarray(numpy.zeros((3000, 70), dtype).sum(axis=axis))
