@@ -2,7 +2,7 @@
 
 import numpy
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import minidl as dl
@@ -10,13 +10,13 @@ from minidl.primitives.indexing import SLOT
 from minidl.program.gpu import executor as gpu_executor
 from minidl.program.program import Group, Instruction, Program, Value
 from tests.primitives.test_gradients import BUILT_IN, WITHOUT_RESULT
-from tests.program.gpu.kernels.running import compile_for_gpus
+from tests.program.gpu.kernels.running import compile_for_gpus, examples
 from tests.program.lowered.keys import filled, selections
 from tests.program.networks import executor_of
 
 pytestmark = pytest.mark.gpu_source
 
-SHARED = settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SHARED = examples(8)
 
 
 def on_gpu(x):
