@@ -65,7 +65,7 @@ from minidl.losses import (
     softmax_cross_entropy,
 )
 from minidl.metrics import Metric, accuracy, auc, f_score, mae, mape, precision, r_squared, recall, rmse
-from minidl.mode import no_grad
+from minidl.mode import enable_grad, no_grad
 from minidl.optimizers import LBFGS, SGD, Adam, AdamW, Optimizer, RMSProp, schedules
 from minidl.primitives.activations import (
     elu,
@@ -348,6 +348,7 @@ __all__ = [
     "dot",
     "einsum",
     "elu",
+    "enable_grad",
     "equal",
     "erf",
     "erfinv",

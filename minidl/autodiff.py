@@ -64,6 +64,11 @@ def grad(
         if not x.requires_grad:
             raise RuntimeError(f"grad: Tensor {i} of xs does not require a gradient: {x!r}")
     found: dict[int, Tensor] = {}
+    if not y.requires_grad and not mode.grad_enabled:
+        raise RuntimeError(
+            "grad: y was computed under no_grad(), or the tape is off here: compute it and its gradient in a "
+            "`with minidl.enable_grad():` block"
+        )
     if y.requires_grad:
         wanted = {id(x) for x in targets}
         keep = create_graph if retain_graph is None else retain_graph

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ContextDecorator
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    import numpy
+
     from minidl.primitives.primitive import Primitive
     from minidl.random.generator import Generator
     from minidl.tensor import Tensor
@@ -44,6 +47,11 @@ class Recorder(Protocol):
     def before_attribute(self, owner: Tracked, name: str) -> None:
         """Note an object of which an attribute is about to be set or deleted."""
 
+    def check(
+        self, x: Tensor, holds: Callable[[numpy.ndarray], bool], message: Callable[[numpy.ndarray], str]
+    ) -> None:
+        """Note that the values of a Tensor are about to be checked."""
+
     def phase(self, name: str) -> AbstractContextManager[None]:
         """Return a context in which ``current_phase`` is this one."""
 
@@ -60,18 +68,42 @@ class Mode(threading.local):
 mode = Mode()
 
 
-class no_grad(ContextDecorator):
-    """Switch the tape off: ``with no_grad():`` or ``@no_grad()``. What is computed has no gradient."""
+class _GradientMode(ContextDecorator):
+    """Switch the tape on or off for a ``with`` block or a function."""
+
+    enabled: bool
+
+    def __new__(cls, function: Callable[..., Any] | None = None) -> Any:
+        manager = super().__new__(cls)
+        if function is None:
+            return manager
+        manager.__init__()  # type: ignore[misc]  # used as a decorator without parentheses
+        return manager(function)
 
     def __init__(self) -> None:
         self._outer: list[bool] = []
 
-    def _recreate_cm(self) -> no_grad:
-        return no_grad()  # a decorated function may run in several threads: one manager for each call
+    def _recreate_cm(self) -> Any:
+        return type(self)()  # a decorated function may run in several threads: one manager for each call
 
     def __enter__(self) -> None:
         self._outer.append(mode.grad_enabled)
-        mode.grad_enabled = False
+        mode.grad_enabled = self.enabled
 
     def __exit__(self, *exception: object) -> None:
         mode.grad_enabled = self._outer.pop()
+
+
+class no_grad(_GradientMode):
+    """Switch the tape off: ``with no_grad():``, ``@no_grad`` or ``@no_grad()``.
+
+    What is computed has no gradient.
+    """
+
+    enabled = False
+
+
+class enable_grad(_GradientMode):
+    """Switch the tape on, inside no_grad(): ``with enable_grad():``, ``@enable_grad`` or ``@enable_grad()``."""
+
+    enabled = True

@@ -14,6 +14,7 @@ import numpy
 
 from minidl import autodiff, devices
 from minidl.mode import mode
+from minidl.tracking import TracedNumber
 
 DTypeLike = Any
 
@@ -673,6 +674,11 @@ def promote_dtypes(tensors: tuple[Tensor, ...], floating: bool = False) -> tuple
 def _constant(value: Any, like: Tensor | None, beyond_dtype: bool) -> Tensor:
     if isinstance(value, numpy.generic):
         value = value.item()
+    if isinstance(value, TracedNumber):
+        return value.tensor(
+            tensor_dtype(0.0) if like is None or like.dtype.kind != "f" else like.dtype,
+            "cpu" if like is None else like.device,
+        )
     if not isinstance(value, (bool, int, float)):
         written_out = isinstance(value, (list, tuple))  # like numbers, lists have no device of their own
         return tensor(value, device=like.device if like is not None and written_out else None)
@@ -718,9 +724,9 @@ def tensor(
     DeviceError
         There is no such device here.
     """
-    if isinstance(data, Tensor):
-        data = data._values("tensor()")
-    array = devices.from_any(data)
+    if isinstance(data, Tensor) and mode.recorder is not None:
+        return _recorded_copy(data, dtype, device, requires_grad)
+    array = devices.from_any(data._array if isinstance(data, Tensor) else data)
     if dtype is None and array.dtype == numpy.float64 and not hasattr(data, "dtype"):
         dtype = numpy.float32
     array = devices.cast(array, array.dtype if dtype is None else dtype)
@@ -729,6 +735,17 @@ def tensor(
     if device is not None:
         array = devices.to_device(array, device)
     return Tensor(array, requires_grad)
+
+
+def _recorded_copy(x: Tensor, dtype: DTypeLike, device: str | None, requires_grad: bool) -> Tensor:
+    """Return what tensor() makes of a Tensor by operations, so that a replay makes it of the new values."""
+    if device is not None and devices.resolve(device) != x.device:
+        x._values("tensor() on another device")
+    copy = elementwise.cast(x.detach(), dtype=x.dtype if dtype is None else numpy.dtype(dtype))
+    if requires_grad and copy.dtype.kind != "f":
+        raise TypeError(f"only floating-point Tensors can require a gradient, got {copy.dtype}")
+    copy.requires_grad = requires_grad
+    return copy
 
 
 # Primitives call apply(), and operators call primitives: each module needs the other when it is

@@ -7,6 +7,7 @@ only where that has moved.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from minidl.mode import mode
@@ -43,3 +44,95 @@ class Tracked:
             mode.recorder.before_attribute(self, name)
         object.__delattr__(self, name)
         changes.count += 1
+
+
+class TracedNumber:
+    """Stands for a float argument while a function is recorded that should serve all values of it.
+
+    Where it is computed with beside Tensors, `tensor` makes it an input of the program. Python's arithmetic
+    gives another TracedNumber, which a replay computes from the new value. Whatever else Python does with it
+    is done with its value, and noted: then ``is_read`` is True, and the program serves this value alone.
+
+    Parameters
+    ----------
+    value : the float
+    compute : returns the value in another call, from all float arguments of that
+    make_input : returns the Tensor that stands for it, for a dtype and a device
+    origin : the number that this one was computed from
+    """
+
+    __slots__ = ("compute", "is_read", "make_input", "origin", "value")
+
+    def __init__(
+        self,
+        value: float,
+        compute: Callable[[list[float]], float],
+        make_input: Callable[[TracedNumber, Any, str], Any],
+        origin: TracedNumber | None = None,
+    ):
+        self.value, self.compute, self.make_input, self.is_read = value, compute, make_input, False
+        self.origin = self if origin is None else origin
+
+    def tensor(self, dtype: Any, device: str) -> Any:
+        """Return the Tensor that stands for the number."""
+        return self.make_input(self, dtype, device)
+
+    def read(self) -> float:
+        """Return the value to Python."""
+        self.origin.is_read = True
+        return self.value
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.read(), name)
+
+
+def _reading(name: str) -> Callable[..., Any]:
+    """Return a method that computes with the value, which is noted."""
+    operation = getattr(float, name)
+
+    def read(self: TracedNumber, *others: Any) -> Any:
+        return operation(self.read(), *(x.read() if isinstance(x, TracedNumber) else x for x in others))
+
+    return read
+
+
+def _arithmetic(name: str) -> Callable[..., Any]:
+    """Return a method of arithmetic with another plain number, or with none, which gives a TracedNumber."""
+    operation, read = getattr(float, name), _reading(name)
+
+    def compute(self: TracedNumber, *others: Any) -> Any:
+        if any(hasattr(other, "requires_grad") for other in others):
+            return NotImplemented  # a Tensor, whose own operator comes next
+        result = NotImplemented
+        if all(type(other) in (int, float) for other in others):
+            result = operation(self.value, *others)
+        if type(result) is not float:
+            return read(self, *others)
+        return TracedNumber(
+            result, lambda numbers: operation(self.compute(numbers), *others), self.make_input, self.origin
+        )
+
+    return compute
+
+
+_ARITHMETIC = [
+    f"__{r}{name}__" for r in ("", "r") for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow")
+]
+_ARITHMETIC += ["__neg__", "__pos__", "__abs__"]
+_COMPARED = (
+    "__repr__",
+    "__str__",
+    "__format__",
+    "__hash__",
+    "__eq__",
+    "__ne__",
+    "__lt__",
+    "__le__",
+    "__gt__",
+    "__ge__",
+)
+_OWN = ("__getformat__", "__getnewargs__", *(name for name in vars(object) if name not in _COMPARED))
+
+for _name in vars(float):
+    if _name.startswith("__") and _name not in _OWN:
+        setattr(TracedNumber, _name, (_arithmetic if _name in _ARITHMETIC else _reading)(_name))

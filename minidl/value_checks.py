@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import numpy
 
+from minidl.mode import mode
 from minidl.tensor import Tensor
 
 #: How far the probabilities of a target may be from a sum of 1.
@@ -20,9 +21,14 @@ def check_values(
 ) -> None:
     """Refuse a Tensor on the CPU with ValueError if its values do not have a property.
 
-    Every check of values goes through here. ``holds`` and ``message`` get the array.
+    Every check of values goes through here, so that a compiled function makes it again at each call.
+    ``holds`` and ``message`` get the array.
     """
-    if x.device == "cpu" and not holds(x.data):
+    if x.device != "cpu":
+        return
+    if mode.recorder is not None:
+        mode.recorder.check(x, holds, message)
+    if not holds(x.data):
         raise ValueError(message(x.data))
 
 
@@ -42,8 +48,17 @@ def check_range(
         holds,
         lambda array: (
             f"{function}: {what} must be in [{low}, {high}], got values from {array.min()} to {array.max()}"
+            f"{_first(array, low, high)}"
         ),
     )
+
+
+def _first(array: numpy.ndarray, low: float, high: float) -> str:
+    """Return where the first value outside [low, high] is, in words."""
+    with numpy.errstate(invalid="ignore"):
+        inside = (array >= low) & (array <= high)
+    place = tuple(int(i) for i in numpy.unravel_index(int(inside.argmin()), array.shape))
+    return f" (the first at {place[0] if len(place) == 1 else place})" if array.ndim else ""
 
 
 def check_sums_to_one(function: str, what: str, x: Tensor) -> None:

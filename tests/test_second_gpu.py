@@ -162,6 +162,7 @@ LOSSES = {
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.__name__)
 def test_losses_and_metrics(loss, rng):
     x, y = rng.uniform(0.1, 0.9, (2, 5, 3))
+    y /= y.sum(axis=-1, keepdims=True)  # probabilities
     results = []
     for device in ("cpu", SECOND):
         a, b = dl.tensor(x, device=device, requires_grad=True), dl.tensor(y, device=device)

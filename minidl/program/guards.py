@@ -116,9 +116,26 @@ def same(a: Any, b: Any) -> bool:
         return len(a) == len(b) and all(map(same, a, b))
     if isinstance(a, slice):
         return same((a.start, a.stop, a.step), (b.start, b.stop, b.step))
+    if isinstance(a, types.FunctionType):
+        return _is_same_function(a, b)
     if isinstance(a, types.MethodType):
         return a.__self__ is b.__self__ and a.__func__ is b.__func__
     return isinstance(a, (bool, int, complex, str, bytes, numpy.dtype, range, frozenset)) and bool(a == b)
+
+
+def _is_same_function(a: types.FunctionType, b: types.FunctionType) -> bool:
+    """Return whether two functions have the same code, and what they read besides means the same."""
+    if (
+        a.__code__ is not b.__code__
+        or a.__defaults__ != b.__defaults__
+        or a.__kwdefaults__ != b.__kwdefaults__
+    ):
+        return False
+    cells = zip(a.__closure__ or (), b.__closure__ or (), strict=True)
+    try:
+        return all(same(x.cell_contents, y.cell_contents) for x, y in cells)
+    except ValueError:  # a variable that is not bound yet
+        return False
 
 
 # --- one kind of thing that can change ------------------------------------------------------------
@@ -650,3 +667,12 @@ def difference(first: Recorder, second: Recorder) -> Place | None:
     if len(longer.program.steps) > shorter:
         return longer.notes.steps[shorter]
     return None
+
+
+def same_steps(first: Recorder, second: Recorder) -> bool:
+    """Return whether two recordings consist of the same operations, whatever these compute with."""
+    steps, others = first.program.steps, second.program.steps
+    return len(steps) == len(others) and all(
+        a.operation is b.operation and a.output.shape == b.output.shape and a.output.dtype == b.output.dtype  # type: ignore[union-attr]
+        for a, b in zip(steps, others, strict=True)
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import linecache
 import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,10 +21,11 @@ from minidl import devices
 from minidl.errors import RecordingError
 from minidl.primitives.primitive import Primitive
 from minidl.primitives.shape import detach
+from minidl.program.lowered.check import check_
 from minidl.program.program import Instruction, Program, Value
 from minidl.random.generator import Generator
 from minidl.tensor import Tensor, mark_assigned
-from minidl.tracking import MISSING, Tracked, changes
+from minidl.tracking import MISSING, TracedNumber, Tracked, changes
 
 _PACKAGE = str(Path(__file__).parent.parent)
 
@@ -50,6 +51,15 @@ def described(place: Place) -> str:
 def users_line() -> str:
     """Return file, number and text of the line outside minidl that is being executed."""
     return described(users_place(2))
+
+
+@dataclass(eq=False)
+class ValueCheck:
+    """A check of the values of an argument, by its position; see value_checks.check_values."""
+
+    position: int
+    holds: Callable[[numpy.ndarray], bool]
+    message: Callable[[numpy.ndarray], str]
 
 
 @dataclass
@@ -109,6 +119,14 @@ class ChangeLog:
     ) -> None:
         """Take note of a primitive that has been applied."""
 
+    def check(
+        self,
+        x: Tensor,
+        holds: Callable[[numpy.ndarray], bool],
+        message: Callable[[numpy.ndarray], str],
+    ) -> None:
+        """Take note that values are checked."""
+
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Label what is recorded inside."""
@@ -154,10 +172,15 @@ class Recorder(ChangeLog):
     Parameters
     ----------
     inputs : Tensors that stand for the arguments
+    arguments : all of these, and those that are state, by their positions
     """
 
-    def __init__(self, inputs: list[Tensor]):
+    def __init__(self, inputs: list[Tensor], arguments: list[Tensor] | None = None):
         super().__init__()
+        self.checks: list[ValueCheck] = []
+        self.checked: list[Value] = []
+        self._positions = {id(x): i for i, x in enumerate(inputs if arguments is None else arguments)}
+        self._numbers: dict[tuple[int, Any, str], tuple[TracedNumber, Tensor]] = {}
         self.program = Program([], [], [], {})
         self.notes = _Notes()
         self.values: dict[int, Value] = {}  # by the Tensor's created_at
@@ -256,6 +279,37 @@ class Recorder(ChangeLog):
                 self.values[x.created_at] = assigned
         self.values[target.created_at] = assigned
 
+    def number_input(self, number: TracedNumber, dtype: Any, device: str) -> Tensor:
+        """Return the Tensor that stands for a number, an input of the program."""
+        key = (id(number), dtype, device)
+        if key not in self._numbers:
+            x = Tensor(devices.scalar(number.value, dtype, device).copy())
+            value = Value(x.shape, x.dtype, "input", x._array)
+            self._remember(x, value)
+            self._numbers[key] = (number, x)
+        return self._numbers[key][1]
+
+    def numbers(self) -> list[tuple[Callable[[list[float]], float], Value]]:
+        """Return how the inputs that stand for numbers are computed from the float arguments of a call."""
+        return [(number.compute, self.values[x.created_at]) for number, x in self._numbers.values()]
+
+    def check(
+        self,
+        x: Tensor,
+        holds: Callable[[numpy.ndarray], bool],
+        message: Callable[[numpy.ndarray], str],
+    ) -> None:
+        """Make a check of values a part of the program; that of an argument comes before all else."""
+        position, value = self._positions.get(id(x)), self.value_of(x)
+        if position is not None and value.kind == "input":
+            self.checks.append(ValueCheck(position, holds, message))
+            return
+        output = Value((), numpy.dtype(bool))
+        self._step(
+            Instruction(check_, [value], {"holds": holds, "message": message}, output, self.current_phase)
+        )
+        self.checked.append(output)
+
     def before_data(self, x: Tensor) -> None:
         """Refuse to hand an array to the user's code while recording."""
         if not sys._getframe(2).f_code.co_filename.startswith(_PACKAGE):
@@ -281,7 +335,8 @@ class Recorder(ChangeLog):
         RecordingError
             A Tensor that was assigned shares a part of its memory with another one.
         """
-        self.program.outputs = [self.value_of(x) for x in outputs]
+        self.program.outputs = [*map(self.value_of, outputs), *self.checked]
+        self.program.inputs += [self.values[x.created_at] for _, x in self._numbers.values()]
         for target in self.program.updates:
             for x in self.outside:
                 if (
@@ -296,18 +351,15 @@ class Recorder(ChangeLog):
                     )
         return self.program
 
-    def release(self, kept: set[int]) -> None:
-        """Make results of the recording unusable outside, but for those with an id in ``kept``.
-
-        Later replays do not compute them anew.
-        """
+    def release(self) -> None:
+        """Make results of the recording unusable outside: later replays do not compute them anew."""
         problem = RuntimeError(
             "this Tensor was made inside a compiled function and kept outside of it, where replays do not "
             "renew it: return it from the function instead"
         )
         for reference in self.made:
             x = reference()
-            if x is not None and id(x) not in kept:
+            if x is not None:
                 x._array = devices.Unavailable(x._array, problem)
                 x.inputs = None
 

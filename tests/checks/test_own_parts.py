@@ -176,13 +176,18 @@ def numbers(rng, shape):
     return rng.normal(size=shape), rng.uniform(0, 1, shape)
 
 
+def numbers_and_distributions(rng, shape):
+    target = rng.uniform(0.1, 1, shape)
+    return rng.normal(size=shape), target / target.sum(axis=-1, keepdims=True)
+
+
 LOSSES = {
     "binary_cross_entropy": probabilities,
     "binary_cross_entropy_with_logits": numbers,
     "huber": numbers,
     "mean_absolute_error": numbers,
     "mean_squared_error": numbers,
-    "softmax_cross_entropy": numbers,
+    "softmax_cross_entropy": numbers_and_distributions,
 }
 
 

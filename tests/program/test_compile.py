@@ -400,7 +400,7 @@ def test_verify_compares_with_plain_execution(rng):
     executor = step.programs[0].executor
     broken = executor.phases[0][0].pop()
     with pytest.raises(AssertionError, match=r"verify: .* differs"):
-        step(rng.random((8, 12)).astype("float32") + 0.1)
+        step(0.9 * rng.random((8, 12)).astype("float32") + 0.1)
     executor.phases[0][0].append(broken)
 
 

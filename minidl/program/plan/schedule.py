@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from minidl.program.costs import work
+from minidl.program.lowered.check import check_
 from minidl.program.plan.aliases import Aliases
 from minidl.program.plan.partition import MIN_SHARED_WORK, Partition, partition_of
 from minidl.program.plan.tasks import Copy, Task
@@ -58,6 +59,7 @@ class _Planner:
             for value in task.inputs:
                 self.readers.setdefault(aliases.root[value], []).append(task)
         self.before: dict[int, list[Task]] = {id(t): self._producers(t) for t in self.tasks}
+        self.checks = [task for task in self.tasks if task.operation is check_]  # nothing is updated before
         draws = [task for task in self.tasks if task.generator is not None]
         for earlier, later in itertools.pairwise(draws):
             self.before[id(later)].append(earlier)
@@ -104,7 +106,7 @@ class _Planner:
 
     def _plan_update(self, state: Value, value: Value) -> None:
         writer = self.producer.get(value)
-        others = [task for task in self.readers.get(state, []) if task is not writer]
+        others = [task for task in (*self.readers.get(state, []), *self.checks) if task is not writer]
         if (
             isinstance(writer, Group)
             and value not in self.result.in_place
@@ -116,7 +118,7 @@ class _Planner:
             self.before[id(writer)] += others
             return
         copy = Copy(state, value)
-        self.before[id(copy)] = self._producers(copy) + self.readers.get(state, [])
+        self.before[id(copy)] = self._producers(copy) + self.readers.get(state, []) + self.checks
         self.tasks.append(copy)
 
     def _writes_after_reading(self, group: Group, state: Value, value: Value) -> bool:

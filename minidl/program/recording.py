@@ -1,0 +1,297 @@
+"""A recording: one program of a compiled function, and everything under which it may be replayed."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy
+
+from minidl import devices
+from minidl.errors import RecordingError
+from minidl.program.arguments import rebuilt
+from minidl.program.executor import Executor
+from minidl.program.guards import Surroundings, same
+from minidl.program.program import Program, Value
+from minidl.program.recorder import Recorder, ValueCheck
+from minidl.tensor import Parameter, Tensor, mark_assigned
+from minidl.tracking import MISSING, TracedNumber, Tracked, changes
+
+_get_array = operator.attrgetter("_array")
+_get_flag = operator.attrgetter("requires_grad")
+_get_gradient = operator.attrgetter("_grad")
+_is_none = functools.partial(operator.is_, None)
+
+
+@dataclass(eq=False)
+class GradientRule:
+    """What a call does to the ``.grad`` of one leaf: which there must be before, which there is after.
+
+    ``leaf`` is a Tensor, or the position of an argument; ``read`` the program's input that takes the gradient
+    in; ``output`` the place of the new gradient among the outputs, None for none, "as before" for the same.
+    """
+
+    leaf: Tensor | int
+    before: tuple[Any, ...] | None
+    read: Value | None
+    output: int | str | None
+
+    def tensor(self, leaves: list[Any]) -> Tensor:
+        """Return the leaf."""
+        return leaves[self.leaf] if isinstance(self.leaf, int) else self.leaf
+
+    def fits(self, leaves: list[Any]) -> bool:
+        """Return whether the leaf has such a gradient as it had when the function was recorded."""
+        gradient = self.tensor(leaves)._grad
+        return (None if gradient is None else _kind(gradient)) == self.before
+
+
+@dataclass(eq=False)
+class AttributeRule:
+    """An attribute that a call sets, to a nest of new results or to a constant."""
+
+    owner: Tracked
+    name: str
+    nest: Any
+    is_read: bool
+    first: int = 0  # of its Tensors among the outputs
+
+    def set(self, results: list[Tensor]) -> None:
+        """Set the attribute to what a replay gave."""
+        remaining = iter(results[self.first :])
+        vars(self.owner)[self.name] = rebuilt(self.nest, lambda leaf: next(remaining))
+        changes.count += self.is_read
+
+
+@dataclass(eq=False)
+class Recording:
+    """One program of a compiled function, ready to be replayed, and what it takes for granted.
+
+    Attributes
+    ----------
+    original : the program as it was recorded
+    result : what the function returned
+    outside : Tensors from outside that it reads; ``updated`` are those that it assigns
+    arguments : those that must be these very Tensors, by position
+    """
+
+    program: Program
+    original: Program
+    executor: Executor
+    result: Any
+    differentiable: list[bool]  # which of the results have a tape
+    surroundings: Surroundings
+    outside: list[Tensor]
+    updated: list[Tensor]
+    arguments: dict[int, Tensor]
+    gradients: list[GradientRule]
+    attributes: list[AttributeRule]
+    objects: list[Any]  # whose ids are part of the key
+    numbers: list[tuple[Callable[[list[float]], float], Value]]  # inputs, and how they follow from floats
+    checks: list[ValueCheck]
+    backward: dict[int, Any] = field(default_factory=dict)  # compiled functions for the gradients of results
+
+    def __post_init__(self) -> None:
+        self._arrays = [x._array for x in self.outside]
+        self._flags = [x.requires_grad for x in self.outside]
+        parameters = {
+            id(x): x for x in (*self.outside, *self.surroundings.parameters) if isinstance(x, Parameter)
+        }
+        self._factors = [(x, x.learning_rate_factor, x.l2_factor) for x in parameters.values()]
+        self._ids = {id(x) for x in self.outside}
+        own = [not isinstance(rule.leaf, int) and rule.before is None for rule in self.gradients]
+        self._without_gradient = [
+            rule.leaf for rule, is_own in zip(self.gradients, own, strict=True) if is_own
+        ]
+        self._other_gradients = [rule for rule, is_own in zip(self.gradients, own, strict=True) if not is_own]
+        self._ranges = [byte_range(x._array) for x in self.updated if isinstance(x._array, numpy.ndarray)]
+
+    def is_valid(self, leaves: list[Any]) -> bool:
+        """Return whether everything that the recording took for granted is still so."""
+        return (
+            all(map(operator.is_, map(_get_array, self.outside), self._arrays))
+            and all(map(operator.is_, map(_get_flag, self.outside), self._flags))
+            and all(map(_is_none, map(_get_gradient, self._without_gradient)))
+            and all(rule.fits(leaves) for rule in self._other_gradients)
+            and self._factors_hold()
+            and self._arguments_fit(leaves)
+            and self.surroundings.hold()
+        )
+
+    def _factors_hold(self) -> bool:
+        for i, (x, rate, l2) in enumerate(self._factors):
+            if x.learning_rate_factor is not rate or x.l2_factor is not l2:
+                if not (same(x.learning_rate_factor, rate) and same(x.l2_factor, l2)):
+                    return False
+                self._factors[i] = (x, x.learning_rate_factor, x.l2_factor)
+        return True
+
+    def _arguments_fit(self, leaves: list[Any]) -> bool:
+        for i, leaf in enumerate(leaves):
+            if i in self.arguments:
+                if leaf is not self.arguments[i]:
+                    return False
+            elif id(leaf) in self._ids or is_within(leaf, self._ranges):
+                return False
+        return True
+
+    def difference(self, leaves: list[Any]) -> str:
+        """Return in words what is no longer as it was recorded."""
+        for x, array, flag in zip(self.outside, self._arrays, self._flags, strict=True):
+            if x.requires_grad is not flag:
+                return f"requires_grad of a Tensor of shape {x.shape} is now {x.requires_grad}"
+            if x._array is not array:
+                return f"the array of a Tensor of shape {x.shape} was replaced"
+        for rule in self.gradients:
+            if not rule.fits(leaves):
+                x = rule.tensor(leaves)
+                return f"a Tensor of shape {x.shape} {'had no' if rule.before is None else 'had a'} gradient before"
+        if not self._factors_hold():
+            return "learning_rate_factor or l2_factor of a Parameter was changed"
+        if not self._arguments_fit(leaves):
+            return "an argument shares memory with other Tensors than before"
+        return self.surroundings.difference() or "something that the function reads was changed"
+
+    # --- replaying --------------------------------------------------------------------------------
+
+    def check(self, leaves: list[Any]) -> None:
+        """Make the checks of values that the function makes of its arguments."""
+        for check in self.checks:
+            array = array_of(leaves[check.position])
+            if not check.holds(array):
+                raise ValueError(check.message(array))
+
+    def fill(self, leaves: list[Any], numbers: list[float]) -> None:
+        """Copy the arguments, gradients and numbers of a call to the inputs of the program."""
+        arrays = [array_of(leaf) for i, leaf in enumerate(leaves) if i not in self.arguments]
+        arrays += [
+            rule.tensor(leaves)._grad._array  # type: ignore[union-attr]
+            for rule in self.gradients
+            if rule.read is not None
+        ]
+        values = self.program.inputs
+        for value, array in zip(values, arrays, strict=False):
+            with devices.current(value.array):
+                devices.array_module(value.array).copyto(value.array, array.reshape(value.shape))
+        for compute, value in self.numbers:
+            with devices.current(value.array):
+                value.array[...] = compute(numbers)
+
+    def collect(self, leaves: list[Any]) -> tuple[Any, list[Tensor]]:
+        """Return the result of a replay, and all outputs; set the gradients and attributes that it sets."""
+        for x in self.updated:
+            mark_assigned(x)
+        outputs = [Tensor(devices.copy(self.executor.array(value))) for value in self.program.outputs]
+        for rule in self.gradients:
+            if rule.output is None:
+                rule.tensor(leaves)._grad = None
+            elif isinstance(rule.output, int):
+                rule.tensor(leaves)._grad = outputs[rule.output]
+        for attribute in self.attributes:
+            attribute.set(outputs)
+        remaining = iter(outputs)
+        return rebuilt(self.result, lambda leaf: next(remaining)), outputs
+
+
+@dataclass(eq=False)
+class Run:
+    """A function that has run once while it was recorded."""
+
+    recorder: Recorder
+    inputs: list[Tensor]
+    result: Any
+    outputs: list[Tensor]
+    numbers: list[TracedNumber]
+
+
+def _kind(x: Tensor) -> tuple[Any, ...]:
+    return (x.shape, x.dtype, x.device)
+
+
+def byte_range(array: numpy.ndarray) -> tuple[int, int]:
+    """Return the addresses between which an array lies."""
+    return numpy.lib.array_utils.byte_bounds(array)
+
+
+def is_within(leaf: Any, ranges: list[tuple[int, int]]) -> bool:
+    """Return whether an argument is a view into one of several ranges of memory."""
+    array = array_of(leaf)
+    if not ranges or not isinstance(array, numpy.ndarray) or array.base is None:
+        return False
+    low, high = byte_range(array)
+    return any(low < end and start < high for start, end in ranges)
+
+
+def array_of(leaf: Any) -> Any:
+    """Return the array of a Tensor, or an array itself."""
+    return leaf._array if isinstance(leaf, Tensor) else leaf
+
+
+def shared_arguments(
+    recorder: Recorder, leaves: list[Any], identical: dict[int, Tensor]
+) -> dict[int, Tensor]:
+    """Return the arguments, by position, that are state of the function as well: for these, no copy will do."""
+    outside = {id(x) for x in recorder.outside}
+    updated = [state.array for state in recorder.program.updates if isinstance(state.array, numpy.ndarray)]
+    shared: dict[int, Tensor] = {}
+    for i, leaf in enumerate(leaves):
+        if i in identical:
+            continue
+        if id(leaf) in outside:
+            shared[i] = leaf
+        elif any(array_of(leaf) is array for array in updated) or is_within(
+            leaf, [byte_range(a) for a in updated]
+        ):
+            if not isinstance(leaf, Tensor):
+                raise RecordingError(
+                    f"argument {i} of a compiled function shares its memory with a Tensor that the function "
+                    "assigns: pass a copy"
+                )
+            shared[i] = leaf
+    return shared
+
+
+def gradient_rules(run: Run, outputs: list[Tensor]) -> list[GradientRule]:
+    """Return what a run did to gradients; new ones are appended to the outputs."""
+    positions = {id(x): i for i, x in enumerate(run.inputs)}
+    rules = []
+    for gradient in run.recorder.gradients.values():
+        after, output = gradient.leaf._grad, None
+        if after is not None and after is gradient.before:
+            output: int | str | None = "as before"
+        elif after is not None:
+            output = len(outputs)
+            outputs.append(after)
+        before = None if gradient.before is None else _kind(gradient.before)
+        leaf: Tensor | int = positions.get(id(gradient.leaf), gradient.leaf)
+        rules.append(GradientRule(leaf, before, gradient.value, output))
+    # In the order in which the program has them as inputs.
+    order = {id(value): i for i, value in enumerate(run.recorder.program.inputs)}
+    return sorted(rules, key=lambda rule: order.get(id(rule.read), -1))
+
+
+def attribute_rules(run: Run, read: set[tuple[int, str]]) -> list[AttributeRule] | None:
+    """Return the attributes that a run set; None if one of them holds what cannot be made again."""
+    rules = []
+    for owner, name, before in run.recorder.attributes.values():
+        after = vars(owner).get(name, MISSING)
+        if after is before:
+            continue
+        if after is MISSING or not _is_nest(after):
+            return None
+        rules.append(AttributeRule(owner, name, after, (id(owner), name) in read))
+    return rules
+
+
+def _is_nest(x: Any) -> bool:
+    """Return whether a value consists of Tensors, plain values, and lists, tuples and dicts of them."""
+    if isinstance(x, (list, tuple)):
+        return all(map(_is_nest, x))
+    if isinstance(x, dict):
+        return all(map(_is_nest, x.values()))
+    return isinstance(
+        x, (Tensor, bool, int, float, complex, str, bytes, numpy.dtype, numpy.generic, type(None))
+    )
