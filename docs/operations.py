@@ -36,8 +36,8 @@ INTRODUCTION = """\
 # Operations
 
 They have NumPy's names, keywords and meaning, take Tensors, arrays and lists, and give Tensors.
-`numpy.f(tensor)` is ours, too; what is not here NumPy computes, if no gradient is asked for. What has a gradient has
-gradients of any order, on the CPU and on GPUs, plain and compiled. This page is written by
+`numpy.f(tensor)` is ours, too; what is not here NumPy computes, if no gradient is asked for. What has a
+gradient has gradients of any order, on the CPU and on GPUs, plain and compiled. This page is written by
 `python docs/operations.py` from the docstrings.
 """
 
