@@ -33,7 +33,7 @@ class Generator:
 
     @cached_property
     def numpy(self) -> NumpyGenerator:
-        """NumPy's Generator; without a seed it is made when it is used, for numpy.random takes long to import."""
+        """NumPy's Generator; without a seed it is made when it is used: numpy.random takes long to import."""
         return numpy.random.default_rng()
 
     def of(self, xp: Any, array: Any) -> Any:
