@@ -47,6 +47,13 @@ class BaseOptimizer(Tracked):
         if value is not None and not value >= 0:
             raise ValueError(f"{type(self).__name__}: {name} must not be negative, got {value}")
 
+    def __repr__(self) -> str:
+        """Return the settings that are numbers, and how many Parameters are trained."""
+        numbers = [f"{name}={x!r}" for name, x in vars(self).items() if isinstance(x, (int, float))]
+        count = len(self.parameters)
+        trained = f"{count} Parameter" if count == 1 else f"{count} Parameters"
+        return f"{type(self).__name__}({', '.join([trained, *numbers])})"
+
     def named_tensors(self) -> dict[str, Tensor]:
         """Return by name the Tensors that decide the next steps, besides the Parameters."""
         return {}

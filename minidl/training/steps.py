@@ -60,6 +60,13 @@ class CompiledSteps(Tracked):
         self.evaluation_step = compiled(self._evaluation_step)
         self.prediction_step = compiled(self._prediction_step)
 
+    def __repr__(self) -> str:
+        metrics = "".join(f", {name}" for name in self.metrics)
+        network, loss = type(self.network).__name__, _name(self.loss)
+        return (
+            f"{type(self).__name__}({network}, {loss}, {self.optimizer!r}{metrics}, device={self.device!r})"
+        )
+
     def _outputs(self, inputs: Arrays) -> tuple[Any, ...]:
         outputs = self.network(*_tensors(inputs))
         return tuple(outputs) if isinstance(outputs, (tuple, list)) else (outputs,)
