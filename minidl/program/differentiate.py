@@ -93,8 +93,8 @@ class _Call:
         if program.updates or program.generators:
             what = "assigns Tensors" if program.updates else "draws random numbers"
             raise RecordingError(
-                f"a gradient flows into a compiled function that {what}, so it cannot be computed anew: compile "
-                "the whole step, backward() included"
+                f"a gradient flows into a compiled function that {what}, so it cannot be computed anew: "
+                "compile the whole step, backward() included"
             )
 
     def _backward(self, index: int) -> Any:

@@ -148,7 +148,8 @@ class Recording:
         for rule in self.gradients:
             if not rule.fits(leaves):
                 x = rule.tensor(leaves)
-                return f"a Tensor of shape {x.shape} {'had no' if rule.before is None else 'had a'} gradient before"
+                had = "had no" if rule.before is None else "had a"
+                return f"a Tensor of shape {x.shape} {had} gradient before"
         if not self._factors_hold():
             return "learning_rate_factor or l2_factor of a Parameter was changed"
         if not self._arguments_fit(leaves):
@@ -233,7 +234,7 @@ def array_of(leaf: Any) -> Any:
 def shared_arguments(
     recorder: Recorder, leaves: list[Any], identical: dict[int, Tensor]
 ) -> dict[int, Tensor]:
-    """Return the arguments, by position, that are state of the function as well: for these, no copy will do."""
+    """Return the arguments, by position, that are state of the function as well: no copy will do for them."""
     outside = {id(x) for x in recorder.outside}
     updated = [state.array for state in recorder.program.updates if isinstance(state.array, numpy.ndarray)]
     shared: dict[int, Tensor] = {}
@@ -259,9 +260,10 @@ def gradient_rules(run: Run, outputs: list[Tensor]) -> list[GradientRule]:
     positions = {id(x): i for i, x in enumerate(run.inputs)}
     rules = []
     for gradient in run.recorder.gradients.values():
-        after, output = gradient.leaf._grad, None
+        after = gradient.leaf._grad
+        output: int | str | None = None
         if after is not None and after is gradient.before:
-            output: int | str | None = "as before"
+            output = "as before"
         elif after is not None:
             output = len(outputs)
             outputs.append(after)
