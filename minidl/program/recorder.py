@@ -345,9 +345,9 @@ class Recorder(ChangeLog):
                     and _overlap(x._array, target.array)
                 ):
                     raise RecordingError(
-                        f"a Tensor of shape {target.shape} is assigned inside the compiled function, and one "
-                        f"of shape {x.shape} from outside shares a part of its memory: take the view inside the "
-                        "function, or use a .copy() of it"
+                        f"a Tensor of shape {target.shape} is assigned inside the compiled function, and "
+                        f"one of shape {x.shape} from outside shares a part of its memory: take the view inside "
+                        "the function, or use a .copy() of it"
                     )
         return self.program
 
