@@ -61,6 +61,7 @@ class Mode(threading.local):
 
     grad_enabled = True  # remember how Tensors were made, so that gradients can be found
     recorder: Recorder | None = None  # told of every primitive while a step is being compiled
+    layer_calls = 0  # how many calls of Layers have begun, and not ended
     filling = False  # sizes that Layers left open are being filled from a sample
     layer_hook: Any = None  # called in place of every Layer's forward, to look inside a network
 

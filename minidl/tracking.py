@@ -101,16 +101,21 @@ def _arithmetic(name: str) -> Callable[..., Any]:
     operation, read = getattr(float, name), _reading(name)
 
     def compute(self: TracedNumber, *others: Any) -> Any:
-        if any(hasattr(other, "requires_grad") for other in others):
+        if any(not isinstance(x, TracedNumber) and hasattr(x, "requires_grad") for x in others):
             return NotImplemented  # a Tensor, whose own operator comes next
+        values = [x.value if isinstance(x, TracedNumber) else x for x in others]
         result = NotImplemented
-        if all(type(other) in (int, float) for other in others):
-            result = operation(self.value, *others)
+        if all(type(value) in (int, float) for value in values):
+            result = operation(self.value, *values)
         if type(result) is not float:
             return read(self, *others)
-        return TracedNumber(
-            result, lambda numbers: operation(self.compute(numbers), *others), self.make_input, self.origin
-        )
+
+        def again(numbers: list[float]) -> float:
+            there = (x.compute(numbers) if isinstance(x, TracedNumber) else x for x in others)
+            result: float = operation(self.compute(numbers), *there)
+            return result
+
+        return TracedNumber(result, again, self.make_input, self.origin)
 
     return compute
 

@@ -45,6 +45,8 @@ class Layer(Tracked):
     (2, 3)
     """
 
+    __slots__ = ("_results",)  # the names of attributes that a call has set to Tensors: results, no state
+
     training = True
     unset: Any = None  # of a Layer whose size was left open, how it is completed: see sizes.py
 
@@ -62,15 +64,33 @@ class Layer(Tracked):
         inputs = tuple(tensor(x) if bare else x for x, bare in zip(inputs, is_array, strict=True))
         if self.unset is not None:
             fill(self, inputs)
-        if mode.layer_hook is None:
-            return self.forward(*inputs)
-        return mode.layer_hook(self, inputs)
+        mode.layer_calls += 1
+        try:
+            if mode.layer_hook is None:
+                return self.forward(*inputs)
+            return mode.layer_hook(self, inputs)
+        finally:
+            mode.layer_calls -= 1
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        results = getattr(self, "_results", frozenset())
+        is_result = mode.layer_calls and not mode.filling and _is_result(value)
+        if is_result or name in results:
+            object.__setattr__(self, "_results", results | {name} if is_result else results - {name})
 
     # --- what it holds ----------------------------------------------------------------------------
 
     def members(self) -> dict[str, Any]:
-        """Return what to search for Parameters and sub-layers, by name; the attributes by default."""
-        return vars(self)
+        """Return what to search for Parameters and sub-layers, by name.
+
+        By default these are the attributes, but for results: Tensors that a call of a Layer kept in an
+        attribute. State is made in ``__init__``, and changes by assign().
+        """
+        results = getattr(self, "_results", None)
+        if not results:
+            return vars(self)
+        return {name: value for name, value in vars(self).items() if name not in results}
 
     def named_members(self) -> Iterator[tuple[str, Tensor | Layer | Generator]]:
         """Yield every Tensor, Layer and Generator inside, depth first, each once, with its dotted name."""
@@ -279,6 +299,15 @@ def layer_hook(hook: Callable[[Layer, tuple[Any, ...]], Any]) -> Iterator[None]:
         yield
     finally:
         mode.layer_hook = outer
+
+
+def _is_result(value: Any) -> bool:
+    """Return whether a value is a Tensor that is no Parameter, or a nest with one in it."""
+    if isinstance(value, Tensor):
+        return not isinstance(value, Parameter)
+    if isinstance(value, (list, tuple)):
+        return any(map(_is_result, value))
+    return isinstance(value, dict) and any(map(_is_result, value.values()))
 
 
 def parts_of(members: Any, prefix: str = "") -> Iterator[tuple[str, Tensor | Layer | Generator]]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from inspect import signature
 from typing import Any
 
+from minidl.foreign_names import OPTIONS, hint
 from minidl.tensor import Parameter, Tensor
 from minidl.tracking import Tracked
 
@@ -41,6 +43,14 @@ class BaseOptimizer(Tracked):
                 raise TypeError(f"{type(self).__name__} trains Parameters, got {type(parameter).__name__}")
         self.require_not_negative("l2", l2)
         self.l2 = float(l2)  # a scalar of NumPy could turn float32 gradients into float64
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in OPTIONS and not hasattr(self, name) and name not in signature(type(self)).parameters:
+            known = [*vars(self), "learning_rate"]  # lr = 0.1 would change nothing
+            raise AttributeError(
+                f"{type(self).__name__} has no attribute {name!r}{hint(name, known, OPTIONS)}"
+            )
+        super().__setattr__(name, value)
 
     def require_not_negative(self, name: str, value: float | None) -> None:
         """Refuse an option that is negative or NaN; None means that it is not used."""

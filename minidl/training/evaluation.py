@@ -9,24 +9,30 @@ from minidl.metrics import Metric
 from minidl.mode import no_grad
 from minidl.tensor import Tensor
 from minidl.training.bars import with_bar
+from minidl.training.exclusive import using
 from minidl.training.loaders import Loader
 from minidl.training.metric_averages import MetricAverages, PendingFigures
 from minidl.training.steps import CompiledSteps
 
 
-def evaluate(steps: CompiledSteps, loader: Loader, verbose: bool = False) -> dict[str, float]:
+def evaluate(
+    steps: CompiledSteps, loader: Loader, verbose: bool = False, compiled_size: int | None = None
+) -> dict[str, float]:
     """Return the loss and the metrics over the mini-batches of a loader, in evaluation mode.
 
-    A `Metric` is averaged over the mini-batches; another function gets all predictions at once.
+    A `Metric` is averaged over the mini-batches; another function gets all predictions at once. With
+    ``compiled_size``, only mini-batches of this size use a compiled step: others are too rare for one.
     """
     averaged = {name: metric for name, metric in steps.metrics.items() if isinstance(metric, Metric)}
     averages = MetricAverages(averaged)
     kept: list[tuple[Any, ...]] = []
     pending = PendingFigures()
-    with steps.network.evaluating():
+    with using(steps.network, "evaluate"), steps.network.evaluating():
         batches = steps.uploaded(loader.epoch(1))
         for inputs, targets in with_bar(batches, loader.steps, "evaluating", verbose):
-            loss, observed, outputs = steps.evaluation_step(inputs, targets)
+            is_rare = compiled_size is not None and len(targets[0]) != compiled_size
+            step = steps.plain_evaluation_step if is_rare else steps.evaluation_step
+            loss, observed, outputs = step(inputs, targets)
             pending.append(len(targets[0]), [loss, *observed])
             if outputs:
                 kept.append((*(x.data for x in outputs), *targets))

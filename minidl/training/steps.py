@@ -46,19 +46,39 @@ class CompiledSteps(Tracked):
         self.why_cpu = devices.gpu_problem() if device == "auto" and self.device == "cpu" else None
         self.network = network.to(self.device)
         self.loss = loss
-        self.optimizer = optimizer_of(network, optimizer)
-        self.metrics = {_name(metric): metric for metric in metrics}
-        if len(self.metrics) < len(metrics) or "loss" in self.metrics:
-            raise ValueError(
-                f"metrics need different names, none of them 'loss'; got {[*map(_name, metrics)]}"
-            )
+        self.optimizer = optimizer  # type: ignore[assignment]  # a property takes names too
+        self.metrics = metrics  # type: ignore[assignment]  # and a sequence
         self.seed = int(numpy.random.SeedSequence().generate_state(1)[0]) if seed is None else index(seed)
         options = compile if isinstance(compile, dict) else {}
         compiled = compile_function(**options) if compile or isinstance(compile, dict) else lambda f: f
         self.train_step = compiled(self._train_step)
         self.gradient_step = compiled(self._gradient_step)
-        self.evaluation_step = compiled(self._evaluation_step)
-        self.prediction_step = compiled(self._prediction_step)
+        self.evaluation_step = compiled(self.plain_evaluation_step)
+        self.prediction_step = compiled(self.plain_prediction_step)
+
+    @property
+    def optimizer(self) -> BaseOptimizer:
+        """What trains the network; set it to an optimizer or the name of one."""
+        return self._optimizer
+
+    @optimizer.setter
+    def optimizer(self, optimizer: BaseOptimizer | str) -> None:
+        self._optimizer = optimizer_of(self.network, optimizer)
+
+    @property
+    def metrics(self) -> dict[str, Callable[..., Tensor]]:
+        """The metrics by their names; set them to a sequence of metrics and functions."""
+        return self._metrics
+
+    @metrics.setter
+    def metrics(self, metrics: Sequence[Callable[..., Tensor]] | dict[str, Callable[..., Tensor]]) -> None:
+        several = list(metrics.values() if isinstance(metrics, dict) else metrics)
+        by_name = {_name(metric): metric for metric in several}
+        if len(by_name) < len(several) or "loss" in by_name:
+            raise ValueError(
+                f"metrics need different names, none of them 'loss'; got {[*map(_name, several)]}"
+            )
+        self._metrics = by_name
 
     def __repr__(self) -> str:
         metrics = "".join(f", {name}" for name in self.metrics)
@@ -99,7 +119,7 @@ class CompiledSteps(Tracked):
         return loss, self._observations(outputs, targets, self.step_metrics)
 
     @no_grad()
-    def _evaluation_step(self, inputs: Arrays, targets: Arrays) -> Any:
+    def plain_evaluation_step(self, inputs: Arrays, targets: Arrays) -> Any:
         outputs, targets = self._outputs(inputs), _tensors(targets)
         loss = self.loss(*outputs, *targets)
         averaged = [name for name, metric in self.metrics.items() if isinstance(metric, Metric)]
@@ -107,7 +127,7 @@ class CompiledSteps(Tracked):
         return loss, self._observations(outputs, targets, averaged), kept
 
     @no_grad()
-    def _prediction_step(self, inputs: Arrays) -> Any:
+    def plain_prediction_step(self, inputs: Arrays) -> Any:
         return self._outputs(inputs)
 
     @property

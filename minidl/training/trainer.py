@@ -13,6 +13,7 @@ from minidl.optimizers.base import BaseOptimizer
 from minidl.tensor import Tensor
 from minidl.training.bars import with_bar
 from minidl.training.evaluation import evaluate
+from minidl.training.exclusive import training, using
 from minidl.training.fit import Fit
 from minidl.training.history import History
 from minidl.training.loaders import ArrayLoader, IterableLoader, Loader, as_arrays, is_array
@@ -118,7 +119,8 @@ class Trainer(CompiledSteps):
             drop_last=arguments.drop_last,
         )
         validation = self._validation_loader(arguments.validation_data, arguments.batch_size)
-        return Fit(self, loader, validation, arguments, list(arguments.callbacks)).run()
+        with training(self.network):
+            return Fit(self, loader, validation, arguments, list(arguments.callbacks)).run()
 
     def evaluate(
         self, x: Any, y: Any = None, batch_size: int = 128, verbose: bool = False
@@ -129,7 +131,7 @@ class Trainer(CompiledSteps):
         their sizes.
         """
         self.network.to(self.device)
-        return evaluate(self, self._loader(x, y, "evaluation", batch_size), verbose)
+        return evaluate(self, self._loader(x, y, "evaluation", batch_size), verbose, batch_size)
 
     def predict(self, x: Any, batch_size: int = 128, verbose: bool = False) -> Any:
         """Return the network's outputs for all observations, in evaluation mode, as NumPy arrays.
@@ -150,10 +152,13 @@ class Trainer(CompiledSteps):
             loader = IterableLoader(x, with_targets=False)
         self.network.to(self.device)
         parts: list[list[numpy.ndarray]] = []
-        with self.network.evaluating():
+        is_array_like = isinstance(loader, ArrayLoader)
+        with using(self.network, "predict"), self.network.evaluating():
             batches = self.uploaded(loader.epoch(1))
             for inputs, _ in with_bar(batches, loader.steps, "predicting", verbose):
-                outputs = self.prediction_step(inputs)
+                is_rare = is_array_like and len(inputs[0]) != batch_size  # a compiled step would not pay
+                step = self.plain_prediction_step if is_rare else self.prediction_step
+                outputs = step(inputs)
                 parts.append([devices.to_numpy(y.data) for y in outputs])
         joined = tuple(numpy.concatenate(column) for column in zip(*parts, strict=True))
         return joined if len(joined) > 1 else joined[0]
