@@ -396,8 +396,8 @@ class _Recorder:
         what = (
             f"draws from {source}"
             if source is not None and place is None
-            else "does not do the same each time: it draws random numbers that are not minidl's, reads a clock "
-            "or a file, or counts"
+            else "does not do the same each time: it draws random numbers that are not minidl's, reads a "
+            "clock or a file, or counts"
         )
         raise RecordingError(
             f"{where} {what}; a replay would repeat what was found while recording. Use minidl.random or a "
@@ -439,7 +439,7 @@ class _Recorder:
         self.surroundings.restore()
 
     def _run(self, numbers: list[TracedNumber] | None = None) -> Run:
-        """Run once; if that fails, leave everything as it was. Numbers that are made are added to ``numbers``."""
+        """Run once; if that fails, leave everything as it was. Numbers that are made join ``numbers``."""
         from minidl.program.recorder import Recorder  # not needed where nothing is compiled
         from minidl.program.recording import Run
 

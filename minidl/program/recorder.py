@@ -346,8 +346,8 @@ class Recorder(ChangeLog):
                 ):
                     raise RecordingError(
                         f"a Tensor of shape {target.shape} is assigned inside the compiled function, and "
-                        f"one of shape {x.shape} from outside shares a part of its memory: take the view inside "
-                        "the function, or use a .copy() of it"
+                        f"one of shape {x.shape} from outside shares a part of its memory: take the view "
+                        "inside the function, or use a .copy() of it"
                     )
         return self.program
 
