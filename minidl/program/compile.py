@@ -47,24 +47,31 @@ def compile(
 ) -> Any:
     """Turn a function of Tensors into one that records itself once and is then replayed.
 
-    The first call runs the function as it is, and records every operation: forward, backward,
+    The first call runs the function twice as it is, and records every operation: forward, backward,
     optimizer update. This call and later ones with arguments of the same shapes, dtypes and devices
     replay the record: no tape, no allocation, elementwise work in cache-sized blocks on all cores, or, on a
-    GPU, generated kernels in a CUDA graph. Other
-    arguments, another training mode, or changed settings of layers and optimizers record another
-    program by themselves. Use it as ``@compile`` or ``step = compile(step)``.
+    GPU, generated kernels in a CUDA graph. Use it as ``@compile`` or ``step = compile(step)``.
 
-    What a replay repeats is the Tensor operations, reading Parameters and other outside Tensors as
-    they are then, and updating them. Python code around the operations runs while recording only:
-    prints, counters and the like happen once. Gradients do not flow through a compiled function;
-    compile the whole step.
+    A compiled function does what the plain function would do: the same results, and the same state
+    afterwards. Parameters and other Tensors from outside are read at each call. Whatever else the function
+    reads - attributes of Layers, optimizers and other objects, closure variables, globals, default
+    arguments, contents of lists, dicts and arrays, the training mode - is compared at each call, and where it
+    has changed, another program is recorded. Floats among the arguments that are only computed with are
+    inputs. Checks of values, as losses make them, are made at each call. Gradients that are there before a
+    call, or left after it, are treated as by the plain function; attributes that it sets to Tensors are set
+    at each call; and gradients flow through its results unless it assigns or draws.
+
+    What cannot be replayed is refused with the line: reading values into Python, and what differs when the
+    function runs a second time (random numbers that are not minidl's, clocks, counters, iterators). A
+    function that changes Python's state at every call, as by appending to a list, runs without being
+    compiled, with a warning. Prints appear while recording only. At most 16 programs are kept for a
+    function; a warning names what changes from call to call when they become many.
 
     Parameters
     ----------
     function : takes Tensors, arrays, numbers and nested lists, tuples and dicts of them; returns
         Tensors in such a nest, or None
-    verify : at every replay, also compute the recorded operations one by one, without any of the
-        compiler's improvements, and compare
+    verify : at every call, also run the plain function, and compare results, state and gradients
     threads : how many threads compute; by default one for each core this process may use
     kernels : how elementwise work is done on the CPU: ``"numpy"``, or ``"c"`` for C functions generated
         from the recorded operations, which needs a C compiler on the PATH
