@@ -590,7 +590,7 @@ def _is_users_class(kind: type) -> bool:
 
 
 class _Probe:
-    """In the place of an attribute on a class: notes which objects are asked for it before they get it."""
+    """In the place of an attribute of a class: notes which objects are asked for it before it is set."""
 
     def __init__(self, name: str, read: set[tuple[int, str]]):
         self.name, self.read = name, read
