@@ -65,7 +65,7 @@ def nothing_leaks():
     changed = {x: (before.get(x), after.get(x)) for x in names if before.get(x) != after.get(x)}
     assert not changed, "the test changed settings of the whole process"
     for thread in lasting_threads() - threads:
-        thread.join(timeout=10)  # it may be about to end
+        thread.join(timeout=1)  # it may be about to end
     assert lasting_threads() <= threads, "the test left a thread behind"
 
 
