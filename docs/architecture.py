@@ -173,10 +173,11 @@ def draw(axes, graphs, title):
                 )
             )
     for node, (x, y) in places.items():
+        width = WIDTH if len(node) == 1 else 2 * WIDTH
         axes.add_patch(
             FancyBboxPatch(
-                (x - WIDTH / 2, y - HEIGHT / 2),
-                WIDTH,
+                (x - width / 2, y - HEIGHT / 2),
+                width,
                 HEIGHT,
                 boxstyle="round,pad=0,rounding_size=0.1",
                 facecolor="#e8f0f8" if len(node) == 1 else "#fbeed5",
@@ -186,7 +187,7 @@ def draw(axes, graphs, title):
         )
         count = f"{sum(lines[name] for name in node):,} lines"
         names = ", ".join(node)
-        size = min(9, 190 / len(names))
+        size = min(9, 190 * width / WIDTH / len(names))
         axes.text(x, y + 0.11, names, ha="center", va="center", fontsize=size, zorder=3)
         axes.text(x, y - 0.16, count, ha="center", va="center", fontsize=7, color="#555", zorder=3)
     xs = [x for x, _ in places.values()]
@@ -204,7 +205,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".png"))
     out = parser.parse_args().out
-    figure = Figure(figsize=(10.5, 16), layout="constrained")
+    figure = Figure(figsize=(12.5, 15), layout="constrained")
     top, bottom = figure.subplots(2, 1, height_ratios=(3, 2))
     draw(top, package_graph(), "minidl/")
     draw(bottom, package_graph(inside="program"), "minidl/program/")

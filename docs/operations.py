@@ -2,8 +2,10 @@
 
 import importlib
 from pathlib import Path
+from types import FunctionType, ModuleType
 
 import minidl
+from minidl.primitives.primitive import Primitive
 
 #: The families of operations: a heading, and the module that has them.
 FAMILIES = {
@@ -21,11 +23,12 @@ FAMILIES = {
     "Square matrices and norms (`minidl.linalg`)": "linalg",
     "Convolution": "primitives.convolution",
     "Windows and pooling": "primitives.windows",
-    "Normalization": "primitives.normalization",
+    "Normalisation": "primitives.normalization",
     "Attention": "primitives.attention",
     "Tensors from nothing": "creation",
     "Random numbers (`minidl.random`)": "random.drawing",
-    "Derivatives": "derivatives",
+    "Gradients": "autodiff",
+    "Derivatives of functions": "derivatives",
     "Losses": "losses",
 }
 
@@ -33,8 +36,9 @@ INTRODUCTION = """\
 # Operations
 
 They have NumPy's names, keywords and meaning, take Tensors, arrays and lists, and give Tensors.
-`numpy.f(tensor)` is ours, too, or is refused. What has a gradient has gradients of any order, on the CPU and
-on GPUs, plain and compiled. This page is written by `python docs/operations.py` from the docstrings.
+`numpy.f(tensor)` is ours, too; what is not here NumPy computes, if no gradient is asked for. What has a
+gradient has gradients of any order, on the CPU and on GPUs, plain and compiled. This page is written by
+`python docs/operations.py` from the docstrings.
 """
 
 
@@ -49,7 +53,7 @@ def page() -> str:
         for function in sorted(dir(namespace) if namespace is minidl else namespace.__all__):
             value = getattr(namespace, function)
             ours = getattr(module, function, None)
-            if value is ours and value not in listed and not isinstance(value, type):
+            if value is ours and value not in listed and belongs(value, module):
                 if prefix != "linalg.":  # whose functions may stand elsewhere as well
                     listed.add(value)
                 rows.append(f"| `{prefix}{function}` | {first_sentence(value)} |")
@@ -57,6 +61,13 @@ def page() -> str:
             "\n".join([f"## {heading}\n", "| operation | what it does |", "| --- | --- |", *rows, ""])
         )
     return "\n".join(sections)
+
+
+def belongs(value: object, module: ModuleType) -> bool:
+    """Return whether an operation stands in the module that declares it, and not in one that imports it."""
+    if isinstance(value, Primitive):
+        return True  # which says nothing of its module, but the first that has it declares it
+    return isinstance(value, FunctionType) and module.__name__ in (value.__module__, "minidl.linalg")
 
 
 def first_sentence(function: object) -> str:

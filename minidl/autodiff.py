@@ -174,8 +174,9 @@ def _as_it_was(source: Tensor, x: Tensor, on_tape: bool) -> Tensor:
         return source
     assert x.primitive is not None
     problem = RuntimeError(
-        f"'{x.primitive.name}' used a Tensor of shape {source.shape} that was assigned a new value afterwards, "
-        "perhaps through a view, so its gradient cannot be computed: call backward() before assigning"
+        f"'{x.primitive.name}' used a Tensor of shape {source.shape} that was assigned a new value "
+        "afterwards, perhaps through a view, so its gradient cannot be computed: call backward() before "
+        "assigning"
     )
     if on_tape:
         raise problem

@@ -108,6 +108,6 @@ class no_grad(_GradientMode):
 
 
 class enable_grad(_GradientMode):
-    """Switch the tape on, inside no_grad(): ``with enable_grad():``, ``@enable_grad`` or ``@enable_grad()``."""
+    """Record a tape inside no_grad(): ``with enable_grad():``, ``@enable_grad`` or ``@enable_grad()``."""
 
     enabled = True

@@ -21,16 +21,14 @@ def test_what_is_no_array_has_no_array_module():
         dl.devices.array_module([1, 2])
 
 
-def test_a_tensor_prints_without_its_values_while_it_is_recorded():
-    printed = []
-
+def test_a_tensor_prints_without_its_values_while_it_is_recorded(capsys):
     @dl.compile
     def function(x):
-        printed.append(repr(x * 2))
+        print(x * 2)
         return x * 2
 
     function(dl.ones((2, 3)))
-    assert printed == ["tensor(shape=(2, 3), dtype=float32)"]
+    assert set(capsys.readouterr().out.splitlines()) == {"tensor(shape=(2, 3), dtype=float32)"}
 
 
 class Pair(NamedTuple):

@@ -20,6 +20,7 @@ EXAMPLES = {
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_example(name):
     printed = []
+    EXAMPLES[name].globs["__name__"] = "__main__"  # for a user types them, and compile() takes them as such
     runner = doctest.DocTestRunner(verbose=False, optionflags=doctest.ELLIPSIS)
     results = runner.run(EXAMPLES[name], out=printed.append, clear_globs=False)
     assert results.attempted

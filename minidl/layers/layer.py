@@ -74,7 +74,7 @@ class Layer(Tracked):
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
-        results = getattr(self, "_results", frozenset())
+        results: frozenset[str] = getattr(self, "_results", frozenset())
         is_result = mode.layer_calls and not mode.filling and _is_result(value)
         if is_result or name in results:
             object.__setattr__(self, "_results", results | {name} if is_result else results - {name})

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from inspect import signature
 from typing import Any
 
-from minidl.foreign_names import OPTIONS, hint
 from minidl.tensor import Parameter, Tensor
 from minidl.tracking import Tracked
 
@@ -45,17 +44,31 @@ class BaseOptimizer(Tracked):
         self.l2 = float(l2)  # a scalar of NumPy could turn float32 gradients into float64
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in OPTIONS and not hasattr(self, name) and name not in signature(type(self)).parameters:
-            known = [*vars(self), "learning_rate"]  # lr = 0.1 would change nothing
+        if not hasattr(self, name):
+            self._require_no_foreign_name(name)
+        super().__setattr__(name, value)
+
+    def _require_no_foreign_name(self, name: str) -> None:
+        """Refuse ``optimizer.lr = 0.1``, which would change nothing."""
+        from minidl.foreign_names import OPTIONS, hint  # not needed by those who only import minidl
+
+        if name in OPTIONS and name not in signature(type(self)).parameters:
+            known = [*vars(self), "learning_rate"]
             raise AttributeError(
                 f"{type(self).__name__} has no attribute {name!r}{hint(name, known, OPTIONS)}"
             )
-        super().__setattr__(name, value)
 
     def require_not_negative(self, name: str, value: float | None) -> None:
         """Refuse an option that is negative or NaN; None means that it is not used."""
         if value is not None and not value >= 0:
             raise ValueError(f"{type(self).__name__}: {name} must not be negative, got {value}")
+
+    def __repr__(self) -> str:
+        """Return the settings that are numbers, and how many Parameters are trained."""
+        numbers = [f"{name}={x!r}" for name, x in vars(self).items() if isinstance(x, (int, float))]
+        count = len(self.parameters)
+        trained = f"{count} Parameter" if count == 1 else f"{count} Parameters"
+        return f"{type(self).__name__}({', '.join([trained, *numbers])})"
 
     def named_tensors(self) -> dict[str, Tensor]:
         """Return by name the Tensors that decide the next steps, besides the Parameters."""

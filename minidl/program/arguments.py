@@ -1,4 +1,4 @@
-"""The arguments of a compiled function: what is copied in at each call, and what decides which program runs."""
+"""The arguments of a compiled function: what is copied in at each call, what decides which program runs."""
 
 from __future__ import annotations
 

@@ -199,14 +199,14 @@ class Compiled:
         surroundings = Surroundings(self.function, call.objects)
         if surroundings.iterators:
             raise RecordingError(
-                f"{_name_of(self.function)} can read from the iterator {surroundings.iterators[0]!r}, which no "
-                "replay would advance: take the item outside, and pass it as an argument"
+                f"{_name_of(self.function)} can read from the iterator {surroundings.iterators[0]!r}, which "
+                "no replay would advance: take the item outside, and pass it as an argument"
             )
         reason = self._reason(key, call.leaves)
         run = _Recorder(self.function, call, arguments, keywords, surroundings)
         first = run.rewound()
         general = without_numbers(key)
-        second = None
+        second: Run | str | None = None
         if call.numbers and self._exact.setdefault(general, key) != key and general not in self._special:
             second = run.for_all_numbers(first)
             if second is None:
@@ -408,8 +408,8 @@ class _Recorder:
         what = (
             f"draws from {source}"
             if source is not None and place is None
-            else "does not do the same each time: it draws random numbers that are not minidl's, reads a clock or "
-            "a file, or counts"
+            else "does not do the same each time: it draws random numbers that are not minidl's, reads a "
+            "clock or a file, or counts"
         )
         raise RecordingError(
             f"{where} {what}; a replay would repeat what was found while recording. Use minidl.random or a "
@@ -453,7 +453,7 @@ class _Recorder:
         self.surroundings.restore(draws)
 
     def _run(self, numbers: list[TracedNumber] | None = None) -> Run:
-        """Run once; if that fails, leave everything as it was. With ``numbers``, those that are made are added."""
+        """Run once; if that fails, leave everything as it was. Numbers that are made join ``numbers``."""
         from minidl.program.recorder import Recorder  # not needed where nothing is compiled
         from minidl.program.recording import Run
 

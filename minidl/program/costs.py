@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from minidl.primitives.convolution import conv_, conv_input_, conv_weight_
 from minidl.primitives.linear_algebra import matmul_
-from minidl.program.plan.tasks import Task
 from minidl.program.program import Gemm, Group, Operation, Partial
 
 if TYPE_CHECKING:

@@ -102,8 +102,8 @@ class _Call:
             if not is_done:
                 continue
             raise RecordingError(
-                f"a gradient flows into a compiled function that {what}, so it cannot be computed anew: compile "
-                "the whole step, backward() included"
+                f"a gradient flows into a compiled function that {what}, so it cannot be computed anew: "
+                "compile the whole step, backward() included"
             )
 
     def _backward(self, index: int) -> Any:

@@ -76,7 +76,7 @@ def is_users(namespace: dict[str, Any]) -> bool:
             _users[key] = False
         else:
             _users[key] = not file.startswith(_LIBRARIES) or any(
-                (getattr(value, "__module__", None) or getattr(value, "__name__", "")).partition(".")[0]
+                str(getattr(value, "__module__", None) or getattr(value, "__name__", "")).partition(".")[0]
                 == "minidl"
                 for value in list(namespace.values())
                 if isinstance(getattr(value, "__module__", ""), str | None)
@@ -311,7 +311,7 @@ def _random_state(name: str, read: Callable[[], Any], write: Callable[[Any], Non
 
 def _shared_random_states() -> list[_Guarded]:
     """Return the guards of the random numbers that everybody shares."""
-    legacy = numpy.random.mtrand._rand  # type: ignore[attr-defined]
+    legacy: Any = numpy.random.mtrand._rand
     state = legacy.get_state()
     return [
         _Guarded("random", lambda: (random.getstate(),), lambda seen: random.setstate(seen[0])),

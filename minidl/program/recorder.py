@@ -356,9 +356,9 @@ class Recorder(ChangeLog):
                     and _overlap(x._array, target.array)
                 ):
                     raise RecordingError(
-                        f"a Tensor of shape {target.shape} is assigned inside the compiled function, and one of "
-                        f"shape {x.shape} from outside shares a part of its memory: take the view inside the "
-                        "function, or use a .copy() of it"
+                        f"a Tensor of shape {target.shape} is assigned inside the compiled function, and "
+                        f"one of shape {x.shape} from outside shares a part of its memory: take the view "
+                        "inside the function, or use a .copy() of it"
                     )
         return self.program
 
@@ -390,6 +390,6 @@ def _overlap(a: Any, b: Any) -> bool:
         with devices.current(a):
             return devices.device_of(a) == devices.device_of(b) and bool(xp.may_share_memory(a, b))
     try:
-        return bool(numpy.shares_memory(a, b, max_work=100_000))
+        return bool(numpy.shares_memory(a, b, max_work=100_000))  # type: ignore[arg-type]
     except numpy.exceptions.TooHardError:
         return True

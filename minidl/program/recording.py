@@ -173,7 +173,8 @@ class Recording:
         for rule in self.gradients:
             if not rule.fits(leaves):
                 x = rule.tensor(leaves)
-                return f"a Tensor of shape {x.shape} {'had no' if rule.before is None else 'had a'} gradient before"
+                had = "had no" if rule.before is None else "had a"
+                return f"a Tensor of shape {x.shape} {had} gradient before"
         if not self._factors_hold():
             return "learning_rate_factor or l2_factor of a Parameter was changed"
         if not self._arguments_fit(leaves):
@@ -264,7 +265,7 @@ def array_of(leaf: Any) -> Any:
 def shared_arguments(
     recorder: Recorder, leaves: list[Any], identical: dict[int, Tensor]
 ) -> dict[int, Tensor]:
-    """Return the arguments, by position, that are state of the function as well: for these, no copy will do."""
+    """Return the arguments, by position, that are state of the function as well: no copy will do for them."""
     outside = {id(x) for x in recorder.outside}
     updated = [state.array for state in recorder.program.updates if isinstance(state.array, numpy.ndarray)]
     shared: dict[int, Tensor] = {}

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy
 
 from minidl.mode import mode
 from minidl.random.philox import Philox
+
+if TYPE_CHECKING:
+    from numpy.random import Generator as NumpyGenerator
 
 
 class Generator:
@@ -21,10 +25,16 @@ class Generator:
     seed : an integer, a ``numpy.random.Generator``, or None for fresh entropy
     """
 
-    def __init__(self, seed: int | numpy.random.Generator | None = None):
-        self.numpy = numpy.random.default_rng(seed)
+    def __init__(self, seed: int | NumpyGenerator | None = None):
+        if seed is not None:
+            self.numpy = numpy.random.default_rng(seed)
         self.on_device: dict[int, Philox] = {}  # by the number of the GPU
         self._loaded: dict[str, list[int]] = {}  # where streams are to go on, once they are drawn from
+
+    @cached_property
+    def numpy(self) -> NumpyGenerator:
+        """NumPy's Generator; without a seed it is made when it is used: numpy.random takes long to import."""
+        return numpy.random.default_rng()
 
     def of(self, xp: Any, array: Any) -> Any:
         """Return the generator of the module and device of an array."""
@@ -60,7 +70,7 @@ class Generator:
 default_generator = Generator()
 
 
-def as_generator(seed: int | Generator | numpy.random.Generator | None) -> Generator:
+def as_generator(seed: int | Generator | NumpyGenerator | None) -> Generator:
     """Return the Generator itself, or a new one from a seed; without one, the default Generator draws it."""
     if isinstance(seed, Generator):
         return seed

@@ -45,8 +45,8 @@ def using(network: Layer, what: str) -> Iterator[None]:
     use = _use_of(network)
     if use.trained_by not in (None, threading.get_ident()):
         raise RuntimeError(
-            f"{what}: the network is being trained in another thread, whose steps change it: wait for the end, "
-            "use a copy.deepcopy() of the network, or predict in a callback of the training"
+            f"{what}: the network is being trained in another thread, whose steps change it: wait for the "
+            "end, use a copy.deepcopy() of the network, or predict in a callback of the training"
         )
     with use.lock:
         yield

@@ -127,6 +127,7 @@ class Fit(RunState):
         observed: list[Tensor] = []
 
         def closure() -> Tensor:
+            loss: Tensor
             loss, observed[:] = self.trainer.gradient_step(inputs, targets)
             return loss
 

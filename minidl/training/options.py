@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass, fields
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import numpy
 
@@ -121,6 +121,6 @@ def takes_fit_arguments(
 
         call.__signature__ = signature  # type: ignore[attr-defined]
         call.__annotations__ = {p.name: p.annotation for p in given} | {"return": own.return_annotation}
-        return call
+        return cast("Callable[Concatenate[Trains, Parameters], Result]", call)
 
     return decorate

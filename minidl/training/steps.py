@@ -46,8 +46,8 @@ class CompiledSteps(Tracked):
         self.why_cpu = devices.gpu_problem() if device == "auto" and self.device == "cpu" else None
         self.network = network.to(self.device)
         self.loss = loss
-        self.optimizer = optimizer  # type: ignore[assignment]  # a property takes names too
-        self.metrics = metrics  # type: ignore[assignment]  # and a sequence
+        self.optimizer = optimizer  # a name too
+        self.metrics = metrics  # a sequence too
         self.seed = int(numpy.random.SeedSequence().generate_state(1)[0]) if seed is None else index(seed)
         options = compile if isinstance(compile, dict) else {}
         compiled = compile_function(**options) if compile or isinstance(compile, dict) else lambda f: f
@@ -79,6 +79,13 @@ class CompiledSteps(Tracked):
                 f"metrics need different names, none of them 'loss'; got {[*map(_name, several)]}"
             )
         self._metrics = by_name
+
+    def __repr__(self) -> str:
+        metrics = "".join(f", {name}" for name in self.metrics)
+        network, loss = type(self.network).__name__, _name(self.loss)
+        return (
+            f"{type(self).__name__}({network}, {loss}, {self.optimizer!r}{metrics}, device={self.device!r})"
+        )
 
     def _outputs(self, inputs: Arrays) -> tuple[Any, ...]:
         outputs = self.network(*_tensors(inputs))
@@ -113,6 +120,7 @@ class CompiledSteps(Tracked):
 
     @no_grad()
     def plain_evaluation_step(self, inputs: Arrays, targets: Arrays) -> Any:
+        """Return the loss, what metrics observe, and outputs that other metrics need, of one mini-batch."""
         outputs, targets = self._outputs(inputs), _tensors(targets)
         loss = self.loss(*outputs, *targets)
         averaged = [name for name, metric in self.metrics.items() if isinstance(metric, Metric)]
@@ -121,6 +129,7 @@ class CompiledSteps(Tracked):
 
     @no_grad()
     def plain_prediction_step(self, inputs: Arrays) -> Any:
+        """Return the outputs of one mini-batch."""
         return self._outputs(inputs)
 
     @property

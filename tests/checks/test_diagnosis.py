@@ -36,6 +36,7 @@ def test_a_rule_that_cannot_be_compared_is_no_explanation():
         check_gradients(lambda a: shift(a, numpy.ones((1, 3))), numpy.ones((2, 3)))
 
 
+@pytest.mark.slow
 def test_a_mistake_in_the_whole_autoencoder_is_found_and_named(rng):
     network = TiedAutoencoder(784, 784, 392, 196)
 

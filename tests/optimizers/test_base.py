@@ -44,3 +44,10 @@ def test_what_a_trainer_asks_for(make):
     assert ("learning_rate_schedule" in optimizer.settings()) != optimizer.full_batch
     assert optimizer.total_steps(70) == (optimizer.max_iterations if optimizer.full_batch else 70)
     assert (optimizer.named_tensors() == {}) == optimizer.full_batch
+
+
+def test_an_optimizer_shows_its_numbers():
+    parameters = [dl.Parameter(dl.zeros(2)), dl.Parameter(dl.zeros(3))]
+    shown = "SGD(2 Parameters, momentum=0.5, nesterov=False, l2=0.0, clip_norm=1)"
+    assert repr(dl.SGD(parameters, momentum=0.5, clip_norm=1)) == shown
+    assert repr(dl.SGD(parameters[:1])).startswith("SGD(1 Parameter, ")

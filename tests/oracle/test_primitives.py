@@ -215,6 +215,7 @@ ORACLES = {
 NOT_COMPARED = {
     "detach": "has a value and no gradient by its meaning",
     "assign": "has no result",
+    "check": "has no result but True",
     "set_items": "has no gradient; see tests/test_tensor.py",
     "random_uniform": "draws other numbers than PyTorch",
     "random_normal": "draws other numbers than PyTorch",

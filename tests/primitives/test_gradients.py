@@ -14,6 +14,7 @@ import minidl as dl
 from minidl.checks import check_gradients
 from minidl.primitives.indexing import SLOT
 from minidl.primitives.primitive import PRIMITIVES
+from minidl.program.lowered import check  # noqa: F401, it declares a primitive
 from minidl.program.lowered.sorted_scatter import RUN, sort_places_
 
 BUILT_IN = dict(PRIMITIVES)  # without those that other tests declare
@@ -297,6 +298,7 @@ CASES = {
     "merge_places": merging,
     "sum_runs": scattering_in_order,
     "scatter_sorted": scattering_in_order,
+    "check": lambda p: one_input(p, holds=lambda x: True, message=str),
     "random_uniform": lambda p: one_input(p, generator=dl.Generator(0)),
     "random_normal": lambda p: one_input(p, generator=dl.Generator(0)),
 }

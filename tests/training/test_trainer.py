@@ -58,3 +58,10 @@ def test_bad_trainers_are_refused(make_trainer):
     ]:
         with pytest.raises((ValueError, TypeError), match=message):
             dl.Trainer(*arguments, **options)
+
+
+def test_a_trainer_shows_what_it_trains_with():
+    network = dl.Network([dl.Dense(2, 1)])
+    trainer = dl.Trainer(network, dl.mean_squared_error, "sgdm", metrics=[dl.rmse], device="cpu")
+    shown = f"Trainer(Network, mean_squared_error, {trainer.optimizer!r}, rmse, device='cpu')"
+    assert repr(trainer) == shown

@@ -162,7 +162,7 @@ class CupyExecutor(Executor):
         work()
         end.record()
         end.synchronize()
-        return self.cupy.cuda.get_elapsed_time(start, end) / 1e3
+        return float(self.cupy.cuda.get_elapsed_time(start, end)) / 1e3
 
     def peak_rates(self) -> tuple[float, float]:
         """Return the best rates of matrix products and of copying, per second."""
@@ -219,7 +219,8 @@ class CupyExecutor(Executor):
 
     def _stream(self, generator: Generator) -> Philox:
         """Return the stream of a generator on this GPU, ready to be drawn from."""
-        return generator.of(self.cupy, self.first)
+        stream: Philox = generator.of(self.cupy, self.first)
+        return stream
 
     def _empty(self, shape: Sequence[int], dtype: numpy.dtype) -> Array:
         """Return memory for a copy, which the executor keeps."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy
 
@@ -85,8 +86,8 @@ def _narrow_constant(value: Value) -> Value:
 
 def merge_equal(program: Program) -> Program:
     """Compute equal expressions once; random draws are never equal."""
-    seen: dict[tuple, Value] = {}
-    constants: dict[tuple, Value] = {}
+    seen: dict[tuple[Any, ...], Value] = {}
+    constants: dict[tuple[Any, ...], Value] = {}
 
     def identity(value: Value) -> Value:
         if value.kind == "constant" and value.size == 1:

@@ -396,7 +396,7 @@ def test_ctrl_c_stops_the_compiler_and_leaves_no_files(folder, monkeypatch, tmp_
 
 def has_ended(process):
     """Wait for a process to end; one that nobody asks for its status counts too."""
-    deadline = time.time() + 10
+    deadline = time.time() + 60
     while time.time() < deadline:
         try:
             os.kill(process, 0)

@@ -2,21 +2,22 @@
 
 import numpy
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import minidl as dl
 from minidl.primitives.indexing import SLOT
 from minidl.program.gpu import executor as gpu_executor
+from minidl.program.gpu.kernels.lowering import LOWERINGS
 from minidl.program.program import Group, Instruction, Program, Value
 from tests.primitives.test_gradients import BUILT_IN, WITHOUT_RESULT
-from tests.program.gpu.kernels.running import compile_for_gpus
+from tests.program.gpu.kernels.running import compile_for_gpus, examples
 from tests.program.lowered.keys import filled, selections
 from tests.program.networks import executor_of
 
 pytestmark = pytest.mark.gpu_source
 
-SHARED = settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SHARED = examples(8)
 
 
 def on_gpu(x):
@@ -44,6 +45,7 @@ INTO = {"key": (SLOT,), "shape": (3, 4)}
 
 #: Inputs and attributes of primitives that are not elementwise.
 EXAMPLES = {
+    **dict.fromkeys(("bitwise_and", "bitwise_or", "bitwise_xor"), ([X > 0.3, X > 0.6], {})),
     "cast": ([X], {"dtype": numpy.dtype("float32")}),
     "clip": ([X], {"low": 0.2, "high": 0.5}),
     "where": ([X > 0.5, X, X], {}),
@@ -54,6 +56,7 @@ EXAMPLES = {
     "logsumexp": ([X], OVER),
     "softmax": ([X], {"axis": (1,)}),
     "argmax": ([X], {"axis": 1}),
+    "min": ([X], OVER),
     "reshape": ([X], {"shape": (4, 3)}),
     "transpose": ([X], {"axes": (1, 0)}),
     "broadcast_to": ([X], {"shape": (2, 3, 4)}),
@@ -75,19 +78,34 @@ EXAMPLES = {
 VIEWS = {"detach", "reshape", "transpose", "broadcast_to", "slice"}
 LIBRARY = {"matmul"}
 
-#: What is left to CuPy, and so cuts a step into several graphs. Beside primitives without a kernel or a call
-#: of cuBLAS (there are none here; users may declare some), these are products of whole numbers, arrays of
+#: What is replaced before an executor sees it: by copies, or by smaller operations.
+REPLACED = {*WITHOUT_RESULT, "softmax", "logsumexp", "log_softmax"}
+
+#: What is left to CuPy, and so cuts a step into several graphs. So are products of whole numbers, arrays of
 #: complex numbers, and positions of which there are 2**30 or more.
-LEFT_TO_CUPY: set[str] = set()
+LEFT_TO_CUPY = {
+    *("conv", "conv_input", "conv_weight"),
+    *("windows", "overlap_add", "select_maxima", "scatter_to_maxima"),
+    *("argmin", "argsort", "cumsum", "set_items", "check", "erfinv"),
+    *("inv", "solve", "cholesky", "log_abs_det", "sign_of_det"),
+}
+
+
+def test_what_is_left_to_cupy_has_no_kernel():
+    elementwise = {name for name, p in BUILT_IN.items() if p.kind == "elementwise" and not p.expression}
+    assert elementwise <= LEFT_TO_CUPY
+    assert not {BUILT_IN[name] for name in LEFT_TO_CUPY} & LOWERINGS.keys()
 
 
 def test_which_primitives_are_part_of_a_graph(gpu):
     """Each one alone, as the executor is given it."""
     steps, inputs, outputs = [], [], []
     for name, primitive in BUILT_IN.items():
-        if name in WITHOUT_RESULT or name in ("softmax", "logsumexp"):
-            continue  # what is assigned becomes a copy; the others are expanded before
-        arrays, attributes = EXAMPLES[name] if name in EXAMPLES else ([X] * len(primitive.gradients), {})
+        if name in REPLACED | LEFT_TO_CUPY:
+            continue
+        low, high = primitive.domain
+        inside = low + (high - low) * X
+        arrays, attributes = EXAMPLES.get(name) or ([inside] * len(primitive.gradients), {})
         if name == "scatter_add":  # with positions it is replaced before
             arrays, attributes = [X], {"key": (slice(None), slice(1, None, 2)), "shape": (3, 9)}
         expected = (
@@ -103,10 +121,9 @@ def test_which_primitives_are_part_of_a_graph(gpu):
     generated = {step.name for call in executor.calls if call.kernels for step in call.tasks}
     captured = {step.name for call in executor.calls if call.captured for step in call.tasks}
     left = {step.name for call in executor.calls if not call.captured for step in call.tasks}
-    assert left == LEFT_TO_CUPY
+    assert not left
     assert captured - generated <= LIBRARY
-    everything = BUILT_IN.keys() - WITHOUT_RESULT - {"softmax", "logsumexp"}
-    assert everything - captured - left <= VIEWS
+    assert BUILT_IN.keys() - REPLACED - LEFT_TO_CUPY - captured <= VIEWS
     executor.run()
     executor.run()
     assert [segment.graph is not None for segment in executor.segments] == [True]
@@ -287,7 +304,9 @@ def test_a_stack_times_one_matrix_is_one_product(strict_gpu, rng):
     step = dl.compile(lambda x, w: x @ w)
     step(on_gpu(rng.normal(size=(3, 4, 5))), on_gpu(rng.normal(size=(5, 2))))
     (call,) = executor_of(step).calls
-    assert call.run.func == executor_of(step).cublas.gemm
+    multiply, factors, _ = call.run.args  # of a sum of products
+    assert multiply == executor_of(step).cublas.gemm
+    assert len(factors) == 1
 
 
 def test_half_precision_stacks(gpu, rng):

@@ -9,7 +9,7 @@ import gc
 
 import numpy
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import minidl as dl
@@ -20,13 +20,13 @@ from minidl.program.gpu import executor as gpu_executor
 from minidl.program.gpu.executor import CupyExecutor
 from minidl.program.program import Group
 from minidl.program.reference_executor import ReferenceExecutor
-from tests.program.gpu.kernels.running import compile_for_gpus
+from tests.program.gpu.kernels.running import compile_for_gpus, examples
 from tests.program.networks import autoencoder, executor_of, make_step
 from tests.program.random_programs import functions
 
 pytestmark = pytest.mark.gpu_source
 
-SHARED = settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SHARED = examples(12)
 
 
 def to_gpu(states, device="gpu"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from string import Template
+from typing import Any
 
 import numpy
 
@@ -54,7 +55,7 @@ template <typename T> __device__ int below(const T *sorted, int count, T number)
 """
 
 
-def gather_kernel(x: Array, positions: Sequence[Array], key: tuple, out: Array) -> Kernel:
+def gather_kernel(x: Array, positions: Sequence[Array], key: tuple[Any, ...], out: Array) -> Kernel:
     """Return the kernel of ``out = x[key]``, where arrays of positions stand in the slots of the key.
 
     Raises
@@ -78,7 +79,7 @@ def gather_kernel(x: Array, positions: Sequence[Array], key: tuple, out: Array) 
     return Kernel("gather", code, [out, x, *positions], blocks_for(out.size), _HELPERS)
 
 
-def place_kernel(source: Array, key: tuple, fill: float, out: Array) -> Kernel:
+def place_kernel(source: Array, key: tuple[Any, ...], fill: float, out: Array) -> Kernel:
     """Return the kernel that puts an array where a key without arrays picks, and one number elsewhere."""
     selection = _selection(key, out, (), source)
     index = index_type(out.shape, [element_strides(source)])
@@ -95,7 +96,7 @@ def place_kernel(source: Array, key: tuple, fill: float, out: Array) -> Kernel:
     return Kernel("place", _indented(lines), [out, source], blocks_for(out.size))
 
 
-def _selection(key: tuple, x: Array, positions: Sequence[Array], result: Array) -> Selection:
+def _selection(key: tuple[Any, ...], x: Array, positions: Sequence[Array], result: Array) -> Selection:
     selection = Selection(key, x.shape, [array.shape for array in positions])
     if selection.shape != result.shape or (result.size and 0 in selection.lengths):
         raise Unsupported(f"a result of shape {result.shape}")
@@ -260,7 +261,12 @@ def merge_places_kernel(places: Array, stretch: int, out: Array) -> Kernel:
 
 
 def sum_runs_kernel(
-    g: Array, places: Array, position_shapes: Sequence[Sequence[int]], key: tuple, shape: tuple, out: Array
+    g: Array,
+    places: Array,
+    position_shapes: Sequence[Sequence[int]],
+    key: tuple[Any, ...],
+    shape: tuple[Any, ...],
+    out: Array,
 ) -> Kernel:
     """Return the kernel that sums each RUN of sorted contributions that belong to one element, else 0."""
     selection = Selection(key, shape, position_shapes)
@@ -279,7 +285,7 @@ def scatter_kernel(
     places: Array,
     sums: Array | None,
     position_shapes: Sequence[Sequence[int]],
-    key: tuple,
+    key: tuple[Any, ...],
     out: Array,
 ) -> Kernel:
     """Return the kernel of scatter_add with positions: each element adds up what belongs to it, in order.

@@ -2,6 +2,7 @@
 
 import numpy
 import pytest
+from hypothesis import HealthCheck, Phase, settings
 
 from minidl.program.gpu.kernels import source as cuda_source
 from minidl.program.gpu.kernels.elementwise import (
@@ -16,6 +17,15 @@ ELEMENTWISE = {
     for name, primitive in BUILT_IN.items()
     if primitive.kind == "elementwise" and primitive.expression is not None
 }
+
+
+def examples(number):
+    """Return settings for tests that compile for each example: none searches for the smallest that fails."""
+    return settings(
+        max_examples=number,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=[HealthCheck.function_scoped_fixture],
+    )
 
 
 def computed(gpu, launches):

@@ -4,7 +4,7 @@ import itertools
 
 import numpy
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from minidl.primitives.primitive import Primitive
@@ -15,13 +15,11 @@ from minidl.program.gpu.kernels.elementwise import (
 )
 from minidl.program.program import Instruction, Value
 from tests.primitives.test_gradients import BUILT_IN, FLOAT32_ONLY, case
-from tests.program.gpu.kernels.running import (
-    ELEMENTWISE,
-    computed,
-    kernel_of,
-)
+from tests.program.gpu.kernels.running import ELEMENTWISE, computed, examples, kernel_of
 
-SHARED = settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
+pytestmark = pytest.mark.gpu_source
+
+SHARED = examples(4)
 
 
 def check(gpu, cases, tolerance):

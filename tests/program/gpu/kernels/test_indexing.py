@@ -4,7 +4,7 @@ import itertools
 
 import numpy
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -23,12 +23,12 @@ from minidl.program.gpu.kernels.indexing import (
 from minidl.program.gpu.kernels.reductions import reduction_kernel
 from minidl.program.lowered.selection import Selection
 from minidl.program.lowered.sorted_scatter import RUN
-from tests.program.gpu.kernels.running import compile_for_gpus, computed, on, zeros_of
+from tests.program.gpu.kernels.running import compile_for_gpus, computed, examples, on, zeros_of
 from tests.program.lowered.keys import filled, selections
 
 pytestmark = pytest.mark.gpu_source
 
-SHARED = settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SHARED = examples(6)
 DTYPES = ("float16", "float32", "float64", "int64", "bool")
 
 

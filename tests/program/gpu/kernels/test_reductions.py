@@ -8,6 +8,8 @@ import pytest
 from minidl.program.gpu.kernels.reductions import reduction_kernel
 from tests.program.gpu.kernels.running import computed, on, zeros_of
 
+pytestmark = pytest.mark.gpu_source
+
 LAYOUTS = {
     "by rows": lambda x: x,
     "by columns": lambda x: numpy.asfortranarray(x) if x.ndim == 2 else x,
