@@ -31,7 +31,8 @@ _is_none = functools.partial(operator.is_, None)
 class GradientRule:
     """What a call does to the ``.grad`` of one leaf: which there must be before, which there is after.
 
-    ``leaf`` is a Tensor, or the position of an argument; ``output`` the place of the new gradient among the outputs, None for none, "as before" for the same.
+    ``leaf`` is a Tensor, or the position of an argument; ``output`` the place of the new gradient among the
+    outputs, None for none, "as before" for the same.
     """
 
     leaf: Tensor | int

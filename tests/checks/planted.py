@@ -362,15 +362,6 @@ def parameter_normalised_in_place():
     return Broken(forward, gain=parameter(4))
 
 
-@planted("evaluation changes no state", "last", "saved as state")
-def output_kept_in_an_attribute():
-    def forward(self, x):
-        self.last = x * self.gain
-        return self.last
-
-    return Broken(forward, gain=parameter(4))
-
-
 @planted("nested in networks", "self.training")
 def mode_kept_in_an_attribute_of_its_own():
     class Moody(dl.Layer):

@@ -588,3 +588,40 @@ def test_an_attribute_named_settings_is_no_old_name():
         settings = {"a": 1}  # noqa: RUF012
 
     assert repr(Configured()) == "Configured()"
+
+
+class Keeping(dl.Layer):
+    """Keeps a result, and replaces a state that was made in __init__."""
+
+    def __init__(self):
+        self.dense = dl.Dense(3, 2, seed=0)
+        self.mean = dl.zeros(3)
+
+    def forward(self, x):
+        self.mean = 0.9 * self.mean + 0.1 * x.mean(axis=0)
+        self.code = dl.relu(self.dense(x))
+        self.pair = [self.code * 2, 1.5]
+        return self.code
+
+
+@pytest.mark.parametrize("options", [None, {"kernels": "numpy"}])
+def test_results_that_a_call_keeps_are_there_and_are_no_state(options, tmp_path):
+    layer, x = Keeping(), dl.ones((2, 3))
+    names = list(layer.state_dict())
+    call = layer if options is None else dl.compile(lambda x: layer(x), **options)
+    for factor in (1.0, 2.0, 3.0):
+        with dl.no_grad():
+            numpy.testing.assert_array_equal(call(x * factor).numpy(), layer.code.numpy())
+        numpy.testing.assert_array_equal(layer.pair[0].numpy(), 2 * layer.code.numpy())
+        assert list(layer.state_dict()) == names
+    layer.save(tmp_path / "weights.safetensors")
+    other = Keeping().load(tmp_path / "weights.safetensors")
+    numpy.testing.assert_array_equal(other.mean.numpy(), layer.mean.numpy())
+    assert list(copy.deepcopy(layer).state_dict()) == names
+
+
+def test_a_tensor_that_is_set_outside_of_a_call_is_state():
+    layer = Keeping()
+    layer(dl.ones((2, 3)))
+    layer.code = dl.zeros(2)
+    assert "code" in layer.state_dict()

@@ -7,7 +7,7 @@ import pytest
 import minidl as dl
 from minidl.program.cpu.calls import CALLS
 from minidl.program.cpu.kernel_cache import compiler
-from minidl.program.cpu.statements import C_TYPES
+from minidl.program.cpu.loops import C_TYPES
 from minidl.program.program import Group
 from tests.primitives.edge_points import (
     ELEMENTWISE,
