@@ -271,6 +271,30 @@ def gpu_problem() -> str | None:
     return None
 
 
+def gpu_names() -> list[str]:
+    """Return the device and the product name of each GPU, where one can be used."""
+    runtime = _cupy().cuda.runtime
+    count = runtime.getDeviceCount()
+    return [f"gpu:{i} {runtime.getDeviceProperties(i)['name'].decode()}" for i in range(count)]
+
+
+def report() -> str:
+    """Return what minidl computes with on this machine: NumPy and BLAS, threads, the C compiler, GPUs.
+
+    Whether one compiled function uses C and how many threads is in its listing,
+    ``print(step.programs[0])``.
+
+    Examples
+    --------
+    >>> import minidl as dl
+    >>> [line.split()[0] for line in dl.devices.report().splitlines()]
+    ['NumPy', 'threads', 'kernels', 'cache', 'GPU']
+    """
+    from minidl.program.reports import machine  # what it reports on is above this module, and loaded late
+
+    return machine.report()
+
+
 def _cupy() -> Any:  # it has no types
     import cupy
 

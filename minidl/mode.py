@@ -35,6 +35,9 @@ class Recorder(Protocol):
     def before_draw(self, generator: Generator) -> None:
         """Note a Generator that is about to be drawn from."""
 
+    def before_seeding(self, generator: Generator) -> None:
+        """Note, or refuse with an error, that a Generator is about to be given another state."""
+
     def refuse_reading(self, x: Tensor, reader: str) -> None:
         """Note, or refuse with an error, that Python reads the values of a Tensor."""
 

@@ -82,6 +82,8 @@ class Tensor:
 
     @data.setter
     def data(self, array: devices.Array) -> None:
+        if mode.recorder is not None:
+            mode.recorder.before_data(self)
         self._array = array
 
     @property

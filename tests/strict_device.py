@@ -586,7 +586,11 @@ class _Module(types.ModuleType):
         get_elapsed_time=get_elapsed_time,
         get_current_stream=current_stream,
         alloc_pinned_memory=alloc_pinned_memory,
-        runtime=types.SimpleNamespace(getDeviceCount=lambda: DEVICES, getDevice=lambda: state.device),
+        runtime=types.SimpleNamespace(
+            getDeviceCount=lambda: DEVICES,
+            getDevice=lambda: state.device,
+            getDeviceProperties=lambda index: {"name": b"Strict device"},
+        ),
     )
     RawModule = RawModule
 

@@ -71,6 +71,10 @@ class UsageRecorder:
         """Report a Generator that is about to be drawn from."""
         self.found(generator)
 
+    def before_seeding(self, generator: Generator) -> None:
+        """Report a Generator that is about to be given another state."""
+        self.found(generator)
+
     def before_attribute(self, owner: Any, name: str) -> None:
         """Report a Layer of which an attribute is about to be set."""
         if isinstance(owner, Layer):

@@ -11,12 +11,29 @@ from minidl import devices
 from minidl.errors import RecordingError
 from minidl.tensor import Parameter, Tensor
 
-_PLAIN = (bool, int, complex, str, bytes, numpy.generic, numpy.dtype, type, type(None))
+_PLAIN = (bool, int, complex, str, bytes, type(None))
 
 
 def is_leaf(x: Any) -> bool:
     """Return whether a part of a nest is a Tensor or an array."""
     return isinstance(x, Tensor) or devices.is_array(x)
+
+
+def is_container(x: Any) -> bool:
+    """Return whether a part of a nest is taken apart: a list, tuple, named tuple or dict.
+
+    Other subclasses may hold more than their items, and are objects.
+    """
+    return type(x) in (list, tuple, dict) or (isinstance(x, tuple) and hasattr(x, "_fields"))
+
+
+def contents_of(nest: Any) -> Any:
+    """Return what tells whether a list or dict in a nest was changed: the objects in it."""
+    if not is_container(nest):
+        return id(nest)
+    if type(nest) is dict:
+        return (id(nest), *((key, contents_of(item)) for key, item in nest.items()))
+    return (id(nest), *map(contents_of, nest))
 
 
 class Arguments:
@@ -41,18 +58,18 @@ class Arguments:
     def _described(self, nest: Any) -> Any:
         if is_leaf(nest):
             return self._leaf(nest)
-        if isinstance(nest, (list, tuple)):
-            return (type(nest), *map(self._described, nest))
-        if isinstance(nest, dict):
-            return ("dict", *((key, self._described(item)) for key, item in nest.items()))
-        if isinstance(nest, float):  # by its bits: 0.0 and -0.0 are equal, and NaN is not equal to itself
-            if type(nest) is float:
-                self.numbers.append(nest)
-            return ("float", type(nest), nest.hex())
-        if isinstance(nest, numpy.floating):
-            return ("value", type(nest), nest.tobytes())
-        if isinstance(nest, _PLAIN):
-            return ("value", type(nest), nest)
+        kind = type(nest)
+        if is_container(nest):
+            if kind is dict:
+                return ("dict", *((key, self._described(item)) for key, item in nest.items()))
+            return (kind, *map(self._described, nest))
+        if kind is float:  # by its bits: 0.0 and -0.0 are equal, and NaN is not equal to itself
+            self.numbers.append(nest)
+            return ("float", kind, nest.hex())
+        if isinstance(nest, numpy.generic):
+            return ("value", kind, nest.tobytes())
+        if kind in _PLAIN or isinstance(nest, (type, numpy.dtype)):
+            return ("value", kind, nest)
         if isinstance(nest, slice):
             return (slice, *map(self._described, (nest.start, nest.stop, nest.step)))
         self.objects.append(nest)
@@ -86,12 +103,11 @@ def rebuilt(nest: Any, replace: Callable[[Any], Any], number: Callable[[float], 
     """Return the nest with each Tensor or array replaced, and each float if ``number`` is given."""
     if is_leaf(nest):
         return replace(nest)
-    if isinstance(nest, tuple) and hasattr(nest, "_fields"):
-        return type(nest)(*(rebuilt(item, replace, number) for item in nest))
-    if isinstance(nest, (list, tuple)):
-        return type(nest)(rebuilt(item, replace, number) for item in nest)
-    if isinstance(nest, dict):
-        return {key: rebuilt(item, replace, number) for key, item in nest.items()}
+    if is_container(nest):
+        if type(nest) is dict:
+            return {key: rebuilt(item, replace, number) for key, item in nest.items()}
+        items = [rebuilt(item, replace, number) for item in nest]
+        return type(nest)(*items) if hasattr(nest, "_fields") else type(nest)(items)
     if number is not None and type(nest) is float:
         return number(nest)
     return nest
@@ -111,11 +127,8 @@ def results_of(nest: Any) -> list[Tensor]:
 def _results(nest: Any) -> Iterator[Tensor]:
     if is_leaf(nest):
         yield nest if isinstance(nest, Tensor) else Tensor(nest)
-    elif isinstance(nest, (list, tuple)):
-        for item in nest:
-            yield from _results(item)
-    elif isinstance(nest, dict):
-        for item in nest.values():
+    elif is_container(nest):
+        for item in nest.values() if type(nest) is dict else nest:
             yield from _results(item)
     elif nest is not None:
         raise RecordingError(
@@ -127,11 +140,8 @@ def tensors_in(nest: Any) -> Iterator[Tensor]:
     """Yield the Tensors in a nest of any values."""
     if isinstance(nest, Tensor):
         yield nest
-    elif isinstance(nest, (list, tuple)):
-        for item in nest:
-            yield from tensors_in(item)
-    elif isinstance(nest, dict):
-        for item in nest.values():
+    elif is_container(nest):
+        for item in nest.values() if type(nest) is dict else nest:
             yield from tensors_in(item)
 
 
@@ -139,10 +149,10 @@ def shape_of(nest: Any) -> Any:
     """Return what two results of one function must have in common."""
     if is_leaf(nest):
         return (nest.shape, nest.dtype)
-    if isinstance(nest, (list, tuple)):
+    if is_container(nest):
+        if type(nest) is dict:
+            return (dict, *((key, shape_of(item)) for key, item in nest.items()))
         return (type(nest), *map(shape_of, nest))
-    if isinstance(nest, dict):
-        return (dict, *((key, shape_of(item)) for key, item in nest.items()))
     return nest
 
 

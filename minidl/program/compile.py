@@ -17,11 +17,11 @@ from minidl.errors import DeviceError, RecordingError
 from minidl.mode import mode
 from minidl.program.arguments import (
     Arguments,
+    contents_of,
     difference_of_keys,
     rebuilt,
     results_of,
     shape_of,
-    tensors_in,
     without_numbers,
 )
 from minidl.program.cpu.threads import renew_after_fork
@@ -41,7 +41,7 @@ def compile(
     *,
     verify: bool = False,
     threads: int | None = None,
-    kernels: str = "numpy",
+    kernels: str = "auto",
     precision: str = "float32",
     poison: bool = False,
 ) -> Any:
@@ -72,9 +72,11 @@ def compile(
     function : takes Tensors, arrays, numbers and nested lists, tuples and dicts of them; returns
         Tensors in such a nest, or None
     verify : at every call, also run the plain function, and compare results, state and gradients
-    threads : how many threads compute; by default one for each core this process may use
-    kernels : how elementwise work is done on the CPU: ``"numpy"``, or ``"c"`` for C functions generated
-        from the recorded operations, which needs a C compiler on the PATH
+    threads : how many threads compute; by default one for each core this process may use, and one alone
+        for small programs
+    kernels : how the CPU computes: ``"c"`` by C functions generated from the recorded operations, which
+        needs a C compiler; ``"numpy"`` by calls of NumPy; ``"auto"`` by C where a compiler is found and
+        the program is large enough to gain from it. ``print(step.programs[0])`` says which it became.
     precision : of matrix products of float32. ``"tf32"`` and ``"bfloat16"`` round their factors to 10 and
         to 7 bits (after the leading one) for the speed of a GPU's tensor cores; products are summed, and
         everything else is computed and stored, in float32, so the loss needs no scaling. The CPU rounds
@@ -184,7 +186,7 @@ class Compiled:
         for possible in (key, *([without_numbers(key)] if call.numbers and self._general else [])):
             several = self._recordings.get(possible, [])
             for i, recording in enumerate(several):
-                if recording.is_valid(call.leaves):
+                if recording.is_valid(call.leaves, call.numbers):
                     if i:
                         several.insert(0, several.pop(i))
                     return recording
@@ -230,11 +232,13 @@ class Compiled:
             gradients = gradient_rules(run, outputs)
             for rule in runs.attributes:
                 rule.first = len(outputs)
-                outputs += tensors_in(rule.nest)
+                outputs += rule.results()
                 if not rule.is_read:
                     surroundings.free(rule.owner, rule.name)
-            differentiable = [y.requires_grad and y.inputs is not None for y in run.outputs]
+            differentiable = [y.requires_grad and y.inputs is not None for y in outputs]
             recorded = recorder.finish(outputs)
+            order = {id(value): i for i, value in enumerate(recorded.inputs)}
+            gradients.sort(key=lambda rule: order.get(id(rule.read), -1))
         finally:
             recorder.rewind()
         original = round_factors(recorded, self.precision)
@@ -368,6 +372,7 @@ class _Recorder:
         self.nest = (arguments, keywords)
         self.identical: dict[int, Tensor] = {}
         self.attributes: list[AttributeRule] = []
+        self.changes_arguments = False
 
     def rewound(self) -> Run:
         """Run once, and undo it; find out which arguments cannot be copied."""
@@ -375,7 +380,7 @@ class _Recorder:
 
         while True:
             run = self._run()
-            self._undo(run)
+            self._undo(run, draws=False)  # so that other numbers are drawn the next time
             shared = shared_arguments(run.recorder, self.call.leaves, self.identical)
             if not shared:
                 return run
@@ -437,13 +442,15 @@ class _Recorder:
         with probing(written) as read:
             run = self._run(numbers)
         change = self.surroundings.contents_difference()
+        if change is None and self.changes_arguments:
+            change = "it changes a list or dict that is an argument"
         rules = attribute_rules(run, read)
         self.attributes = rules or []
         return run, change or ("it sets attributes to new objects" if rules is None else None)
 
-    def _undo(self, run: Run) -> None:
+    def _undo(self, run: Run, draws: bool = True) -> None:
         run.recorder.rewind()
-        self.surroundings.restore()
+        self.surroundings.restore(draws)
 
     def _run(self, numbers: list[TracedNumber] | None = None) -> Run:
         """Run once; if that fails, leave everything as it was. Numbers that are made join ``numbers``."""
@@ -451,7 +458,9 @@ class _Recorder:
         from minidl.program.recording import Run
 
         leaves = self.call.leaves
-        stand_ins = [self.identical.get(i) or _stand_in(leaf) for i, leaf in enumerate(leaves)]
+        stand_ins = [
+            self.identical[i] if i in self.identical else _stand_in(leaf) for i, leaf in enumerate(leaves)
+        ]
         recorder = Recorder([x for i, x in enumerate(stand_ins) if i not in self.identical], stand_ins)
         by_id = {id(leaf): x for leaf, x in zip(leaves, stand_ins, strict=True)}
 
@@ -463,11 +472,14 @@ class _Recorder:
         arguments, keywords = rebuilt(
             self.nest, lambda leaf: by_id.get(id(leaf), leaf), None if numbers is None else traced
         )
+        given = (arguments, keywords)
+        contents = contents_of(given)
         mode.recorder = recorder
         try:
             result = self.function(*arguments, **keywords)
             mode.recorder = None
             outputs = results_of(result)
+            self.changes_arguments = contents_of(given) != contents
         except BaseException:
             mode.recorder = None
             recorder.rewind()

@@ -90,8 +90,17 @@ class _Call:
 
     def _refuse_effects(self) -> None:
         program = self.recording.program
-        if program.updates or program.generators:
-            what = "assigns Tensors" if program.updates else "draws random numbers"
+        effects = {
+            "assigns Tensors": program.updates,
+            "draws random numbers": program.generators,
+            "changes gradients": any(
+                rule.output != "as before" for rule in self.recording.gradients if rule.before or rule.output
+            ),
+            "sets attributes": self.recording.attributes,
+        }
+        for what, is_done in effects.items():
+            if not is_done:
+                continue
             raise RecordingError(
                 f"a gradient flows into a compiled function that {what}, so it cannot be computed anew: "
                 "compile the whole step, backward() included"

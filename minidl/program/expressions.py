@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 
 import numpy
 
 from minidl.primitives.elementwise import cast, floor
 from minidl.primitives.mathematics import floor_divide, mod
+from minidl.primitives.primitive import Primitive
 from minidl.program.program import Instruction, Value
 
 #: Expressions for results of a kind of dtype for which a primitive's own does not do; None for no expression.
@@ -46,11 +48,16 @@ def expression(
         name: type_name(numpy.dtype(value)) if name == "dtype" else f"(({kind}) {number(value)})"
         for name, value in member.attributes.items()
     }
-    parameters = list(inspect.signature(member.primitive.forward).parameters)[1:]
     arguments = dict(functions or {})
-    arguments |= zip(parameters, (names[value] for value in member.inputs), strict=False)
+    arguments |= zip(_parameters(member.primitive), (names[value] for value in member.inputs), strict=False)
     filled = template.format(**attributes) if attributes else template
     return re.sub(r"\b[A-Za-z_]\w*", lambda match: arguments.get(match.group(), match.group()), filled)
+
+
+@cache
+def _parameters(primitive: Primitive) -> list[str]:
+    """Return how a primitive's expression calls its arguments: as its forward function does."""
+    return list(inspect.signature(primitive.forward).parameters)[1:]
 
 
 def number(value: object) -> str:

@@ -16,12 +16,16 @@ import enum
 import functools
 import itertools
 import operator
+import os
 import random
+import re
 import sys
 import sysconfig
 import types
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 import numpy
 
 from minidl import devices
+from minidl.mode import mode
 from minidl.random.generator import Generator
 from minidl.tensor import Parameter, Tensor
 from minidl.tracking import MISSING, Tracked, changes
@@ -47,9 +52,15 @@ _IMMUTABLE = (
     type(Ellipsis), enum.Enum, types.CodeType, Path,
 )  # fmt: skip
 
+#: Attributes of minidl's classes that others may replace.
+_REPLACEABLE = {"forward", "training", "__call__", "step", "update", "begin_step", "observe"}
+
+#: Views of dicts, which show their later contents.
+_VIEWS: Any = (type({}.keys()), type({}.values()), type({}.items()))
+
 _get_array = operator.attrgetter("_array")
 _get_flag = operator.attrgetter("requires_grad")
-_get_gradient = operator.attrgetter("_grad")
+_get_kind = operator.attrgetter("shape", "dtype")
 
 
 def is_users(namespace: dict[str, Any]) -> bool:
@@ -83,6 +94,9 @@ class _Names:
 
     globals: set[str] = field(default_factory=set)
     attributes: set[str] = field(default_factory=set)
+    stored: set[str] = field(default_factory=set)  # attributes that it sets or deletes
+    modules: set[str] = field(default_factory=set)
+    texts: set[str] = field(default_factory=set)  # that could be names of attributes or modules
 
 
 @functools.lru_cache(maxsize=4096)
@@ -92,13 +106,25 @@ def _names_in(code: types.CodeType) -> _Names:
     for instruction in dis.get_instructions(code):
         if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL"):
             names.globals.add(instruction.argval)
-        elif instruction.opname.startswith(("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER")):
+        elif instruction.opname.startswith(("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER", "IMPORT_FROM")):
             names.attributes.add(instruction.argval)
+        elif instruction.opname in ("STORE_ATTR", "DELETE_ATTR"):
+            names.stored.add(instruction.argval)
+        elif instruction.opname == "IMPORT_NAME":
+            names.modules.add(instruction.argval)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             inner = _names_in(constant)
             names.globals |= inner.globals
             names.attributes |= inner.attributes
+            names.stored |= inner.stored
+            names.modules |= inner.modules
+            names.texts |= inner.texts
+        elif isinstance(constant, tuple):  # of a pattern: case Options(scale=found)
+            names.attributes |= {x for x in constant if isinstance(x, str)}
+        elif isinstance(constant, str):
+            names.texts.add(constant)
+            names.attributes |= set(re.findall(r"[.](\w+)", constant)) if "{" in constant else set()
     return names
 
 
@@ -125,17 +151,14 @@ def same(a: Any, b: Any) -> bool:
 
 def _is_same_function(a: types.FunctionType, b: types.FunctionType) -> bool:
     """Return whether two functions have the same code, and what they read besides means the same."""
-    if (
-        a.__code__ is not b.__code__
-        or a.__defaults__ != b.__defaults__
-        or a.__kwdefaults__ != b.__kwdefaults__
-    ):
-        return False
-    cells = zip(a.__closure__ or (), b.__closure__ or (), strict=True)
-    try:
-        return all(same(x.cell_contents, y.cell_contents) for x, y in cells)
-    except ValueError:  # a variable that is not bound yet
-        return False
+    # A variable of the other function could be changed later, which nobody would notice: only shared ones do.
+    return (
+        a.__code__ is b.__code__
+        and a.__globals__ is b.__globals__
+        and same(a.__defaults__, b.__defaults__)
+        and not (a.__kwdefaults__ or b.__kwdefaults__ or vars(a) or vars(b))
+        and all(x is y for x, y in zip(a.__closure__ or (), b.__closure__ or (), strict=True))
+    )
 
 
 # --- one kind of thing that can change ------------------------------------------------------------
@@ -186,6 +209,8 @@ def _sequence(name: str, x: Any) -> _Guarded:
 
 def _mapping(name: str, x: Any) -> _Guarded:
     def write(seen: tuple[Any, ...]) -> None:
+        if isinstance(x, types.MappingProxyType):
+            return  # the dict behind it is found, and put back, where it was changed
         x.clear()
         x.update(zip(seen[: len(seen) // 2], seen[len(seen) // 2 :], strict=True))
 
@@ -219,7 +244,10 @@ def _contents(name: str, x: Any) -> _Guarded:
 
 def _bytes(name: str, x: Any) -> _Guarded:
     def write(seen: tuple[Any, ...]) -> None:
-        x[:] = type(x)(seen[0]) if isinstance(x, bytearray) else array.array(x.typecode, seen[0])
+        if isinstance(x, memoryview):
+            x.cast("B")[:] = seen[0]
+        else:
+            x[:] = type(x)(seen[0]) if isinstance(x, bytearray) else array.array(x.typecode, seen[0])
 
     return _Guarded(name, lambda: (bytes(x),), write)
 
@@ -312,20 +340,28 @@ class Surroundings:
     """
 
     def __init__(self, function: Any, arguments: Any = ()):
-        self._names: set[str] = set()
+        self._names: set[str] = set()  # attributes that code reads
+        self._stored: set[str] = set()  # attributes that it sets
         self._is_dynamic = False
         while True:  # the code that is found decides which attributes are looked into, where more code may be
-            known = (len(self._names), self._is_dynamic)
+            known = (len(self._names), len(self._stored), self._is_dynamic)
             self._begin()
             self._visit(function, getattr(function, "__qualname__", "the function"))
+            self._visit(mode.layer_hook, "the hook of layers")
             for i, argument in enumerate(arguments):
                 self._visit(argument, f"argument {i}")
-            if known == (len(self._names), self._is_dynamic):
+            if known == (len(self._names), len(self._stored), self._is_dynamic):
                 break
+        self._hook = mode.layer_hook
         self._attributes = {id(owner): dict(vars(owner)) for owner, _ in self._tracked}
+        self._types = [type(owner) for owner, _ in self._tracked]
         self._free: set[tuple[int, str]] = set()
         self._arm()
         self._count = changes.count
+        self._arrays = list(map(_get_array, self.tensors))
+        self._flags = list(map(_get_flag, self.tensors))
+        self._kinds = list(map(_get_kind, self.tensors))
+        self._factors = [(x, x.learning_rate_factor, x.l2_factor) for x in self.parameters]
         self.draws = _shared_random_states() + self._draws
 
     def _begin(self) -> None:
@@ -334,6 +370,7 @@ class Surroundings:
         self._guards: list[_Guarded] = []
         self._tracked: list[tuple[Tracked, str]] = []
         self._draws: list[_Guarded] = []
+        self.tensors: list[Tensor] = []
         self.parameters: list[Parameter] = []
         self.iterators: list[str] = []
 
@@ -345,6 +382,8 @@ class Surroundings:
             if any(guarded.difference() is not None for guarded in self._guards):
                 return False
             self._arm()
+        if mode.layer_hook is not self._hook or self._tensor_difference() is not None:
+            return False
         if self._count == changes.count:
             return True
         count = changes.count
@@ -398,18 +437,37 @@ class Surroundings:
 
     def difference(self) -> str | None:
         """Return what differs from what was seen, in words, or None."""
-        return self.contents_difference() or self._tracked_difference()
+        if mode.layer_hook is not self._hook:
+            return "another hook of layers is set"
+        return self.contents_difference() or self._tracked_difference() or self._tensor_difference()
 
     def contents_difference(self) -> str | None:
         """Return what differs, but for the attributes of tracked objects."""
-        return next((d for d in map(_Guarded.difference, self._guards) if d is not None), None)
+        difference = next((d for d in map(_Guarded.difference, self._guards) if d is not None), None)
+        if difference is None and any(
+            x.learning_rate_factor is not rate or x.l2_factor is not l2 for x, rate, l2 in self._factors
+        ):
+            return "learning_rate_factor or l2_factor of a Parameter was changed"
+        return difference
 
     def drawn(self) -> str | None:
         """Return the name of a source of random numbers that was drawn from, if there is one."""
         return next((guarded.name for guarded in self.draws if guarded.difference() is not None), None)
 
+    def _tensor_difference(self) -> str | None:
+        """Return how a Tensor differs in what replays do not read: its flag, its shape, its dtype."""
+        if not all(map(operator.is_, map(_get_flag, self.tensors), self._flags)):
+            return "requires_grad of a Tensor was changed"
+        if not all(map(operator.is_, map(_get_array, self.tensors), self._arrays)):
+            if list(map(_get_kind, self.tensors)) != self._kinds:
+                return "the array of a Tensor was replaced by one of another shape or dtype"
+            self._arrays = list(map(_get_array, self.tensors))
+        return None
+
     def _tracked_difference(self) -> str | None:
-        for owner, path in self._tracked:
+        for (owner, path), kind in zip(self._tracked, self._types, strict=True):
+            if type(owner) is not kind:
+                return f"{path or kind.__name__} became a {type(owner).__name__}"
             before, now = self._attributes[id(owner)], vars(owner)
             for name in before.keys() | now.keys():
                 a, b = (attributes.get(name, MISSING) for attributes in (before, now))
@@ -438,19 +496,26 @@ class Surroundings:
         """Let an attribute be: the function sets it before it reads it."""
         self._free.add((id(owner), name))
 
-    def restore(self) -> None:
-        """Put everything back that is not tracked."""
-        for guarded in (*self._guards, *self.draws):
+    def restore(self, draws: bool = True) -> None:
+        """Put everything back that is not tracked; random numbers from elsewhere only with ``draws``."""
+        for guarded in (*self._guards, *(self.draws if draws else ())):
             if guarded.difference() is not None:
                 guarded.write(guarded.seen)
+        for x, flag in zip(self.tensors, self._flags, strict=True):
+            x.requires_grad = flag
+        for parameter, rate, l2 in self._factors:
+            parameter.learning_rate_factor, parameter.l2_factor = rate, l2
 
     # --- finding ----------------------------------------------------------------------------------
 
     def _visit(self, x: Any, path: str) -> None:
-        if isinstance(x, _IMMUTABLE) or id(x) in self._seen:
+        if id(x) in self._seen or (isinstance(x, _IMMUTABLE) and not getattr(x, "__dict__", None)):
             return
         self._seen[id(x)] = x
-        if isinstance(x, Tensor):
+        if isinstance(x, enum.Enum):
+            self._visit(x.value, path)
+        elif isinstance(x, Tensor):
+            self.tensors.append(x)
             if isinstance(x, Parameter):
                 self.parameters.append(x)
         elif isinstance(x, Generator):
@@ -464,28 +529,43 @@ class Surroundings:
             self._draws.append(_random_state(path, x.getstate, x.setstate))
         elif devices.is_array(x):
             self._guards.append(_contents(path, x))
-        elif isinstance(x, (list, collections.deque)):
-            self._guards.append(_sequence(path, x))
-            self._visit_all(enumerate(x), path)
-        elif isinstance(x, tuple):
-            self._visit_all(enumerate(x), path)
-        elif isinstance(x, dict):
-            self._guards.append(_mapping(path, x))
-            self._visit_all(x.items(), path)
-        elif isinstance(x, set):
-            self._guards.append(_set(path, x))
-            self._visit_all(enumerate(x), path)
-        elif isinstance(x, frozenset):
-            self._visit_all(enumerate(x), path)
-        elif isinstance(x, (bytearray, array.array)):
+            if x.dtype.hasobject:
+                self._visit_all(enumerate(x.ravel().tolist()), path)
+        elif isinstance(x, (list, tuple, dict, set, frozenset, collections.deque, types.MappingProxyType)):
+            self._visit_container(x, path)
+        elif isinstance(x, (bytearray, array.array, memoryview)):
             self._guards.append(_bytes(path, x))
+        elif isinstance(x, _VIEWS):
+            self._visit(x.mapping, path)
         elif isinstance(x, type):
             self._visit_class(x)
+            self._visit_class(type(x))
         elif isinstance(x, types.ModuleType):
-            if is_users(vars(x)):
-                self._visit_namespace(vars(x), path)
+            self._visit_module(x, path)
         else:
             self._visit_callable_or_object(x, path)
+            return
+        if not isinstance(x, (type, types.ModuleType)) and _is_users_class(type(x)):
+            self._visit_object(x, path)
+
+    def _visit_container(self, x: Any, path: str) -> None:
+        if isinstance(x, (list, collections.deque)):
+            self._guards.append(_sequence(path, x))
+        elif isinstance(x, (dict, types.MappingProxyType)):
+            self._guards.append(_mapping(path, x))
+        elif isinstance(x, set):
+            self._guards.append(_set(path, x))
+        is_mapping = isinstance(x, (dict, types.MappingProxyType))
+        self._visit_all(list(x.items() if is_mapping else enumerate(x)), path)
+
+    def _visit_module(self, x: types.ModuleType, path: str) -> None:
+        """Visit what code names of a module; of minidl, note only whether it is replaced."""
+        if is_users(vars(x)):
+            self._visit(vars(x).get("__getattr__"), path)
+            self._visit_namespace(vars(x), path)
+        elif x.__name__.partition(".")[0] == "minidl":
+            for name in sorted(self._names & vars(x).keys()):
+                self._guards.append(_item(f"{path}.{name}", vars(x), name))
 
     def _visit_callable_or_object(self, x: Any, path: str) -> None:
         if isinstance(x, types.FunctionType):
@@ -495,12 +575,27 @@ class Surroundings:
             self._visit(x.__func__, path)
         elif isinstance(x, functools.partial):
             self._visit_all(enumerate((x.func, *x.args)), path)
-            self._visit_all(x.keywords.items(), path)
+            self._visit(x.keywords, path)
+        elif isinstance(x, (functools.cached_property, functools.partialmethod)):
+            self._visit_all(vars(x).items(), path)
+        elif isinstance(x, operator.attrgetter):
+            names = x.__reduce__()[1]
+            self._names |= {part for name in names for part in str(name).split(".")}
+        elif isinstance(x, ContextVar):
+            guarded = _Guarded(path, lambda: (x.get(MISSING),), lambda seen: None)
+            self._guards.append(guarded)
+            self._visit(guarded.seen[0], path)
+        elif isinstance(x, weakref.ref):
+            self._guards.append(_Guarded(path, lambda: (x() is None,), lambda seen: None))
+            self._visit(x(), path)
         elif isinstance(x, (classmethod, staticmethod)):
             self._visit(x.__func__, path)
         elif isinstance(x, property):
             self._visit_all(enumerate((x.fget, x.fset)), path)
         elif hasattr(x, "__wrapped__"):  # a compiled function, functools.cache
+            if hasattr(x, "cache_info"):
+                read = lambda: (x.cache_info().misses, x.cache_info().currsize)
+                self._guards.append(_Guarded(f"the cache of {path}", read, lambda seen: None))
             self._visit(x.__wrapped__, path)
         elif isinstance(x, types.BuiltinFunctionType):
             self._visit(x.__self__, path)
@@ -524,18 +619,22 @@ class Surroundings:
             if isinstance(attributes, dict):
                 self._visit_namespace(attributes, path, type(x))
             for name in _slots(type(x)):
-                if (self._is_dynamic or name in self._names) and hasattr(x, name):
+                if self._is_dynamic or name in self._names | self._stored:
                     self._guards.append(_slot(f"{path}.{name}", x, name))
-                    self._visit(getattr(x, name), f"{path}.{name}")
+                    self._visit(getattr(x, name, None), f"{path}.{name}")
         self._visit_class(type(x))
 
     def _visit_namespace(self, namespace: dict[str, Any], path: str, kind: type | None = None) -> None:
         """Visit the attributes of an object or module that code names; those of its class may be hidden."""
-        for name in sorted(namespace.keys() | self._names):
-            if name in namespace and (name in self._names or self._is_dynamic):
+        if kind is not None and (self._is_dynamic or issubclass(kind, collections.abc.Collection)):
+            self._guards.append(_mapping(path, namespace))
+            self._visit_all(list(namespace.items()), path)
+            return
+        for name in sorted(namespace.keys() if self._is_dynamic else self._names | self._stored):
+            if name in namespace:
                 self._guards.append(_item(f"{path}.{name}", namespace, name))
                 self._visit(namespace[name], f"{path}.{name}")
-            elif kind is not None and name not in namespace and hasattr(kind, name):
+            elif name in self._stored or (kind is not None and hasattr(kind, name)):
                 self._guards.append(_item(f"{path}.{name}", namespace, name))
 
     def _visit_class(self, x: type) -> None:
@@ -545,12 +644,16 @@ class Surroundings:
             self._classes.add(base)
             if _is_users_class(base):
                 self._guards.append(_class(f"class {base.__name__}", base))
-                code = (types.FunctionType, classmethod, staticmethod, property)
+                code = (
+                    types.FunctionType, classmethod, staticmethod, property,
+                    functools.cached_property, functools.partialmethod,
+                )  # fmt: skip
                 for name, value in list(vars(base).items()):
                     if isinstance(value, code) or name in self._names or self._is_dynamic:
                         self._visit(value, f"{base.__name__}.{name}")
-            elif "forward" in vars(base):
-                self._guards.append(_fixed_item(f"{base.__name__}.forward", base, "forward"))
+            elif base.__module__.partition(".")[0] == "minidl":
+                for name in sorted(_REPLACEABLE & vars(base).keys()):
+                    self._guards.append(_fixed_item(f"{base.__name__}.{name}", base, name))
 
     def _visit_function(self, x: types.FunctionType, path: str) -> None:
         for name, cell in zip(x.__code__.co_freevars, x.__closure__ or (), strict=False):
@@ -558,7 +661,7 @@ class Surroundings:
             self._guards.append(guarded)
             self._visit(guarded.seen[0], name)
         self._visit_all(enumerate(x.__defaults__ or ()), f"default arguments of {path}")
-        self._visit_all((x.__kwdefaults__ or {}).items(), f"default arguments of {path}")
+        self._visit(x.__kwdefaults__, f"default arguments of {path}")
         if hasattr(x, "__wrapped__"):
             self._visit(x.__wrapped__, path)
         if not is_users(x.__globals__):
@@ -566,13 +669,22 @@ class Surroundings:
         self._guards.append(_function(f"function {path!r}", x))
         names = _names_in(x.__code__)
         self._names |= names.attributes
-        self._is_dynamic |= bool(_DYNAMIC & (names.attributes | names.globals))
-        for name in sorted(names.globals & x.__globals__.keys()):
+        self._stored |= names.stored
+        if _DYNAMIC & (names.attributes | names.globals):
+            self._is_dynamic = True
+            self._names |= set(filter(str.isidentifier, names.texts))
+        if {"environ", "getenv"} & (names.attributes | names.globals):
+            self._visit(vars(os.environ)["_data"], "os.environ")
+        modules = names.modules
+        if {"modules", "import_module", "__import__"} & (names.attributes | names.globals):
+            modules = modules | names.texts
+        for name in sorted(modules & sys.modules.keys()):
+            self._guards.append(_item(f"module {name!r}", sys.modules, name))
+            self._visit(sys.modules[name], name)
+        for name in sorted(names.globals):  # one that is missing may hide a builtin later
             self._guards.append(_item(f"global {name!r}", x.__globals__, name))
-            self._visit(x.__globals__[name], name)
-        for name in sorted(self._names & vars(x).keys()):
-            self._guards.append(_item(f"{path}.{name}", vars(x), name))
-            self._visit(vars(x)[name], f"{path}.{name}")
+            self._visit(x.__globals__.get(name), name)
+        self._visit_namespace(vars(x), path)
 
 
 def _slots(kind: type) -> Iterator[str]:
@@ -597,13 +709,17 @@ class _Probe:
         self.written: set[int] = set()
 
     def __get__(self, owner: Any, kind: type) -> Any:
-        if owner is None:
-            return self
-        if id(owner) not in self.written:
-            self.read.add((id(owner), self.name))
-        if self.name not in vars(owner):
-            raise AttributeError(f"{kind.__name__!r} object has no attribute {self.name!r}")
-        return vars(owner)[self.name]
+        if owner is not None:
+            if id(owner) not in self.written:
+                self.read.add((id(owner), self.name))
+            if self.name in vars(owner):
+                return vars(owner)[self.name]
+        for base in kind.__mro__:
+            inherited = vars(base).get(self.name, self)
+            if not isinstance(inherited, _Probe):
+                getter = getattr(type(inherited), "__get__", None)
+                return inherited if getter is None else getter(inherited, owner, kind)
+        raise AttributeError(f"{kind.__name__!r} object has no attribute {self.name!r}")
 
     def __set__(self, owner: Any, value: Any) -> None:
         self.written.add(id(owner))
@@ -622,7 +738,9 @@ def probing(written: list[tuple[Tracked, str]]) -> Iterator[set[tuple[int, str]]
     """
     read: set[tuple[int, str]] = set()
     classes = {
-        (type(owner), name): _Probe(name, read) for owner, name in written if name not in vars(type(owner))
+        (type(owner), name): _Probe(name, read)
+        for owner, name in written
+        if name not in vars(type(owner)) and not hasattr(getattr(type(owner), name, None), "__set__")
     }
     read |= {(id(owner), name) for owner, name in written if (type(owner), name) not in classes}
     for (kind, name), probe in classes.items():

@@ -90,13 +90,17 @@ class ChangeLog:
 
     def before_assign(self, x: Tensor) -> None:
         """Note the value of a Tensor that is about to be assigned another."""
-        if x.created_at <= self.started and id(x) not in self.arrays:
+        if id(x) not in self.arrays:  # a view made inside, too, may lie in memory from outside
             self.arrays[id(x)] = (x, devices.copy(x._array))
 
     def before_draw(self, generator: Generator) -> None:
         """Note the state of a Generator that is about to be drawn from."""
         if id(generator) not in self.generators:
             self.generators[id(generator)] = (generator, generator.state_dict())
+
+    def before_seeding(self, generator: Generator) -> None:
+        """Note the state of a Generator that is about to be given another one."""
+        self.before_draw(generator)
 
     def before_gradient(self, x: Tensor) -> None:
         """Note the gradient of a Tensor that is about to be read or replaced."""
@@ -138,7 +142,7 @@ class ChangeLog:
 
     def rewind(self) -> None:
         """Undo what was noted: arrays, Generators, gradients and attributes become what they were."""
-        for x, before in self.arrays.values():
+        for x, before in reversed(self.arrays.values()):  # some may share memory
             devices.write(x._array, before)
             mark_assigned(x)
         for generator, state in self.generators.values():
@@ -279,6 +283,12 @@ class Recorder(ChangeLog):
                 self.values[x.created_at] = assigned
         self.values[target.created_at] = assigned
 
+    def before_seeding(self, generator: Generator) -> None:
+        """Refuse to give a Generator another state, which a replay would not."""
+        raise RecordingError(
+            f"{users_line()} seeds a Generator or loads its state inside a compiled function: do it outside"
+        )
+
     def number_input(self, number: TracedNumber, dtype: Any, device: str) -> Tensor:
         """Return the Tensor that stands for a number, an input of the program."""
         key = (id(number), dtype, device)
@@ -337,11 +347,12 @@ class Recorder(ChangeLog):
         """
         self.program.outputs = [*map(self.value_of, outputs), *self.checked]
         self.program.inputs += [self.values[x.created_at] for _, x in self._numbers.values()]
+        before = [gradient.before for gradient in self.gradients.values() if gradient.value is not None]
         for target in self.program.updates:
-            for x in self.outside:
+            for x in (*self.outside, *(x for x in before if x is not None)):
                 if (
                     x is not target.tensor
-                    and _memory(x._array) != _memory(target.array)
+                    and (_memory(x._array) != _memory(target.array) or any(x is g for g in before))
                     and _overlap(x._array, target.array)
                 ):
                     raise RecordingError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,11 +13,11 @@ import numpy
 
 from minidl import devices
 from minidl.errors import RecordingError
-from minidl.program.arguments import rebuilt
+from minidl.program.arguments import rebuilt, tensors_in
 from minidl.program.executor import Executor
 from minidl.program.guards import Surroundings, same
 from minidl.program.program import Program, Value
-from minidl.program.recorder import Recorder, ValueCheck
+from minidl.program.recorder import Gradient, Recorder, ValueCheck
 from minidl.tensor import Parameter, Tensor, mark_assigned
 from minidl.tracking import MISSING, TracedNumber, Tracked, changes
 
@@ -30,14 +31,19 @@ _is_none = functools.partial(operator.is_, None)
 class GradientRule:
     """What a call does to the ``.grad`` of one leaf: which there must be before, which there is after.
 
-    ``leaf`` is a Tensor, or the position of an argument; ``read`` the program's input that takes the gradient
-    in; ``output`` the place of the new gradient among the outputs, None for none, "as before" for the same.
+    ``leaf`` is a Tensor, or the position of an argument; ``output`` the place of the new gradient among the
+    outputs, None for none, "as before" for the same.
     """
 
     leaf: Tensor | int
     before: tuple[Any, ...] | None
-    read: Value | None
+    gradient: Gradient
     output: int | str | None
+
+    @property
+    def read(self) -> Value | None:
+        """The input of the program that takes the gradient in, if it is read."""
+        return self.gradient.value
 
     def tensor(self, leaves: list[Any]) -> Tensor:
         """Return the leaf."""
@@ -57,12 +63,18 @@ class AttributeRule:
     name: str
     nest: Any
     is_read: bool
-    first: int = 0  # of its Tensors among the outputs
+    made: set[int]  # the ids of the Tensors in it that a replay makes; others stay
+    first: int = 0  # of these among the outputs
+
+    def results(self) -> list[Tensor]:
+        """Return the Tensors in it that a replay makes."""
+        return [x for x in tensors_in(self.nest) if id(x) in self.made]
 
     def set(self, results: list[Tensor]) -> None:
         """Set the attribute to what a replay gave."""
         remaining = iter(results[self.first :])
-        vars(self.owner)[self.name] = rebuilt(self.nest, lambda leaf: next(remaining))
+        replace = lambda leaf: next(remaining) if id(leaf) in self.made else leaf
+        vars(self.owner)[self.name] = rebuilt(self.nest, replace)
         changes.count += self.is_read
 
 
@@ -101,25 +113,39 @@ class Recording:
             id(x): x for x in (*self.outside, *self.surroundings.parameters) if isinstance(x, Parameter)
         }
         self._factors = [(x, x.learning_rate_factor, x.l2_factor) for x in parameters.values()]
-        self._ids = {id(x) for x in self.outside}
+        self._ids = {id(x) for x in self.outside} | set(map(id, self._arrays))
         own = [not isinstance(rule.leaf, int) and rule.before is None for rule in self.gradients]
         self._without_gradient = [
             rule.leaf for rule, is_own in zip(self.gradients, own, strict=True) if is_own
         ]
         self._other_gradients = [rule for rule, is_own in zip(self.gradients, own, strict=True) if not is_own]
+        self._shared_gradients = [
+            (a, b)
+            for a, b in itertools.combinations(self._other_gradients, 2)
+            if a.gradient.before is b.gradient.before is not None
+        ]
         self._ranges = [byte_range(x._array) for x in self.updated if isinstance(x._array, numpy.ndarray)]
 
-    def is_valid(self, leaves: list[Any]) -> bool:
+    def is_valid(self, leaves: list[Any], numbers: list[float]) -> bool:
         """Return whether everything that the recording took for granted is still so."""
         return (
-            all(map(operator.is_, map(_get_array, self.outside), self._arrays))
+            (not self.numbers or self._can_compute(numbers))
+            and all(map(operator.is_, map(_get_array, self.outside), self._arrays))
             and all(map(operator.is_, map(_get_flag, self.outside), self._flags))
             and all(map(_is_none, map(_get_gradient, self._without_gradient)))
             and all(rule.fits(leaves) for rule in self._other_gradients)
+            and all(a.tensor(leaves)._grad is b.tensor(leaves)._grad for a, b in self._shared_gradients)
             and self._factors_hold()
             and self._arguments_fit(leaves)
             and self.surroundings.hold()
         )
+
+    def _can_compute(self, numbers: list[float]) -> bool:
+        """Return whether Python's arithmetic with the floats of a call raises nothing."""
+        try:
+            return all(type(compute(numbers)) is float for compute, _ in self.numbers)
+        except ArithmeticError:
+            return False
 
     def _factors_hold(self) -> bool:
         for i, (x, rate, l2) in enumerate(self._factors):
@@ -134,7 +160,7 @@ class Recording:
             if i in self.arguments:
                 if leaf is not self.arguments[i]:
                     return False
-            elif id(leaf) in self._ids or is_within(leaf, self._ranges):
+            elif id(leaf) in self._ids or id(array_of(leaf)) in self._ids or is_within(leaf, self._ranges):
                 return False
         return True
 
@@ -194,7 +220,13 @@ class Recording:
         for attribute in self.attributes:
             attribute.set(outputs)
         remaining = iter(outputs)
-        return rebuilt(self.result, lambda leaf: next(remaining)), outputs
+        same_object = {id(x) for x in self.outside}  # a Tensor from outside is returned itself
+
+        def replace(leaf: Any) -> Any:
+            result = next(remaining)
+            return leaf if id(leaf) in same_object else result
+
+        return rebuilt(self.result, replace), outputs
 
 
 @dataclass(eq=False)
@@ -258,21 +290,19 @@ def shared_arguments(
 def gradient_rules(run: Run, outputs: list[Tensor]) -> list[GradientRule]:
     """Return what a run did to gradients; new ones are appended to the outputs."""
     positions = {id(x): i for i, x in enumerate(run.inputs)}
+    places: dict[int, int] = {}  # among the outputs, of new gradients
     rules = []
     for gradient in run.recorder.gradients.values():
         after = gradient.leaf._grad
-        output: int | str | None = None
-        if after is not None and after is gradient.before:
-            output = "as before"
-        elif after is not None:
-            output = len(outputs)
-            outputs.append(after)
+        output: int | str | None = None if after is None else "as before"
+        if after is not None and after is not gradient.before:
+            output = places.setdefault(id(after), len(outputs))
+            if output == len(outputs):
+                outputs.append(after)
         before = None if gradient.before is None else _kind(gradient.before)
         leaf: Tensor | int = positions.get(id(gradient.leaf), gradient.leaf)
-        rules.append(GradientRule(leaf, before, gradient.value, output))
-    # In the order in which the program has them as inputs.
-    order = {id(value): i for i, value in enumerate(run.recorder.program.inputs)}
-    return sorted(rules, key=lambda rule: order.get(id(rule.read), -1))
+        rules.append(GradientRule(leaf, before, gradient, output))
+    return rules
 
 
 def attribute_rules(run: Run, read: set[tuple[int, str]]) -> list[AttributeRule] | None:
@@ -282,18 +312,22 @@ def attribute_rules(run: Run, read: set[tuple[int, str]]) -> list[AttributeRule]
         after = vars(owner).get(name, MISSING)
         if after is before:
             continue
-        if after is MISSING or not _is_nest(after):
+        if after is MISSING or not _is_nest(after, run.recorder):
             return None
-        rules.append(AttributeRule(owner, name, after, (id(owner), name) in read))
+        made = {id(x) for x in tensors_in(after) if run.recorder.is_made_here(x)}
+        rules.append(AttributeRule(owner, name, after, (id(owner), name) in read, made))
     return rules
 
 
-def _is_nest(x: Any) -> bool:
-    """Return whether a value consists of Tensors, plain values, and lists, tuples and dicts of them."""
-    if isinstance(x, (list, tuple)):
-        return all(map(_is_nest, x))
-    if isinstance(x, dict):
-        return all(map(_is_nest, x.values()))
-    return isinstance(
-        x, (Tensor, bool, int, float, complex, str, bytes, numpy.dtype, numpy.generic, type(None))
-    )
+def _is_nest(x: Any, recorder: Recorder) -> bool:
+    """Return whether a value is made of plain values, results and Tensors from outside.
+
+    A Parameter, or another leaf to be trained, that was made inside is an object of its own.
+    """
+    if type(x) in (list, tuple):
+        return all(_is_nest(item, recorder) for item in x)
+    if type(x) is dict:
+        return all(_is_nest(item, recorder) for item in x.values())
+    if isinstance(x, Tensor):
+        return not (recorder.is_made_here(x) and x.requires_grad and x.primitive is None)
+    return isinstance(x, (bool, int, float, complex, str, bytes, numpy.dtype, numpy.generic, type(None)))

@@ -31,7 +31,9 @@ class Plain:
             result = function(*arguments, **keywords)
             mode.recorder = None
             self.outputs = [devices.copy(y._array) for y in results_of(result)]
-            self.states = [(x, devices.copy(x._array)) for x, _ in log.arrays.values()]
+            self.states = [
+                (x, devices.copy(x._array)) for x, _ in log.arrays.values() if x.created_at <= log.started
+            ]
             self.gradients = [
                 (
                     gradient.leaf,

@@ -58,6 +58,8 @@ class Generator:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state_dict() of a Generator of the same kind; on other GPUs, with other numbers."""
+        if mode.recorder is not None:
+            mode.recorder.before_seeding(self)
         self.numpy.bit_generator.state = {name: x for name, x in state.items() if name != "streams"}
         self._loaded = dict(state.get("streams", {}))
         for stream in self.on_device.values():

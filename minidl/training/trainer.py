@@ -36,7 +36,7 @@ class Trainer(CompiledSteps):
         once for validation.
     device : ``"auto"`` is a GPU if there is one, ``"gpu:1"`` the second one
     compile : whether steps are compiled; a dict gives options of minidl.compile, for example
-        ``{"kernels": "c"}``
+        ``{"kernels": "numpy"}``
     seed : decides the order of the observations; with None, each Trainer draws a new one
 
     Examples

@@ -6,6 +6,8 @@ ordinary Tensor code, run eagerly or compiled, in float64, so that a difference 
 rounding.
 """
 
+import types
+
 import numpy
 from hypothesis import strategies as st
 
@@ -103,3 +105,119 @@ def _extend(stock, kind, i, j, k):
     result = choices[kind % len(choices)]()
     if result.size and result.size <= 50_000:
         stock.append(result)
+
+
+# --- functions in surroundings that change --------------------------------------------------------
+
+
+class Setting:
+    """What a random function reads besides Tensors: numbers in every kind of place."""
+
+    def __init__(self, draw_number):
+        self.plain = types.SimpleNamespace(scale=draw_number())
+        self.layer = dl.Network([])
+        self.layer.scale = draw_number()
+        self.numbers = [draw_number(), draw_number()]
+        self.named = {"shift": draw_number()}
+        self.array = numpy.array([draw_number()])
+        self.generator = dl.Generator(int(100 * draw_number()))
+
+
+@st.composite
+def changing_functions(draw, assigned_views=False):
+    """Draw (make, calls, input_shape): ``make`` returns (function, what it changes, changes) anew.
+
+    Between the calls, ``changes`` are what Python code does: to settings, gradients, flags, states and
+    aliases. ``calls`` lists, for each call, which of them come before it.
+    """
+    rows, columns = draw(st.sampled_from(SIZES)), draw(st.sampled_from(SIZES))
+    actions = draw(st.lists(st.tuples(*[st.integers(0, 10**6)] * 4), min_size=1, max_size=8))
+    seed = draw(st.integers(0, 2**20))
+    habits = draw(st.lists(st.booleans(), min_size=8, max_size=8))
+    habits[2] = habits[2] and habits[4] and habits[6] and assigned_views
+    calls = draw(st.lists(st.lists(st.integers(0, 10**6), max_size=2), min_size=2, max_size=5))
+
+    def make():
+        rng = numpy.random.default_rng(seed)
+        setting = Setting(lambda: round(float(rng.uniform(0.2, 1)), 3))
+        states = [dl.Parameter(rng.uniform(0.2, 1, (rows, columns))) for _ in range(2)]
+        aliases = [states[0].detach(), states[0].detach()[:1], states[1].detach().T]
+        changes = _changes(setting, states, aliases, rng)
+        return (
+            _changing_function(actions, habits, setting, states, aliases),
+            (states, aliases, setting),
+            changes,
+        )
+
+    return make, calls, (rows, columns)
+
+
+def _changing_function(actions, habits, setting, states, aliases):
+    left, stepped, views, kept, noisy, outside, counts, reads = habits
+
+    def function(x, factor):
+        stock = [x * factor * setting.plain.scale, *states]
+        for kind, i, j, k in actions:
+            _extend(stock, kind, i, j, k)
+        last = stock[-1] * setting.layer.scale + setting.numbers[0] * len(setting.numbers)
+        loss = (last * last).mean() + setting.named["shift"] * (states[0] * setting.array[0]).sum()
+        if noisy:
+            loss = (
+                loss
+                + dl.random.uniform((1,), dtype="float64", generator=setting.generator).sum()
+                * states[1].mean()
+            )
+        if loss.requires_grad:
+            loss.backward()
+        results = [loss, last * 1]
+        if outside:
+            results += [aliases[0] * 2, aliases[2] * 1]
+        with dl.no_grad():
+            if stepped:
+                for state in states[: 1 + left]:
+                    if state.grad is not None:
+                        gradient = state.grad
+                        state.grad = None
+                        state.assign(0.9 * state + 0.1 * dl.tanh(gradient))
+            if views:
+                states[1][:1].assign(states[1][:1] * 0.5)
+            if outside and reads and views:
+                aliases[1].assign(aliases[1] * 0.5 + 0.1)
+        results += [states[0] * 1, aliases[1] * 3] if outside else [states[0] * 1]
+        if kept:
+            setting.layer.kept = [states[1] * 2, loss.detach()]
+        if counts:
+            setting.layer.count = min(getattr(setting.layer, "count", 0) + 1, 2)
+        return results
+
+    return function
+
+
+def _changes(setting, states, aliases, rng):
+    number = lambda: round(float(rng.uniform(0.2, 1)), 3)
+    new = lambda x: dl.tensor(rng.uniform(0.2, 1, x.shape))
+    return [
+        lambda: setattr(setting.plain, "scale", number()),
+        lambda: setattr(setting.layer, "scale", number()),
+        lambda: setting.numbers.append(number()),
+        lambda: setting.numbers.__setitem__(0, number()),
+        lambda: setting.named.update(shift=number()),
+        lambda: setting.array.fill(number()),
+        lambda: setattr(setting, "array", numpy.array([number()])),
+        lambda: setattr(setting, "plain", types.SimpleNamespace(scale=number())),
+        lambda: setattr(setting, "generator", dl.Generator(int(100 * number()))),
+        lambda: setting.generator.load_state_dict(dl.Generator(int(100 * number())).state_dict()),
+        lambda: setattr(states[0], "requires_grad", not states[0].requires_grad),
+        lambda: setattr(states[1], "requires_grad", not states[1].requires_grad),
+        lambda: setattr(states[0], "grad", None),
+        lambda: setattr(states[0], "grad", new(states[0])),
+        lambda: setattr(states[1], "grad", new(states[1])),
+        lambda: setattr(states[1], "grad", states[0].grad),
+        lambda: states[0].assign(new(states[0])),
+        lambda: aliases[0].assign(new(aliases[0])),
+        lambda: aliases[2].assign(new(aliases[2])),
+        lambda: setattr(states[1], "data", rng.uniform(0.2, 1, states[1].shape)),
+        lambda: setattr(setting.layer, "extra", number()),
+        lambda: setattr(setting.layer, "count", 0),
+        lambda: states.reverse(),
+    ]

@@ -32,11 +32,19 @@ class Blas:
     ----------
     gemms : the C functions by letter, ``"s"`` and ``"d"``
     integer : the C type of lengths
+    name : the library and its version
     set_threads, get_threads : None for a library that always uses one thread for a call
     """
 
-    def __init__(self, gemms: dict[str, Any], integer: Any, set_threads: Any = None, get_threads: Any = None):
-        self.functions, self.integer = gemms, integer
+    def __init__(
+        self,
+        gemms: dict[str, Any],
+        integer: Any,
+        name: str,
+        set_threads: Any = None,
+        get_threads: Any = None,
+    ):
+        self.functions, self.integer, self.name = gemms, integer, name
         self.set_threads = set_threads or (lambda threads: None)
         self.get_threads = get_threads or (lambda: 1)
 
@@ -82,9 +90,8 @@ def _mkl() -> Blas | None:
             try:
                 library = ctypes.CDLL(str(file.locate()))
                 library.MKL_Set_Threading_Layer(1)  # MKL_THREADING_SEQUENTIAL
-                return Blas(
-                    {letter: getattr(library, f"cblas_{letter}gemm") for letter in "sd"}, ctypes.c_int
-                )
+                gemms = {letter: getattr(library, f"cblas_{letter}gemm") for letter in "sd"}
+                return Blas(gemms, ctypes.c_int, f"MKL {importlib.metadata.version('mkl')}")
             except (OSError, AttributeError):
                 return None
     return None
@@ -103,6 +110,7 @@ def _openblas() -> Blas | None:
                 return Blas(
                     {letter: getattr(library, f"{prefix}cblas_{letter}gemm{suffix}") for letter in "sd"},
                     ctypes.c_int64 if suffix else ctypes.c_int,
+                    f"OpenBLAS {info['version']} ({info['architecture']})",
                     getattr(library, f"{prefix}openblas_set_num_threads{suffix}"),
                     getattr(library, f"{prefix}openblas_get_num_threads{suffix}"),
                 )

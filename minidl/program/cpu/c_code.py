@@ -1,14 +1,15 @@
 """C code of segments of a program: written down, built once, kept in a cache.
 
 What a thread has to do, up to a step that only NumPy can do, is a segment: one C function, made of the
-statements that lowering.py gives for each step. Threads wait for each other inside it, at barriers. This is
-an option (``compile(..., kernels="c")``) for machines with a C compiler; nothing depends on it.
+statements that lowering.py gives for each step. Threads wait for each other inside it, at barriers. It is
+what large programs use on machines with a C compiler; nothing depends on it.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -16,15 +17,19 @@ import numpy
 
 from minidl.program.cpu import kernel_cache
 from minidl.program.cpu.blas import best_blas
+from minidl.program.cpu.threads import available_cores
 
 _HEADER = """\
 #include <stdatomic.h>
 #include <stdint.h>
 #ifdef _WIN32
 #define EXPORTED __declspec(dllexport)
+/* Not inlined, as one step may have hundreds of calls, each of which would be compiled. */
+#define INNER __attribute__((noinline))
 __declspec(dllimport) int __stdcall SwitchToThread(void);
 #else
 #define EXPORTED
+#define INNER __attribute__((noinline, visibility("hidden")))
 #include <time.h>
 #endif
 #ifdef __linux__
@@ -121,6 +126,26 @@ static int wait_at(barrier *b, int32_t threads) {
 """
 
 
+#: What a segment returns that found a position outside of its axis; else it returns 0.
+OUT_OF_RANGE = 1
+
+
+def _check(result: int) -> None:
+    """Raise what a segment of C reports; the pool then sends the other threads home."""
+    if result == OUT_OF_RANGE:
+        raise IndexError("a position is outside of the axis that it indexes")
+
+
+#: How statements refer to an array.
+_ADDRESS = re.compile(r"\bp\[(\d+)\]")
+#: What a statement has in it that may return OUT_OF_RANGE.
+_RETURN = re.compile(r"\breturn\b")
+
+
+#: The fewest functions for which another run of the compiler pays.
+MIN_UNIT = 8
+
+
 class CSource:
     """C code being written: statements refer to arrays by their place in a table of addresses.
 
@@ -130,7 +155,8 @@ class CSource:
 
     def __init__(self) -> None:
         self.arrays: list[numpy.ndarray] = []
-        self.functions: list[str] = []
+        self.functions: dict[str, str] = {}  # the body of each step that differs from others, and its name
+        self.segments: list[str] = []
 
     def address(self, array: numpy.ndarray) -> str:
         """Return the C expression for the address of an array's first element."""
@@ -139,34 +165,63 @@ class CSource:
 
     def segment(self, statements: list[str]) -> int:
         """Add a function that runs statements; return its number."""
-        number = len(self.functions)
-        body = "\n    ".join(statements)
-        self.functions.append(
-            f"EXPORTED void segment_{number}(void **p, sgemm s, dgemm d, barrier *b) {{\n    {body}\n}}\n"
+        number = len(self.segments)
+        body = "\n    ".join(map(self._call, statements))
+        self.segments.append(
+            f"EXPORTED int segment_{number}(void **p, sgemm s, dgemm d, barrier *b) {{\n"
+            f"    {body}\n    return 0;\n}}\n"
         )
         return number
 
+    def _call(self, statement: str) -> str:
+        """Return the call of the function that a statement becomes; a barrier stays as it is.
+
+        Statements that differ in their addresses alone share a function, as the steps of a recurrence and the
+        blocks of the threads do. Each finds its addresses side by side in the table.
+        """
+        places = [int(place) for place in _ADDRESS.findall(statement)]
+        if not places:
+            return statement
+        first = min(places)
+        body = _ADDRESS.sub(lambda match: f"p[{int(match.group(1)) - first}]", statement)
+        name = self.functions.setdefault(body, f"step_{len(self.functions)}")
+        call = f"{name}(p + {first}, s, d)"
+        return f"if ({call}) return {OUT_OF_RANGE};" if _RETURN.search(body) else f"{call};"
+
     def barrier(self, threads: int) -> str:
         """Return the statement that waits for the other threads."""
-        return f"if (wait_at(b, {threads})) return;"
+        return f"if (wait_at(b, {threads})) return 0;"
+
+    def _units(self) -> Iterator[str]:
+        """Yield the functions of the steps and segments, in parts that are compiled side by side."""
+        units = max(1, min(available_cores(), len(self.functions) // MIN_UNIT))
+        declared = "INNER int {}(void **p, sgemm s, dgemm d)"
+        yield "".join(f"{declared.format(name)};\n" for name in self.functions.values())
+        definitions = [
+            f"{declared.format(name)} {{\n    {body}\n    return 0;\n}}\n"
+            for body, name in self.functions.items()
+        ]
+        for unit in range(units):
+            parts = definitions[unit::units] + (self.segments if unit == 0 else [])
+            yield "\n".join([kernel_cache.UNIT.format(unit), *parts, "#endif"] if units > 1 else parts)
 
     def build(self, barrier: Any = None) -> list[Callable[[], Any]]:
         """Compile everything and return a call for each segment.
 
         ``barrier`` is the memory of the pool whose threads wait for each other.
         """
-        if not self.functions:
+        if not self.segments:
             return []
         blas = best_blas()
         integer = "int64_t" if blas is None or blas.integer is ctypes.c_int64 else "int"
         text = _HEADER.replace("typedef struct", f"typedef {integer} integer;\ntypedef struct", 1)
-        library = kernel_cache.load(text + "\n".join(self.functions))
+        library = kernel_cache.load("\n".join([text, *self._units()]))
         table = (ctypes.c_void_p * max(len(self.arrays), 1))(*(array.ctypes.data for array in self.arrays))
         products = [ctypes.cast(blas.functions[letter], ctypes.c_void_p) if blas else None for letter in "sd"]
         calls: list[Callable[[], Any]] = []
-        for number in range(len(self.functions)):
+        for number in range(len(self.segments)):
             function = getattr(library, f"segment_{number}")
-            function.restype = None
+            function.restype = _check
             call = partial(function, table, *products, barrier)
             call.arrays = self.arrays  # type: ignore[attr-defined]  # C holds addresses, this the memory
             calls.append(call)

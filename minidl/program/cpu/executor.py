@@ -14,11 +14,13 @@ from time import perf_counter
 
 import numpy
 
+from minidl.errors import KernelError
 from minidl.program.cpu import peak_rates
-from minidl.program.cpu.blas import default_threads, with_one_blas_thread_each
+from minidl.program.cpu.blas import with_one_blas_thread_each
 from minidl.program.cpu.blocks import block_of
 from minidl.program.cpu.c_code import CSource
 from minidl.program.cpu.calls import Call, Scratch, calls
+from minidl.program.cpu.choices import choose_kernels, choose_threads
 from minidl.program.cpu.kernel_cache import KernelsUnavailable
 from minidl.program.cpu.lowering import statements
 from minidl.program.cpu.threads import thread_pool
@@ -43,15 +45,21 @@ class NumpyExecutor(Executor):
     Parameters
     ----------
     program : the program, after all passes
-    threads : how many threads compute; by default one for each core this process may use
-    kernels : ``"numpy"`` runs elementwise groups block by block; ``"c"`` as generated C functions
+    threads : how many threads compute; by default as many as pay, at most one for each core that this
+        process may use
+    kernels : ``"numpy"`` runs elementwise groups block by block; ``"c"`` as generated C functions;
+        ``"auto"`` decides by the program's costs, and whether there is a compiler
+
+    Raises
+    ------
+    KernelError
+        With ``"c"``, there is no compiler, or it refuses the code.
     """
 
-    def __init__(self, program: Program, threads: int | None = None, kernels: str = "numpy"):
-        if kernels not in ("numpy", "c"):
-            raise ValueError(f"unknown kernels {kernels!r}: use 'numpy' or 'c'")
-        self.threads = threads or default_threads()
-        by_columns = feature_major(program, MAX_ROWS[kernels])
+    def __init__(self, program: Program, threads: int | None = None, kernels: str = "auto"):
+        self.kernels, self.reason = choose_kernels(program, kernels)
+        self.threads = choose_threads(program, self.kernels, threads)
+        by_columns = feature_major(program, MAX_ROWS[self.kernels])
         for value in program.inputs:
             if value in by_columns:
                 value.array = numpy.asfortranarray(value.array)
@@ -59,15 +67,16 @@ class NumpyExecutor(Executor):
         aliases = Aliases(program, by_columns)
         self.schedule: TaskSchedule = schedule(program, self.threads, aliases)
         self.memory = plan_memory(program, self.schedule, aliases, by_columns)
-        self.kernels = kernels
         self.pool = thread_pool(self.threads)
         try:
             self.phases = self._phases(lambda task, calls: calls)
-        except KernelsUnavailable as error:
+        except KernelError as error:
+            if kernels == "c" and not isinstance(error, KernelsUnavailable):
+                raise
             warnings.warn(
                 f"no generated C can be used here, so NumPy computes: {error}", RuntimeWarning, stacklevel=2
             )
-            self.kernels = "numpy"
+            self.kernels, self.reason = "numpy", "no generated C can be used here"
             self.phases = self._phases(lambda task, calls: calls)
 
     def run(self, phases: Sequence[Sequence[Sequence[Call]]] | None = None) -> None:
@@ -110,7 +119,10 @@ class NumpyExecutor(Executor):
 
     def note(self) -> str:
         """Return how the program is run, for its listing."""
-        return f"{self.threads} thread(s), {len(self.schedule.phases)} phase(s) between barriers"
+        reason = f" ({self.reason})" if self.reason else ""
+        kernels = {"c": "C", "numpy": "NumPy"}[self.kernels]
+        phases = len(self.schedule.phases)
+        return f"{kernels} kernels{reason}, {self.threads} thread(s), {phases} phase(s) between barriers"
 
     # --- from tasks to calls ----------------------------------------------------------------------
 

@@ -27,10 +27,11 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import IO
 
 from minidl import files
 from minidl.errors import KernelError
@@ -182,39 +183,72 @@ def _built(source: str, program: Compiler, places: Sequence[Path | None]) -> byt
     raise refusal or KernelsUnavailable("; ".join(reasons))
 
 
+#: Where a part of the source begins that only one of several runs of the compiler, side by side, compiles.
+UNIT = "#if UNIT == {}"
+
+
 def _compiled(source: str, program: Compiler, folder: Path) -> bytes:
     """Compile in a folder of one's own; return the bytes of the library."""
     written, library = folder / "kernels.c", folder / f"kernels{_SUFFIX}"
     written.write_text(source)
-    command = [*program.command, *program.flags, str(written), "-o", str(library), *program.libraries]
+    units = 1
+    while UNIT.format(units) + "\n" in source:
+        units += 1
+    parts = [written]
+    if units > 1:
+        flags = [flag for flag in program.flags if flag != "-shared"]
+        parts = [folder / f"{unit}.o" for unit in range(units)]
+        _run_all(
+            [
+                [*program.command, *flags, "-c", f"-DUNIT={unit}", str(written), "-o", str(part)]
+                for unit, part in enumerate(parts)
+            ],
+            folder,
+        )
+    link = [*program.command, *program.flags, *map(str, parts), "-o", str(library), *program.libraries]
+    _run_all([link], folder)
+    return library.read_bytes()
+
+
+def _run_all(commands: Sequence[Sequence[str]], folder: Path) -> None:
+    """Run the compiler several times at once, and wait for the end."""
     # Whatever the compiler writes on its way goes with the folder.
     settings = {"TMPDIR": str(folder), "ZIG_LOCAL_CACHE_DIR": str(folder), "LC_ALL": "C"}
-    with open(folder / "messages", "w+b") as messages:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=messages,
-            stderr=subprocess.STDOUT,
-            env=os.environ | settings,
-            start_new_session=True,  # a group of processes, which can be ended together
-        )
-        try:
-            code = process.wait(COMPILER_SECONDS)
-        except subprocess.TimeoutExpired:
-            raise KernelError(
-                f"the C compiler {program.command[0]} was stopped after {COMPILER_SECONDS:g} seconds: use "
-                "kernels='numpy', which needs none, or compile smaller functions"
-            ) from None
-        finally:
-            _end(process)
-        messages.seek(0)
-        text = messages.read().decode(errors="replace")
-    if code:
+    limit = time.monotonic() + COMPILER_SECONDS
+    with ExitStack() as stack:
+        running = []
+        for command in commands:
+            messages = stack.enter_context(tempfile.TemporaryFile(dir=folder))
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=messages,
+                stderr=subprocess.STDOUT,
+                env=os.environ | settings,
+                start_new_session=True,  # a group of processes, which can be ended together
+            )
+            stack.callback(_end, process)
+            running.append((process, messages))
+        for process, messages in running:
+            _check_end(process, messages, commands[0][0], limit)
+
+
+def _check_end(process: subprocess.Popen[bytes], messages: IO[bytes], name: str, limit: float) -> None:
+    """Wait for the end of a run of the compiler; raise KernelError if it is not a good one."""
+    try:
+        code = process.wait(max(limit - time.monotonic(), 0))
+    except subprocess.TimeoutExpired:
         raise KernelError(
-            f"the C compiler {program.command[0]} refused a generated kernel, which is an error of minidl or "
-            f"of the compiler's installation; kernels='numpy' needs no compiler:\n{text}"
+            f"the C compiler {name} was stopped after {COMPILER_SECONDS:g} seconds: use "
+            "kernels='numpy', which needs none, or compile smaller functions"
+        ) from None
+    if code:
+        messages.seek(0)
+        raise KernelError(
+            f"the C compiler {name} refused a generated kernel, which is an error of minidl or "
+            "of the compiler's installation; kernels='numpy' needs no compiler:\n"
+            + messages.read().decode(errors="replace")
         )
-    return library.read_bytes()
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -284,10 +318,15 @@ def _mapped_from_memory(library: bytes) -> ctypes.CDLL:
 # --- the folder -----------------------------------------------------------------------------------
 
 
+def location() -> Path:
+    """Return where the folder of the cache is, or would be."""
+    return files.cache_folder() / "kernels"
+
+
 def _folder() -> Path | None:
     """Return the folder of the cache, which only this user may write to, or None."""
     try:
-        folder = files.cache_folder() / "kernels"
+        folder = location()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = folder.lstat()
     except (OSError, RuntimeError) as error:
@@ -354,12 +393,22 @@ def _stored(path: Path, source: str, program: Compiler) -> bytes | None:
 def _store(path: Path, library: bytes, source: str, program: Compiler) -> None:
     """Keep a library; where that fails, say so and go on without."""
     try:
+        if not stat.S_ISREG(_mode(path)):  # a link, or a pipe: nothing to be written through
+            path.unlink(missing_ok=True)
         with files.replacing(path) as temporary:
             temporary.write_bytes(library + b"\n" + _trailer(library, source, program))
         path.chmod(0o600)
         _tidy(path.parent)
     except OSError as error:
         _without_cache(str(error))
+
+
+def _mode(path: Path) -> int:
+    """Return what kind of file lies at a path; 0 for none."""
+    try:
+        return path.lstat().st_mode
+    except FileNotFoundError:
+        return 0
 
 
 def _tidy(folder: Path) -> None:

@@ -212,6 +212,7 @@ def accumulate_products(program: Program) -> Program:
             readers[value] = readers.get(value, 0) + 1
     kept = set(program.results_needed)
     products: dict[Value, Gemm] = {}
+    merged: set[int] = set()
     steps: list[Step] = []
     for step in instructions(program):
         if step.primitive is matmul_ and len(step.output.shape) == 2:
@@ -225,10 +226,11 @@ def accumulate_products(program: Program) -> Program:
             and step.inputs[0] is not step.inputs[1]
         ):
             summands = [products.pop(value) for value in step.inputs]
-            steps = [other for other in steps if other not in summands]
+            merged.update(map(id, summands))
             gemm = Gemm(summands[0].terms + summands[1].terms, step.output, step.phase)
             products[step.output] = gemm
             steps.append(gemm)
         else:
             steps.append(step)
+    steps = [step for step in steps if id(step) not in merged]
     return Program(program.inputs, steps, program.outputs, program.updates)

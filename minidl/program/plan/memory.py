@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import heapq
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,35 +64,28 @@ def plan_memory(
     lifetimes = _lifetimes(program, schedule, aliases)
     roots = sorted(lifetimes, key=lambda value: lifetimes[value].first)
     arrays: dict[Value, Array] = {value: value.array for value in program.values() if value.array is not None}
-    free: list[tuple[Value, Array]] = []
-    alive: list[tuple[Value, Array]] = []
+    alive: list[tuple[tuple[int, int], int, Value, int]] = []  # a heap, by the moments of the last reads
+    free = _FreeBuffers()
     buffers: list[Array] = []
     allocations: list[Allocation] = []
-    for value in roots:
+    for number, value in enumerate(roots):
         life = lifetimes[value]
         if value in schedule.in_place:
             arrays[value] = schedule.in_place[value].array
             continue
-        for other in [other for other in alive if lifetimes[other[0]].last < life.first]:
-            alive.remove(other)
-            free.append(other)
-        fitting = [
-            (buffer.nbytes, index)
-            for index, (other, buffer) in enumerate(free)
-            if buffer.nbytes >= value.nbytes
-            and _may_follow(
-                value, life, other, lifetimes[other], (value in by_columns) == (other in by_columns)
-            )
-        ]
-        if fitting and min(fitting)[0] <= 2 * value.nbytes + 4096:
-            buffer = free.pop(min(fitting)[1])[1]
-        else:
-            buffer = xp.empty(max(value.nbytes, 1), numpy.uint8)
-            buffers.append(buffer)
-        alive.append((value, buffer))
-        index = next(i for i, known in enumerate(buffers) if known is buffer)
-        allocations.append(Allocation(value, index, life.first[1], life.last[1]))
-        arrays[value] = empty(value, buffer, by_columns=value in by_columns)
+        free.begin_phase(life.first[0])
+        freed = []
+        while alive and alive[0][0] < life.first:
+            freed.append(heapq.heappop(alive)[1:])
+        for _, other, index in sorted(freed, key=lambda item: item[0]):  # in the order of their first writes
+            free.add(index, buffers[index].nbytes, lifetimes[other], _kind(other, by_columns))
+        found = free.take(value.nbytes, _kind(value, by_columns) if life.by_rows else None)
+        if found is None:
+            found = len(buffers)
+            buffers.append(xp.empty(max(value.nbytes, 1), numpy.uint8))
+        heapq.heappush(alive, (life.last, number, value, found))
+        allocations.append(Allocation(value, found, life.first[1], life.last[1]))
+        arrays[value] = empty(value, buffers[found], by_columns=value in by_columns)
     for step in program.steps:
         if aliases.is_view[id(step)]:
             arrays |= step.evaluate(xp, arrays)
@@ -102,16 +97,59 @@ def unplanned_bytes(program: Program) -> int:
     return sum(value.nbytes for value in program.values() if value.kind == "result" and value.array is None)
 
 
-def _may_follow(value: Value, life: Lifetime, other: Value, other_life: Lifetime, same_order: bool) -> bool:
-    if other_life.last[0] < life.first[0]:
-        return True
-    return (
-        same_order
-        and life.by_rows
-        and other_life.by_rows
-        and value.shape == other.shape
-        and value.dtype == other.dtype
-    )
+_Kind = tuple[Any, ...]
+
+
+def _kind(value: Value, by_columns: set[Value]) -> _Kind:
+    """Return what two values have in common whose rows lie at the same places of a buffer."""
+    return value.shape, value.dtype, value in by_columns
+
+
+class _FreeBuffers:
+    """Buffers that are no longer read, by their sizes, those that became free first at the front.
+
+    One that was read in this phase may only be taken by a value of the same kind, and if each thread keeps to
+    its rows.
+    """
+
+    def __init__(self) -> None:
+        self.phase = -1
+        self.count = 0
+        self.sizes: list[int] = []  # all sizes that ever were free, sorted
+        self.settled: dict[int, list[tuple[int, int]]] = {}  # by size: heaps of (when it became free, buffer)
+        self.recent: dict[tuple[int, _Kind | None], list[tuple[int, int]]] = {}  # by size and kind
+
+    def begin_phase(self, phase: int) -> None:
+        """Note that all threads have come to a phase."""
+        if phase > self.phase:
+            self.phase = phase
+            for (size, _), buffers in self.recent.items():
+                for item in buffers:
+                    heapq.heappush(self.settled[size], item)
+            self.recent = {}
+
+    def add(self, buffer: int, size: int, life: Lifetime, kind: _Kind) -> None:
+        """Add a buffer, in which a value lay."""
+        if size not in self.settled:
+            bisect.insort(self.sizes, size)
+            self.settled[size] = []
+        settled = life.last[0] < self.phase
+        key = (size, kind if life.by_rows else None)
+        heapq.heappush(
+            self.settled[size] if settled else self.recent.setdefault(key, []), (self.count, buffer)
+        )
+        self.count += 1
+
+    def take(self, nbytes: int, kind: _Kind | None) -> int | None:
+        """Take the smallest buffer that will do and is not much too large, or None."""
+        for size in self.sizes[bisect.bisect_left(self.sizes, nbytes) :]:
+            if size > 2 * nbytes + 4096:
+                return None
+            recent = self.recent.get((size, kind), []) if kind is not None else []
+            candidates = [heap for heap in (self.settled[size], recent) if heap]
+            if candidates:
+                return heapq.heappop(min(candidates))[1]
+        return None
 
 
 def _lifetimes(program: Program, schedule: TaskSchedule, aliases: Aliases) -> dict[Value, Lifetime]:

@@ -10,6 +10,7 @@ by the rows of the weights. Steps too small to be shared belong to one thread.
 
 from __future__ import annotations
 
+import heapq
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -58,11 +59,14 @@ class _Planner:
         for task in self.tasks:
             for value in task.inputs:
                 self.readers.setdefault(aliases.root[value], []).append(task)
-        self.before: dict[int, list[Task]] = {id(t): self._producers(t) for t in self.tasks}
+        self.after: dict[int, dict[int, Task]] = {}  # which tasks wait for a task
+        self.missing: dict[int, int] = {}  # how many tasks, not planned yet, a task waits for
+        for task in self.tasks:
+            self._let_wait(task, self._producers(task))
         self.checks = [task for task in self.tasks if task.operation is check_]  # nothing is updated before
         draws = [task for task in self.tasks if task.generator is not None]
         for earlier, later in itertools.pairwise(draws):
-            self.before[id(later)].append(earlier)
+            self._let_wait(later, [earlier])
         self.result = TaskSchedule()
         # What happened to each piece of memory since the last barrier: which threads wrote and read it.
         self.written: dict[Value, int] = {}
@@ -73,34 +77,56 @@ class _Planner:
         roots = (self.aliases.root[value] for value in task.inputs)
         return [self.producer[root] for root in roots if root in self.producer]
 
+    def _let_wait(self, task: Task, others: Iterable[Task]) -> None:
+        """Note that a task must come after others."""
+        for other in others:
+            waiting = self.after.setdefault(id(other), {})
+            if id(task) not in waiting:
+                waiting[id(task)] = task
+                self.missing[id(task)] = self.missing.get(id(task), 0) + 1
+
     def plan(self) -> TaskSchedule:
         for state, value in self.program.updates.items():
             self._plan_update(state, value)
-        waiting = list(self.tasks)
-        done: set[int] = set()
-        while waiting:
-            phase: list[ScheduledTask] = []
-            held: list[Task] = waiting
-            progress = True
-            while progress:
-                progress, still = False, []
-                for task in held:
-                    ready = all(id(other) in done for other in self.before[id(task)])
-                    owner = self._owner(task) if ready else None
-                    if owner is None:
-                        still.append(task)
-                        continue
-                    self._note(task, owner)
-                    phase.append(ScheduledTask(task, owner))
-                    done.add(id(task))
-                    progress = True
-                held = still
-            assert phase, "the steps of the program wait for each other"
-            self.result.phases.append(phase)
-            self.written, self.read, self.load = {}, {}, [0.0] * self.threads
-            waiting = held
+        position = {id(task): i for i, task in enumerate(self.tasks)}
+        ready = [i for i, task in enumerate(self.tasks) if not self.missing.get(id(task))]
+        while ready:
+            ready = self._plan_phase(ready, position)
+        assert not any(self.missing.values()), "the steps of the program wait for each other"
         self.result.one_by_one = all(task.owner == 0 for phase in self.result.phases for task in phase)
         return self.result
+
+    def _plan_phase(self, ready: list[int], position: dict[int, int]) -> list[int]:
+        """Plan what can run before the next barrier; return which tasks are ready and cannot.
+
+        Tasks are taken in the order of the program, again and again from its beginning. One that cannot run
+        now cannot until the next phase, for what was written and read meanwhile only becomes more.
+        """
+        phase: list[ScheduledTask] = []
+        blocked: list[int] = []
+        while ready:
+            heapq.heapify(ready)
+            next_round: list[int] = []
+            while ready:
+                here = heapq.heappop(ready)
+                task = self.tasks[here]
+                owner = self._owner(task)
+                if owner is None:
+                    blocked.append(here)
+                    continue
+                self._note(task, owner)
+                phase.append(ScheduledTask(task, owner))
+                for other in self.after.get(id(task), ()):
+                    self.missing[other] -= 1
+                    if not self.missing[other] and position[other] > here:
+                        heapq.heappush(ready, position[other])
+                    elif not self.missing[other]:
+                        next_round.append(position[other])
+            ready = next_round
+        assert phase, "no task can run, though nothing has run since the last barrier"
+        self.result.phases.append(phase)
+        self.written, self.read, self.load = {}, {}, [0.0] * self.threads
+        return blocked
 
     # --- updates ----------------------------------------------------------------------------------
 
@@ -112,13 +138,13 @@ class _Planner:
             and value not in self.result.in_place
             and state.array.flags.c_contiguous
             and self._writes_after_reading(writer, state, value)
-            and not any(self._waits_for(task, writer) for task in others)
+            and not self._wait(others, writer)
         ):
             self.result.in_place[value] = state
-            self.before[id(writer)] += others
+            self._let_wait(writer, others)
             return
         copy = Copy(state, value)
-        self.before[id(copy)] = self._producers(copy) + self.readers.get(state, []) + self.checks
+        self._let_wait(copy, [*self._producers(copy), *self.readers.get(state, []), *self.checks])
         self.tasks.append(copy)
 
     def _writes_after_reading(self, group: Group, state: Value, value: Value) -> bool:
@@ -136,15 +162,17 @@ class _Planner:
                         return False
         return state.shape == value.shape and state.dtype == value.dtype
 
-    def _waits_for(self, task: Task, other: Task) -> bool:
-        waiting, seen = [task], set()
+    def _wait(self, tasks: list[Task], writer: Task) -> bool:
+        """Return whether some of the tasks wait for one that computes a new state, behind which few come."""
+        sought = set(map(id, tasks))
+        waiting, seen = [id(writer)], set()
         while waiting:
             current = waiting.pop()
-            if current is other:
+            if current in sought:
                 return True
-            if id(current) not in seen:
-                seen.add(id(current))
-                waiting.extend(self.before[id(current)])
+            if current not in seen:
+                seen.add(current)
+                waiting.extend(self.after.get(current, ()))
         return False
 
     # --- what can run without a barrier -----------------------------------------------------------

@@ -70,6 +70,17 @@ def use_compiler(monkeypatch, tmp_path, script):
     monkeypatch.setattr(kernel_cache, "compiler", lambda: fake)
 
 
+@needs_c
+def test_parts_of_a_source_are_compiled_by_several_runs_and_linked(folder):
+    parts = ["int answer(void) { return other() + 1; }", "int other(void) { return 41; }"]
+    text = "int other(void);\n" + "".join(
+        f"{kernel_cache.UNIT.format(unit)}\n{part}\n#endif\n" for unit, part in enumerate(parts)
+    )
+    assert kernel_cache.load(text).answer() == 42
+    with pytest.raises(KernelError, match="refused a generated kernel"):
+        kernel_cache.load(text.replace("return 41", "returnwrong("))
+
+
 # --- what is kept ---------------------------------------------------------------------------------
 
 
