@@ -99,7 +99,7 @@ def parse_arguments(arguments=None):
     parser.add_argument("--device", default="auto", help="auto, cpu, gpu or gpu:N")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--eager", action="store_true", help="do not compile the training step")
-    parser.add_argument("--kernels", default="numpy", help="numpy, or c (faster; needs a C compiler)")
+    parser.add_argument("--kernels", default="auto", help="auto, numpy or c (which needs a C compiler)")
     parser.add_argument(
         "--precision", default="float32", help="of matrix products: float32, tf32 or bfloat16 (for a GPU)"
     )

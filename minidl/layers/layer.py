@@ -73,7 +73,7 @@ class Layer(Tracked):
             mode.layer_calls -= 1
 
     def __setattr__(self, name: str, value: Any) -> None:
-        results = getattr(self, "_results", frozenset())
+        results: frozenset[str] = getattr(self, "_results", frozenset())
         is_state = name not in results and _is_result(vars(self).get(name))  # a Tensor from __init__
         super().__setattr__(name, value)
         is_result = mode.layer_calls and not mode.filling and not is_state and _is_result(value)

@@ -27,6 +27,7 @@ from minidl.program.arguments import (
 from minidl.program.cpu.threads import renew_after_fork
 from minidl.program.guards import Surroundings, difference, probing, same_steps
 from minidl.program.lowered.rounding import PRECISIONS
+from minidl.program.plan.memory import Arena
 from minidl.tensor import Tensor
 from minidl.tracking import TracedNumber
 
@@ -133,6 +134,7 @@ class Compiled:
         self._special: set[Any] = set()  # kinds whose numbers are looked at
         self._general = False  # whether a program serves several numbers
         self._recorded = 0
+        self._arena = Arena()
         self._lock = threading.RLock()  # a program has one set of buffers, so one thread at a time
         renew_after_fork(self)
 
@@ -145,7 +147,16 @@ class Compiled:
         self._lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
-        hidden = ("_recordings", "_unsteady", "_exact", "_special", "_general", "_recorded", "_lock")
+        hidden = (
+            "_arena",
+            "_recordings",
+            "_unsteady",
+            "_exact",
+            "_special",
+            "_general",
+            "_recorded",
+            "_lock",
+        )
         return {name: value for name, value in vars(self).items() if name not in hidden}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -269,7 +280,7 @@ class Compiled:
         self._recordings[key] = [recording, *self._recordings.pop(key, [])]  # the latest key is the last one
         while len(self.programs) > MAX_PROGRAMS:
             oldest = next(iter(self._recordings))
-            self._recordings[oldest].pop()
+            self._recordings[oldest].pop().program.executor = None  # without this circle, memory is freed now
             if not self._recordings[oldest]:
                 del self._recordings[oldest]
         self._recorded += 1
@@ -310,7 +321,7 @@ class Compiled:
         if places <= {"cpu"}:
             from minidl.program.cpu.executor import NumpyExecutor
 
-            return NumpyExecutor(optimize(program), self.threads, self.kernels)
+            return NumpyExecutor(optimize(program), self.threads, self.kernels, self._arena)
         if len(places) == 1:
             from minidl.program.gpu.executor import CupyExecutor
 
@@ -454,6 +465,7 @@ class _Recorder:
 
     def _run(self, numbers: list[TracedNumber] | None = None) -> Run:
         """Run once; if that fails, leave everything as it was. Numbers that are made join ``numbers``."""
+        from minidl.program.cpu.blas import with_one_blas_thread_each
         from minidl.program.recorder import Recorder  # not needed where nothing is compiled
         from minidl.program.recording import Run
 
@@ -476,7 +488,8 @@ class _Recorder:
         contents = contents_of(given)
         mode.recorder = recorder
         try:
-            result = self.function(*arguments, **keywords)
+            # The threads of BLAS would wait for each other between many small products.
+            result = with_one_blas_thread_each(functools.partial(self.function, *arguments, **keywords))
             mode.recorder = None
             outputs = results_of(result)
             self.changes_arguments = contents_of(given) != contents

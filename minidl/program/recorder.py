@@ -347,20 +347,32 @@ class Recorder(ChangeLog):
         """
         self.program.outputs = [*map(self.value_of, outputs), *self.checked]
         self.program.inputs += [self.values[x.created_at] for _, x in self._numbers.values()]
-        before = [gradient.before for gradient in self.gradients.values() if gradient.value is not None]
-        for target in self.program.updates:
-            for x in (*self.outside, *(x for x in before if x is not None)):
-                if (
-                    x is not target.tensor
-                    and (_memory(x._array) != _memory(target.array) or any(x is g for g in before))
-                    and _overlap(x._array, target.array)
-                ):
-                    raise RecordingError(
-                        f"a Tensor of shape {target.shape} is assigned inside the compiled function, and "
-                        f"one of shape {x.shape} from outside shares a part of its memory: take the view "
-                        "inside the function, or use a .copy() of it"
-                    )
+        self._refuse_overlaps()
         return self.program
+
+    def _refuse_overlaps(self) -> None:
+        """Refuse a Tensor that is assigned and shares a part of its memory with another one from outside."""
+        before = [g.before for g in self.gradients.values() if g.value is not None and g.before is not None]
+        updated = {id(state.tensor) for state in self.program.updates}
+        # Sorted by where they begin, those that overlap follow each other.
+        places = sorted(
+            ((*_bounds(x._array), i, x) for i, x in enumerate([*self.outside, *before]) if x._array.size),
+            key=lambda place: place[:3],
+        )
+        for i, (_, high, _, x) in enumerate(places):
+            for low, _, _, y in places[i + 1 :]:
+                if low >= high:
+                    break
+                is_assigned = id(x) in updated or id(y) in updated
+                is_gradient = any(x is g or y is g for g in before)
+                is_same_state = _memory(x._array) == _memory(y._array) and not is_gradient
+                if is_assigned and not is_same_state and _overlap(x._array, y._array):
+                    assigned, other = (x, y) if id(x) in updated else (y, x)
+                    raise RecordingError(
+                        f"a Tensor of shape {assigned.shape} is assigned inside the compiled function, and one "
+                        f"of shape {other.shape} from outside shares a part of its memory: take the view inside "
+                        "the function, or use a .copy() of it"
+                    )
 
     def release(self) -> None:
         """Make results of the recording unusable outside: later replays do not compute them anew."""
@@ -381,6 +393,13 @@ def _memory(array: Any) -> Any:
         address = array.__array_interface__["data"][0] if array.size else id(array)
         return (address, array.shape, array.strides, array.dtype)
     return (array.data.ptr if array.size else id(array), array.shape, array.strides, array.dtype)
+
+
+def _bounds(array: Any) -> tuple[int, int]:
+    """Return the addresses between which an array lies."""
+    if isinstance(array, numpy.ndarray):
+        return numpy.lib.array_utils.byte_bounds(array)
+    return (array.data.ptr, array.data.ptr + array.nbytes)
 
 
 def _overlap(a: Any, b: Any) -> bool:

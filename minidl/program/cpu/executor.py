@@ -28,7 +28,7 @@ from minidl.program.executor import Executor
 from minidl.program.expressions import Unsupported
 from minidl.program.plan.aliases import Aliases
 from minidl.program.plan.layout import feature_major
-from minidl.program.plan.memory import plan_memory
+from minidl.program.plan.memory import Arena, plan_memory
 from minidl.program.plan.partition import split_sums
 from minidl.program.plan.schedule import ALL_THREADS, ScheduledTask, TaskSchedule, schedule
 from minidl.program.plan.tasks import Task
@@ -49,6 +49,7 @@ class NumpyExecutor(Executor):
         process may use
     kernels : ``"numpy"`` runs elementwise groups block by block; ``"c"`` as generated C functions;
         ``"auto"`` decides by the program's costs, and whether there is a compiler
+    arena : where buffers come from, if other programs share them
 
     Raises
     ------
@@ -56,7 +57,13 @@ class NumpyExecutor(Executor):
         With ``"c"``, there is no compiler, or it refuses the code.
     """
 
-    def __init__(self, program: Program, threads: int | None = None, kernels: str = "auto"):
+    def __init__(
+        self,
+        program: Program,
+        threads: int | None = None,
+        kernels: str = "auto",
+        arena: Arena | None = None,
+    ):
         self.kernels, self.reason = choose_kernels(program, kernels)
         self.threads = choose_threads(program, self.kernels, threads)
         by_columns = feature_major(program, MAX_ROWS[self.kernels])
@@ -66,7 +73,8 @@ class NumpyExecutor(Executor):
         self.program = program = split_sums(program, self.threads, by_columns)
         aliases = Aliases(program, by_columns)
         self.schedule: TaskSchedule = schedule(program, self.threads, aliases)
-        self.memory = plan_memory(program, self.schedule, aliases, by_columns)
+        self.memory = plan_memory(program, self.schedule, aliases, by_columns, arena=arena)
+        self._scratch: dict[int, Scratch] = {} if arena is None else arena.scratch
         self.pool = thread_pool(self.threads)
         try:
             self.phases = self._phases(lambda task, calls: calls)
@@ -153,7 +161,7 @@ class NumpyExecutor(Executor):
 
     def _pieces(self, phase: Sequence[ScheduledTask], thread: int, source: CSource) -> Iterator[_Piece]:
         """Yield what one thread does in a phase, task by task."""
-        scratch = Scratch()
+        scratch = self._scratch.setdefault(thread, Scratch())
         for scheduled in phase:
             if scheduled.owner not in (ALL_THREADS, thread):
                 continue

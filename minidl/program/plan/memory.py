@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import heapq
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,10 +54,38 @@ class Lifetime:
     by_rows: bool = True
 
 
+class Arena:
+    """Buffers for programs of which only one runs at a time: those of one compiled function.
+
+    What a program leaves in a buffer is not read any more when another one begins. A buffer lives as long as
+    a program has it. ``scratch`` is for what an executor needs for a moment, by threads.
+    """
+
+    def __init__(self) -> None:
+        self.scratch: dict[int, Any] = {}
+        self._buffers: list[weakref.ref[Array]] = []
+
+    def buffer(self, nbytes: int, taken: list[Array]) -> Array:
+        """Return a buffer of about this size that is not among those taken."""
+        alive = [buffer for reference in self._buffers if (buffer := reference()) is not None]
+        used = set(map(id, taken))
+        fitting = [b for b in alive if nbytes <= b.nbytes <= 1.25 * nbytes + 4096 and id(b) not in used]
+        if fitting:
+            return min(fitting, key=lambda buffer: buffer.nbytes)
+        buffer = numpy.empty(max(nbytes, 1), numpy.uint8)
+        self._buffers = [*map(weakref.ref, alive), weakref.ref(buffer)]
+        return buffer
+
+
 def plan_memory(
-    program: Program, schedule: TaskSchedule, aliases: Aliases, by_columns: set[Value], xp: Any = numpy
+    program: Program,
+    schedule: TaskSchedule,
+    aliases: Aliases,
+    by_columns: set[Value],
+    xp: Any = numpy,
+    arena: Arena | None = None,
 ) -> MemoryPlan:
-    """Give every value an array of the module ``xp``.
+    """Give every value an array of the module ``xp``, in an arena if there is one.
 
     A buffer that is no longer read is used again from the next phase on; within a phase only where no thread
     can be ahead of another: with one thread, or if every thread reads and writes its own rows of it alone.
@@ -82,7 +111,11 @@ def plan_memory(
         found = free.take(value.nbytes, _kind(value, by_columns) if life.by_rows else None)
         if found is None:
             found = len(buffers)
-            buffers.append(xp.empty(max(value.nbytes, 1), numpy.uint8))
+            buffers.append(
+                xp.empty(max(value.nbytes, 1), numpy.uint8)
+                if arena is None
+                else arena.buffer(value.nbytes, buffers)
+            )
         heapq.heappush(alive, (life.last, number, value, found))
         allocations.append(Allocation(value, found, life.first[1], life.last[1]))
         arrays[value] = empty(value, buffers[found], by_columns=value in by_columns)
