@@ -776,7 +776,7 @@ def difference(first: Recorder, second: Recorder) -> Place | None:
             one.primitive is not other.primitive  # type: ignore[union-attr]
             or len(one.inputs) != len(other.inputs)
             or attributes.keys() != others.keys()
-            or not all(same(attributes[name], others[name]) for name in attributes)
+            or not all(_does_the_same(attributes[name], others[name]) for name in attributes)
         ):
             return place
         same_value[one.outputs[0]] = other.outputs[0]
@@ -787,10 +787,25 @@ def difference(first: Recorder, second: Recorder) -> Place | None:
     return None
 
 
+def _does_the_same(a: Any, b: Any) -> bool:
+    """Return whether an attribute of a step means the same in two recordings; functions are made anew in each."""
+    if not (isinstance(a, types.FunctionType) and isinstance(b, types.FunctionType)):
+        return same(a, b)
+    return (
+        a.__code__ is b.__code__
+        and len(a.__closure__ or ()) == len(b.__closure__ or ())
+        and all(
+            _does_the_same(x.cell_contents, y.cell_contents)
+            for x, y in zip(a.__closure__ or (), b.__closure__ or (), strict=True)
+        )
+    )
+
+
 def same_steps(first: Recorder, second: Recorder) -> bool:
     """Return whether two recordings consist of the same operations, whatever these compute with."""
     steps, others = first.program.steps, second.program.steps
     return len(steps) == len(others) and all(
-        a.operation is b.operation and a.output.shape == b.output.shape and a.output.dtype == b.output.dtype  # type: ignore[union-attr]
+        a.operation is b.operation
+        and [(x.shape, x.dtype) for x in a.outputs] == [(x.shape, x.dtype) for x in b.outputs]
         for a, b in zip(steps, others, strict=True)
     )

@@ -369,9 +369,9 @@ class Recorder(ChangeLog):
                 if is_assigned and not is_same_state and _overlap(x._array, y._array):
                     assigned, other = (x, y) if id(x) in updated else (y, x)
                     raise RecordingError(
-                        f"a Tensor of shape {assigned.shape} is assigned inside the compiled function, and one "
-                        f"of shape {other.shape} from outside shares a part of its memory: take the view inside "
-                        "the function, or use a .copy() of it"
+                        f"a Tensor of shape {assigned.shape} is assigned inside the compiled function, and "
+                        f"one of shape {other.shape} from outside shares a part of its memory: take the view "
+                        "inside the function, or use a .copy() of it"
                     )
 
     def release(self) -> None:
