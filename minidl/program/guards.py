@@ -787,8 +787,8 @@ def difference(first: Recorder, second: Recorder) -> Place | None:
     return None
 
 
+def _does_the_same(a: Any, b: Any) -> bool:
     """Return whether an attribute of a step means the same in two recordings, each of which made it anew."""
-    """Return whether an attribute of a step means the same in two recordings; functions are made anew in each."""
     if not (isinstance(a, types.FunctionType) and isinstance(b, types.FunctionType)):
         return same(a, b)
     return (
