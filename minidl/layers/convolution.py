@@ -100,7 +100,7 @@ class Conv2D(_Convolution):
     padding : ``"valid"``, ``"same"`` (ceil(length / stride) windows; of an odd border, the larger half comes
         below and on the right), an integer, or an integer or pair (before, after) for each axis
     dilation : how far apart the elements of one window lie
-    groups : the channels are cut into so many groups, each with output channels of its own
+    groups : the number of groups that the channels are cut into, each with output channels of its own
     bias : whether there is a bias
     weight_initializer, bias_initializer, seed : as for Dense
 

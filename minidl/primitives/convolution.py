@@ -304,7 +304,7 @@ def conv2d(
     padding : the border of zeros: ``"valid"`` (none), ``"same"`` (ceil(length / stride) windows; of an odd
         border, the larger half comes after), an integer, or an integer or pair (before, after) for each axis
     dilation : how far apart the elements of one window lie
-    groups : the channels are cut into so many groups, each with output channels of its own
+    groups : the number of groups that the channels are cut into, each with output channels of its own
 
     Raises
     ------

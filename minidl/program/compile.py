@@ -257,6 +257,7 @@ class Compiled:
         program = executor.program
         program.executor = executor
         recorder.release()
+        surroundings.leave_out(recorder.outside)
         updated = {id(state.tensor): state.tensor for state in program.updates if state.tensor is not None}
         return Recording(
             program=program,

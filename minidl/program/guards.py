@@ -378,7 +378,11 @@ class Surroundings:
 
     def hold(self) -> bool:
         """Return whether all is as it was seen; quick where nothing has changed."""
-        if not self._is_identical():
+        try:
+            is_identical = self._is_identical()
+        except (KeyError, ValueError):  # a name or a variable is no longer there
+            is_identical = False
+        if not is_identical:
             if any(guarded.difference() is not None for guarded in self._guards):
                 return False
             self._arm()
@@ -397,7 +401,12 @@ class Surroundings:
         self._cells = [
             (g.of, g.seen[0]) for g in self._guards if g.kind == "cell" and g.seen[0] is not MISSING
         ]
-        self._items = [(*g.of, g.seen[0]) for g in self._guards if g.kind == "item"]
+        items = [(*g.of, g.seen[0]) for g in self._guards if g.kind == "item"]
+        present = [item for item in items if item[2] is not MISSING]
+        self._namespaces = [namespace for namespace, _, _ in present]
+        self._item_names = [name for _, name, _ in present]
+        self._item_values = [value for _, _, value in present]
+        self._absent = _absent_names([item for item in items if item[2] is MISSING])
         self._containers = [g.of for g in self._guards if g.kind in ("sequence", "mapping")]
         self._mappings = [g.of for g in self._guards if g.kind == "mapping"]
         self._lengths = list(map(len, self._containers))
@@ -411,8 +420,11 @@ class Surroundings:
         for cell, value in self._cells:
             if cell.cell_contents is not value:
                 return False
-        for namespace, name, value in self._items:
-            if namespace.get(name, MISSING) is not value:
+        items = map(operator.getitem, self._namespaces, self._item_names)
+        if not all(map(operator.is_, items, self._item_values)):
+            return False
+        for namespace, names in self._absent:
+            if namespace and not names.isdisjoint(namespace):
                 return False
         if list(map(len, self._containers)) != self._lengths:
             return False
@@ -434,6 +446,14 @@ class Surroundings:
             if len(now) != len(guarded.seen) or not all(map(operator.is_, now, guarded.seen)):
                 return False
         return True
+
+    def leave_out(self, tensors: list[Tensor]) -> None:
+        """Compare some Tensors no more, because something else does."""
+        others = {id(x) for x in tensors}
+        self.tensors = [x for x in self.tensors if id(x) not in others]
+        self._arrays = list(map(_get_array, self.tensors))
+        self._flags = list(map(_get_flag, self.tensors))
+        self._kinds = list(map(_get_kind, self.tensors))
 
     def difference(self) -> str | None:
         """Return what differs from what was seen, in words, or None."""
@@ -696,6 +716,14 @@ def _slots(kind: type) -> Iterator[str]:
 def _is_users_class(kind: type) -> bool:
     module = sys.modules.get(kind.__module__)
     return module is not None and is_users(vars(module))
+
+
+def _absent_names(items: list[tuple[Any, str, Any]]) -> list[tuple[Any, set[str]]]:
+    """Return for each namespace the names that must not appear in it."""
+    absent: dict[int, tuple[Any, set[str]]] = {}
+    for namespace, name, _ in items:
+        absent.setdefault(id(namespace), (namespace, set()))[1].add(name)
+    return list(absent.values())
 
 
 # --- what cannot be guarded -----------------------------------------------------------------------

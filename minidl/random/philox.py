@@ -94,7 +94,7 @@ class Philox:
         self.is_seeded = False
 
     def seed(self, key: int, count: int = 0) -> None:
-        """Begin the stream of a key, or go on behind so many of its numbers."""
+        """Begin the stream of a key, or continue after this number of its numbers."""
         cupy = devices.array_module(self.state)
         cupy.copyto(self.state, cupy.asarray(numpy.array([key, count], numpy.uint64)))
         self.is_seeded = True

@@ -24,7 +24,7 @@ SUM_RUN = 1024
 #: The same for sums that add row to row, one element at a time; the others have some lanes side by side.
 COLUMN_RUN = 128
 
-#: At least so many elements are added up before they are added to the sum of sums.
+#: How many elements, at least, are added up before they are added to the sum of sums.
 MIN_RUN = 64
 
 #: How many results a reduction along the kept axis takes at once.
