@@ -25,9 +25,10 @@ from minidl.program.arguments import (
     without_numbers,
 )
 from minidl.program.cpu.threads import renew_after_fork
-from minidl.program.guards import Surroundings, difference, probing, same_steps
+from minidl.program.guards import Surroundings
 from minidl.program.lowered.rounding import PRECISIONS
 from minidl.program.plan.memory import Arena
+from minidl.program.repetition import difference, probing, same_steps
 from minidl.tensor import Tensor
 from minidl.tracking import TracedNumber
 

@@ -15,7 +15,8 @@ from minidl import devices
 from minidl.errors import RecordingError
 from minidl.program.arguments import rebuilt, tensors_in
 from minidl.program.executor import Executor
-from minidl.program.guards import Surroundings, same
+from minidl.program.guarded import same
+from minidl.program.guards import Surroundings
 from minidl.program.program import Program, Value
 from minidl.program.recorder import Gradient, Recorder, ValueCheck
 from minidl.tensor import Parameter, Tensor, mark_assigned
