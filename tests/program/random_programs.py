@@ -124,7 +124,7 @@ class Setting:
 
 
 @st.composite
-def changing_functions(draw, assigned_views=False):
+def changing_functions(draw, assigned_views=True):
     """Draw (make, calls, input_shape): ``make`` returns (function, what it changes, changes) anew.
 
     Between the calls, ``changes`` are what Python code does: to settings, gradients, flags, states and
