@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import operator
+import sys
 import threading
 import types
 import warnings
@@ -310,7 +311,12 @@ class Compiled:
             )
 
     def _warn(self, message: str) -> None:
-        warnings.warn(f"{_name_of(self.function)} {message}", RuntimeWarning, stacklevel=6)
+        from minidl.program.recorder import PACKAGE
+
+        level, frame = 1, sys._getframe()
+        while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
+            level, frame = level + 1, frame.f_back  # the warning names the line of the user's call
+        warnings.warn(f"{_name_of(self.function)} {message}", RuntimeWarning, stacklevel=level)
 
     def _executor(self, recorded: Program, program: Program) -> Executor:
         """Return what runs an improved form of a program where its arrays are.

@@ -27,7 +27,8 @@ from minidl.random.generator import Generator
 from minidl.tensor import Tensor, mark_assigned
 from minidl.tracking import MISSING, TracedNumber, Tracked, changes
 
-_PACKAGE = str(Path(__file__).parent.parent)
+#: The folder of minidl: frames of code in it are not the user's.
+PACKAGE = str(Path(__file__).parent.parent)
 
 #: A place in a source file: its name and the number of a line.
 Place = tuple[str, int]
@@ -36,7 +37,7 @@ Place = tuple[str, int]
 def users_place(depth: int = 1) -> Place:
     """Return the place outside minidl that is being executed."""
     frame = sys._getframe(depth)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
         frame = frame.f_back
     return frame.f_code.co_filename, frame.f_lineno
 
@@ -322,7 +323,7 @@ class Recorder(ChangeLog):
 
     def before_data(self, x: Tensor) -> None:
         """Refuse to hand an array to the user's code while recording."""
-        if not sys._getframe(2).f_code.co_filename.startswith(_PACKAGE):
+        if not sys._getframe(2).f_code.co_filename.startswith(PACKAGE):
             self.refuse_reading(x, ".data")
 
     def refuse_reading(self, x: Tensor, reader: str) -> NoReturn:
