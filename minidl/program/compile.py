@@ -26,15 +26,14 @@ from minidl.program.arguments import (
     without_numbers,
 )
 from minidl.program.cpu.threads import renew_after_fork
-from minidl.program.guards import Surroundings
 from minidl.program.lowered.rounding import PRECISIONS
-from minidl.program.plan.memory import Arena
-from minidl.program.repetition import difference, probing, same_steps
 from minidl.tensor import Tensor
 from minidl.tracking import TracedNumber
 
+# What is needed only once something is compiled is imported there: `import minidl` is quick.
 if TYPE_CHECKING:
     from minidl.program.executor import Executor
+    from minidl.program.guards import Surroundings
     from minidl.program.program import Program
     from minidl.program.recording import AttributeRule, Recording, Run
 
@@ -136,6 +135,8 @@ class Compiled:
         self._special: set[Any] = set()  # kinds whose numbers are looked at
         self._general = False  # whether a program serves several numbers
         self._recorded = 0
+        from minidl.program.plan.memory import Arena
+
         self._arena = Arena()
         self._lock = threading.RLock()  # a program has one set of buffers, so one thread at a time
         renew_after_fork(self)
@@ -209,6 +210,8 @@ class Compiled:
 
     def _record(self, key: Any, call: Arguments, arguments: Any, keywords: Any) -> Recording | None:
         """Record a new program; None for a function that changes Python's state, which no program can."""
+        from minidl.program.guards import Surroundings
+
         surroundings = Surroundings(self.function, call.objects)
         if surroundings.iterators:
             raise RecordingError(
@@ -414,6 +417,7 @@ class _Recorder:
             The second run did not do the same.
         """
         from minidl.program.recorder import described
+        from minidl.program.repetition import difference
 
         second, change = self._observed(first, None)
         place, source = difference(first.recorder, second.recorder), self.surroundings.drawn()
@@ -437,6 +441,8 @@ class _Recorder:
 
     def for_all_numbers(self, first: Run) -> Run | None:
         """Run with floats that Python cannot look at without notice; None if it did."""
+        from minidl.program.repetition import same_steps
+
         numbers: list[TracedNumber] = []
         try:
             run, change = self._observed(first, numbers)
@@ -456,6 +462,7 @@ class _Recorder:
     def _observed(self, first: Run, numbers: list[TracedNumber] | None) -> tuple[Run, str | None]:
         """Run while it is noted which attributes are read before they are set."""
         from minidl.program.recording import attribute_rules
+        from minidl.program.repetition import probing
 
         written = [(owner, name) for owner, name, _ in first.recorder.attributes.values()]
         with probing(written) as read:
