@@ -101,6 +101,7 @@ class Surroundings:
         self._attributes = {id(owner): dict(vars(owner)) for owner, _ in self._tracked}
         self._types = [type(owner) for owner, _ in self._tracked]
         self._free: set[tuple[int, str]] = set()
+        self._note_attributes()
         self._arm()
         self._count = changes.count
         self._arrays = list(map(_get_array, self.tensors))
@@ -133,13 +134,27 @@ class Surroundings:
             self._arm()
         if mode.layer_hook is not self._hook or self._tensor_difference() is not None:
             return False
-        if self._count == changes.count:
+        if self._count == changes.count and self._are_attributes_identical():
             return True
         count = changes.count
         if self._tracked_difference() is not None:
             return False
         self._count = count
+        self._note_attributes()
         return True
+
+    def _note_attributes(self) -> None:
+        """Note the attributes of tracked objects, without those that the function sets at each call."""
+        with_free = {owner for owner, _ in self._free}
+        self._owners = [vars(owner) for owner, _ in self._tracked if id(owner) not in with_free]
+        self._owners_values = [value for attributes in self._owners for value in attributes.values()]
+
+    def _are_attributes_identical(self) -> bool:
+        """Return whether tracked objects have the same attributes, even if they were set past the counter."""
+        values = itertools.chain.from_iterable(map(dict.values, self._owners))
+        return sum(map(len, self._owners)) == len(self._owners_values) and all(
+            map(operator.is_, values, self._owners_values)
+        )
 
     def _arm(self) -> None:
         """Sort the guards by how they are compared most quickly."""
@@ -260,6 +275,7 @@ class Surroundings:
     def free(self, owner: Any, name: str) -> None:
         """Let an attribute be: the function sets it before it reads it."""
         self._free.add((id(owner), name))
+        self._note_attributes()
 
     def restore(self, draws: bool = True) -> None:
         """Put everything back that is not tracked; random numbers from elsewhere only with ``draws``."""
