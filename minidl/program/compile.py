@@ -513,7 +513,7 @@ class _Recorder:
             recorder.rewind()
             self.surroundings.restore()
             raise
-        return Run(recorder, stand_ins, result, outputs, numbers or [])
+        return Run(recorder, stand_ins, result, outputs)
 
 
 def _stand_in(leaf: Any) -> Tensor:

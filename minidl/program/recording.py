@@ -20,7 +20,7 @@ from minidl.program.guards import Surroundings
 from minidl.program.program import Program, Value
 from minidl.program.recorder import Gradient, Recorder, ValueCheck
 from minidl.tensor import Parameter, Tensor, mark_assigned
-from minidl.tracking import MISSING, TracedNumber, Tracked, changes
+from minidl.tracking import MISSING, Tracked, changes
 
 _get_array = operator.attrgetter("_array")
 _get_flag = operator.attrgetter("requires_grad")
@@ -238,7 +238,6 @@ class Run:
     inputs: list[Tensor]
     result: Any
     outputs: list[Tensor]
-    numbers: list[TracedNumber]
 
 
 def _kind(x: Tensor) -> tuple[Any, ...]:
