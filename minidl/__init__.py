@@ -66,7 +66,18 @@ from minidl.losses import (
 )
 from minidl.metrics import Metric, accuracy, auc, f_score, mae, mape, precision, r_squared, recall, rmse
 from minidl.mode import enable_grad, no_grad
-from minidl.optimizers import LBFGS, SGD, Adam, AdamW, Optimizer, RMSProp, schedules
+from minidl.optimizers import (
+    LBFGS,
+    SGD,
+    Adagrad,
+    Adam,
+    AdamW,
+    ConjugateGradient,
+    Nadam,
+    Optimizer,
+    RMSProp,
+    schedules,
+)
 from minidl.primitives.activations import (
     elu,
     gelu,
@@ -253,11 +264,13 @@ __all__ = [
     "LSTM",
     "RNN",
     "SGD",
+    "Adagrad",
     "Adam",
     "AdamW",
     "AveragePool2D",
     "BatchNorm",
     "CheckpointError",
+    "ConjugateGradient",
     "Conv1D",
     "Conv2D",
     "ConvTranspose2D",
@@ -279,6 +292,7 @@ __all__ = [
     "MaxPool2D",
     "Metric",
     "MultiHeadAttention",
+    "Nadam",
     "Network",
     "Normalize",
     "Optimizer",

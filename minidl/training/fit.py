@@ -135,7 +135,7 @@ class Fit(RunState):
             self._after_step(len(targets[0]), [Tensor(numpy.asarray(loss)), *observed])
             return bool(self.request)
 
-        self._history.stop_reason = optimizer.minimize(closure, after_step)
+        self._history.stop_reason = optimizer.minimize(closure, after_step, resume=self.step > 0)
 
     def _after_step(self, observations: int, figures: list[Tensor], end_of_epoch: bool = False) -> None:
         self.count_step(observations, figures)
@@ -253,10 +253,10 @@ class Fit(RunState):
                 f"{newest.name}, or choose another folder"
             )
         optimizer = self.trainer.optimizer
-        if optimizer.full_batch:
+        if optimizer.full_batch and not optimizer.named_tensors():
             raise ValueError(
-                f"a training by {type(optimizer).__name__} cannot be resumed: checkpoints do not hold what "
-                "its search has learned about the curvature"
+                f"a training by {type(optimizer).__name__} cannot be resumed: it has no state that "
+                "checkpoints could hold"
             )
         self._history = resume(self, newest)
         self.started -= self._history.seconds

@@ -222,6 +222,28 @@ OPTIMIZERS = {
         lambda p: dl.AdamW(all_weights(p), 0.003, weight_decay=0.1),
         lambda p: torch.optim.AdamW(p, 0.003, weight_decay=0.1),
     ),
+    "AMSGrad": (
+        lambda p: dl.Adam(p, 0.003, beta2=0.9, amsgrad=True),
+        lambda p: torch.optim.Adam(p, 0.003, betas=(0.9, 0.9), amsgrad=True),
+    ),
+    "Nadam": (lambda p: dl.Nadam(p, 0.003), lambda p: torch.optim.NAdam(p, 0.003)),
+    "Adagrad": (
+        lambda p: dl.Adagrad(p, 0.03, initial=0.1),
+        lambda p: torch.optim.Adagrad(p, 0.03, initial_accumulator_value=0.1),
+    ),
+    "groups": (
+        lambda p: dl.AdamW(
+            [
+                {"parameters": all_weights(p)[:4], "learning_rate": 0.001, "weight_decay": 0.3},
+                {"parameters": p[4:]},
+            ],
+            0.003,
+            weight_decay=0.1,
+        ),
+        lambda p: torch.optim.AdamW(
+            [{"params": p[:4], "lr": 0.001, "weight_decay": 0.3}, {"params": p[4:]}], 0.003, weight_decay=0.1
+        ),
+    ),
     "Adam with a schedule": (
         lambda p: dl.Adam(p, dl.schedules.Exponential(0.01, 0.98)),
         lambda p: torch.optim.Adam(p, 0.01),
