@@ -32,6 +32,7 @@ from minidl.mode import mode
 from minidl.program.guarded import (
     Guarded,
     guarded_array,
+    guarded_bases,
     guarded_bytes,
     guarded_cell,
     guarded_class,
@@ -43,13 +44,15 @@ from minidl.program.guarded import (
     guarded_sequence,
     guarded_set,
     guarded_slot,
+    guarded_type,
     is_short,
     same,
     shared_random_states,
 )
+from minidl.program.guarded_tensors import GuardedTensors
 from minidl.program.names import is_users, names_in
 from minidl.random.generator import Generator
-from minidl.tensor import Parameter, Tensor
+from minidl.tensor import Tensor
 from minidl.tracking import MISSING, Tracked, changes
 
 #: Names that read attributes which the code does not spell out.
@@ -63,12 +66,14 @@ _IMMUTABLE = (
 #: Attributes of minidl's classes that others may replace.
 _REPLACEABLE = {"forward", "training", "__call__", "step", "update", "begin_step", "observe"}
 
+#: Objects that Python's own code reads as a whole, to iterate, show or compare them.
+_SHOWN_WHOLE = (collections.abc.Collection, types.SimpleNamespace)
+
 #: Views of dicts, which show their later contents.
 _VIEWS: Any = (type({}.keys()), type({}.values()), type({}.items()))
 
-_get_array = operator.attrgetter("_array")
-_get_flag = operator.attrgetter("requires_grad")
-_get_kind = operator.attrgetter("shape", "dtype")
+_get_bases = operator.attrgetter("__mro__")
+_get_values: Any = operator.methodcaller("values")
 
 
 class Surroundings:
@@ -104,10 +109,7 @@ class Surroundings:
         self._note_attributes()
         self._arm()
         self._count = changes.count
-        self._arrays = list(map(_get_array, self.tensors))
-        self._flags = list(map(_get_flag, self.tensors))
-        self._kinds = list(map(_get_kind, self.tensors))
-        self._factors = [(x, x.learning_rate_factor, x.l2_factor) for x in self.parameters]
+        self._tensors = [GuardedTensors(self._found)]
         self.draws = shared_random_states() + self._draws
 
     def _begin(self) -> None:
@@ -116,8 +118,7 @@ class Surroundings:
         self._guards: list[Guarded] = []
         self._tracked: list[tuple[Tracked, str]] = []
         self._draws: list[Guarded] = []
-        self.tensors: list[Tensor] = []
-        self.parameters: list[Parameter] = []
+        self._found: list[Tensor] = []
         self.iterators: list[str] = []
 
     # --- comparing --------------------------------------------------------------------------------
@@ -132,12 +133,12 @@ class Surroundings:
             if any(guarded.difference() is not None for guarded in self._guards):
                 return False
             self._arm()
-        if mode.layer_hook is not self._hook or self._tensor_difference() is not None:
+        if mode.layer_hook is not self._hook:
             return False
         if self._count == changes.count and self._are_attributes_identical():
             return True
         count = changes.count
-        if self._tracked_difference() is not None:
+        if self._tensor_difference() is not None or self._tracked_difference() is not None:
             return False
         self._count = count
         self._note_attributes()
@@ -146,54 +147,70 @@ class Surroundings:
     def _note_attributes(self) -> None:
         """Note the attributes of tracked objects, without those that the function sets at each call."""
         with_free = {owner for owner, _ in self._free}
-        self._owners = [vars(owner) for owner, _ in self._tracked if id(owner) not in with_free]
-        self._owners_values = [value for attributes in self._owners for value in attributes.values()]
+        owners = [vars(owner) for owner, _ in self._tracked if id(owner) not in with_free]
+        self._owners = owners
+        self._owners_count = sum(map(len, owners))
+        self._attribute_owners = [attributes for attributes in owners for _ in attributes]
+        self._attribute_names = list(itertools.chain.from_iterable(owners))
+        self._attribute_values = [value for attributes in owners for value in attributes.values()]
 
     def _are_attributes_identical(self) -> bool:
         """Return whether tracked objects have the same attributes, even if they were set past the counter."""
-        values = itertools.chain.from_iterable(map(dict.values, self._owners))
-        return sum(map(len, self._owners)) == len(self._owners_values) and all(
-            map(operator.is_, values, self._owners_values)
-        )
+        try:
+            values = map(operator.getitem, self._attribute_owners, self._attribute_names)
+            is_same = all(map(operator.is_, values, self._attribute_values))
+        except KeyError:  # one was deleted
+            return False
+        return is_same and sum(map(len, self._owners)) == self._owners_count
 
     def _arm(self) -> None:
         """Sort the guards by how they are compared most quickly."""
-        self._cells = [
-            (g.of, g.seen[0]) for g in self._guards if g.kind == "cell" and g.seen[0] is not MISSING
-        ]
-        items = [(*g.of, g.seen[0]) for g in self._guards if g.kind == "item"]
-        present = [item for item in items if item[2] is not MISSING]
+        kinds: dict[str, list[Guarded]] = collections.defaultdict(list)
+        for guarded in self._guards:
+            kinds[guarded.kind].append(guarded)
+        cells = {id(g.of): (g.of, g.seen[0]) for g in kinds["cell"] if g.seen[0] is not MISSING}
+        self._cells = list(cells.values())
+        items = {(id(g.of[0]), g.of[1]): (*g.of, g.seen[0]) for g in kinds["item"]}
+        present = [item for item in items.values() if item[2] is not MISSING]
         self._namespaces = [namespace for namespace, _, _ in present]
         self._item_names = [name for _, name, _ in present]
-        self._item_values = [value for _, _, value in present]
-        self._absent = _absent_names([item for item in items if item[2] is MISSING])
-        self._containers = [g.of for g in self._guards if g.kind in ("sequence", "mapping")]
-        self._mappings = [g.of for g in self._guards if g.kind == "mapping"]
-        self._lengths = list(map(len, self._containers))
-        self._inside = [item for container in self._containers for item in container]
-        self._values = [value for mapping in self._mappings for value in mapping.values()]
-        self._functions = [(g.of, *g.seen) for g in self._guards if g.kind == "function"]
-        self._others = [g for g in self._guards if g.kind == ""]
+        self._absent = _absent_names([item for item in items.values() if item[2] is MISSING])
+        mappings = {id(g.of): g.of for g in kinds["mapping"]}.values()
+        named = [x for x in mappings if _has_plain_names(x)]  # whose keys are compared at once
+        other = [x for x in mappings if not _has_plain_names(x)]
+        self._named = named
+        self._keys = list(itertools.chain.from_iterable(named))
+        self._namespaces += [mapping for mapping in named for _ in mapping]
+        self._item_names += self._keys
+        self._sequences = [*(g.of for g in kinds["sequence"]), *other, *map(_get_values, other)]
+        self._lengths = list(map(len, self._sequences))
+        self._typed = [g.of for g in kinds["type"]]
+        self._heirs = [g.of for g in kinds["bases"]]
+        self._values = list(self._values_now())
+        self._functions = [(g.of, *g.seen) for g in kinds["function"]]
+        self._others = kinds[""]
+
+    def _values_now(self) -> Iterator[Any]:
+        """Yield what is compared by identity, in one sweep."""
+        items = map(operator.getitem, self._namespaces, self._item_names)
+        inside = itertools.chain.from_iterable(self._sequences)
+        return itertools.chain(items, inside, map(type, self._typed), map(_get_bases, self._heirs))
 
     def _is_identical(self) -> bool:
         """Return whether everything that is not tracked is the same object as before."""
+        if (
+            list(map(len, self._sequences)) != self._lengths
+            or list(itertools.chain.from_iterable(self._named)) != self._keys
+        ):
+            return False
+        if not all(map(operator.is_, self._values_now(), self._values)):
+            return False
         for cell, value in self._cells:
             if cell.cell_contents is not value:
                 return False
-        items = map(operator.getitem, self._namespaces, self._item_names)
-        if not all(map(operator.is_, items, self._item_values)):
-            return False
         for namespace, names in self._absent:
             if namespace and not names.isdisjoint(namespace):
                 return False
-        if list(map(len, self._containers)) != self._lengths:
-            return False
-        inside = itertools.chain.from_iterable(self._containers)  # of dicts, the keys
-        values = itertools.chain.from_iterable(mapping.values() for mapping in self._mappings)
-        if not all(map(operator.is_, inside, self._inside)) or not all(
-            map(operator.is_, values, self._values)
-        ):
-            return False
         for function, code, defaults, keywords in self._functions:
             if (
                 function.__code__ is not code
@@ -207,42 +224,30 @@ class Surroundings:
                 return False
         return True
 
-    def leave_out(self, tensors: list[Tensor]) -> None:
-        """Compare some Tensors no more, because something else does."""
-        others = {id(x) for x in tensors}
-        self.tensors = [x for x in self.tensors if id(x) not in others]
-        self._arrays = list(map(_get_array, self.tensors))
-        self._flags = list(map(_get_flag, self.tensors))
-        self._kinds = list(map(_get_kind, self.tensors))
+    def compare_arrays(self, tensors: list[Tensor]) -> None:
+        """Compare also which arrays some Tensors hold, because the program has them."""
+        self._tensors = [self._tensors[0].without(tensors), GuardedTensors(tensors, are_read=True)]
+        self._count = changes.count
 
     def difference(self) -> str | None:
         """Return what differs from what was seen, in words, or None."""
         if mode.layer_hook is not self._hook:
             return "another hook of layers is set"
-        return self.contents_difference() or self._tracked_difference() or self._tensor_difference()
+        return self._tensor_difference() or self.contents_difference() or self._tracked_difference()
 
     def contents_difference(self) -> str | None:
         """Return what differs, but for the attributes of tracked objects."""
-        difference = next((d for d in map(Guarded.difference, self._guards) if d is not None), None)
-        if difference is None and any(
-            x.learning_rate_factor is not rate or x.l2_factor is not l2 for x, rate, l2 in self._factors
-        ):
-            return "learning_rate_factor or l2_factor of a Parameter was changed"
-        return difference
+        differences = map(Guarded.difference, self._guards)
+        return next((d for d in differences if d is not None), None) or self._tensor_difference()
 
     def drawn(self) -> str | None:
         """Return the name of a source of random numbers that was drawn from, if there is one."""
         return next((guarded.name for guarded in self.draws if guarded.difference() is not None), None)
 
     def _tensor_difference(self) -> str | None:
-        """Return how a Tensor differs in what replays do not read: its flag, its shape, its dtype."""
-        if not all(map(operator.is_, map(_get_flag, self.tensors), self._flags)):
-            return "requires_grad of a Tensor was changed"
-        if not all(map(operator.is_, map(_get_array, self.tensors), self._arrays)):
-            if list(map(_get_kind, self.tensors)) != self._kinds:
-                return "the array of a Tensor was replaced by one of another shape or dtype"
-            self._arrays = list(map(_get_array, self.tensors))
-        return None
+        """Return how a Tensor differs in what replays do not read: its flag, its factors, its array."""
+        differences = map(GuardedTensors.difference, self._tensors)
+        return next((d for d in differences if d is not None), None)
 
     def _tracked_difference(self) -> str | None:
         for (owner, path), kind in zip(self._tracked, self._types, strict=True):
@@ -282,10 +287,8 @@ class Surroundings:
         for guarded in (*self._guards, *(self.draws if draws else ())):
             if guarded.difference() is not None:
                 guarded.write(guarded.seen)
-        for x, flag in zip(self.tensors, self._flags, strict=True):
-            x.requires_grad = flag
-        for parameter, rate, l2 in self._factors:
-            parameter.learning_rate_factor, parameter.l2_factor = rate, l2
+        for tensors in self._tensors:
+            tensors.restore()
 
     # --- finding ----------------------------------------------------------------------------------
 
@@ -296,9 +299,7 @@ class Surroundings:
         if isinstance(x, enum.Enum):
             self._visit(x.value, path)
         elif isinstance(x, Tensor):
-            self.tensors.append(x)
-            if isinstance(x, Parameter):
-                self.parameters.append(x)
+            self._found.append(x)
         elif isinstance(x, Generator):
             pass  # its state is read at every replay
         elif isinstance(x, numpy.random.Generator):
@@ -399,6 +400,8 @@ class Surroundings:
             for name, value in list(attributes.items()):
                 self._visit(value, f"{path}.{name}" if path else name)
         else:
+            if _is_users_class(type(x)):
+                self._guards.append(guarded_type(path, x))
             if isinstance(attributes, dict):
                 self._visit_namespace(attributes, path, type(x))
             for name in _slots(type(x)):
@@ -409,7 +412,7 @@ class Surroundings:
 
     def _visit_namespace(self, namespace: dict[str, Any], path: str, kind: type | None = None) -> None:
         """Visit the attributes of an object or module that code names; those of its class may be hidden."""
-        if kind is not None and (self._is_dynamic or issubclass(kind, collections.abc.Collection)):
+        if kind is not None and (self._is_dynamic or issubclass(kind, _SHOWN_WHOLE)):
             self._guards.append(guarded_mapping(path, namespace))
             self._visit_all(list(namespace.items()), path)
             return
@@ -427,6 +430,7 @@ class Surroundings:
             self._classes.add(base)
             if _is_users_class(base):
                 self._guards.append(guarded_class(f"class {base.__name__}", base))
+                self._guards.append(guarded_bases(f"class {base.__name__}", base))
                 code = (
                     types.FunctionType, classmethod, staticmethod, property,
                     functools.cached_property, functools.partialmethod,
@@ -468,6 +472,10 @@ class Surroundings:
             self._guards.append(guarded_item(f"global {name!r}", x.__globals__, name))
             self._visit(x.__globals__.get(name), name)
         self._visit_namespace(vars(x), path)
+
+
+def _has_plain_names(x: Any) -> bool:
+    return type(x) in (dict, types.MappingProxyType) and all(type(key) is str for key in x)
 
 
 def _slots(kind: type) -> Iterator[str]:

@@ -138,6 +138,90 @@ def attrgetter_outside(world):
 
 
 @case
+def namespace_as_text(world):
+    thing = types.SimpleNamespace(scale=2.0)
+    step = world.compile(lambda x: x * len(f"{thing}"))
+    step(V)
+    thing.scale = 3.25
+    step(V)
+
+
+@case
+def namespaces_that_are_equal(world):
+    a, b = types.SimpleNamespace(scale=2.0), types.SimpleNamespace(scale=2.0)
+    step = world.compile(lambda x: x * (5 if a == b else 7))
+    step(V)
+    b.scale = 3.0
+    step(V)
+
+
+@case
+def bases_of_a_class(world):
+    class Two:
+        def scale(self):
+            return 2.0
+
+    class Three:
+        def scale(self):
+            return 3.0
+
+    class Thing(Two):
+        pass
+
+    thing = Thing()
+    step = world.compile(lambda x: x * thing.scale())
+    step(V)
+    Thing.__bases__ = (Three,)
+    step(V)
+
+
+@case
+def class_of_an_object(world):
+    class Two:
+        def scale(self):
+            return 2.0
+
+    class Three:
+        def scale(self):
+            return 3.0
+
+    thing = Two()
+    step = world.compile(lambda x: x * thing.scale())
+    step(V)
+    thing.__class__ = Three
+    step(V)
+
+
+@case
+def requires_grad_set_inside(world):
+    w = dl.Parameter([1.0, 2.0, 3.0])
+
+    def step(x):
+        w.requires_grad = False
+        return x * w
+
+    world.watch(w)
+    step = world.compile(step)
+    for _ in range(5):
+        step(V)
+    world.note(w.requires_grad)
+
+
+@case
+def learning_rate_factor_set_inside(world):
+    w = dl.Parameter([1.0, 2.0, 3.0])
+
+    def step(x):
+        w.learning_rate_factor = w.learning_rate_factor / 2
+        return x * w
+
+    step = world.compile(step)
+    for _ in range(5):
+        step(V)
+    world.note(w.learning_rate_factor)
+
+
+@case
 def methodcaller_outside(world):
     class Thing:
         def __init__(self):
