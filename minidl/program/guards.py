@@ -9,18 +9,22 @@ compared by identity, a few dozen nanoseconds each.
 
 from __future__ import annotations
 
+import abc
 import array
 import collections
+import decimal
 import enum
 import functools
+import gc
 import itertools
 import operator
 import os
 import random
 import sys
+import threading
 import types
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -65,6 +69,21 @@ _IMMUTABLE = (
 
 #: Attributes of minidl's classes that others may replace.
 _REPLACEABLE = {"forward", "training", "__call__", "step", "update", "begin_step", "observe"}
+
+#: What Python's and NumPy's functions answer from settings of the process or the thread, by their names.
+_AMBIENT: dict[str, Callable[[], Any]] = {
+    "current_thread": lambda: (threading.get_ident(), threading.current_thread().name),
+    "cwd": os.getcwd,
+    "get_ident": threading.get_ident,
+    "getcontext": lambda: repr(decimal.getcontext()),
+    "getcwd": os.getcwd,
+    "geterr": lambda: repr(numpy.geterr()),
+    "getpid": os.getpid,
+    "getrecursionlimit": sys.getrecursionlimit,
+    "isenabled": gc.isenabled,
+    "Decimal": lambda: repr(decimal.getcontext()),
+    "get_printoptions": lambda: repr(numpy.get_printoptions()),
+}
 
 #: Objects that Python's own code reads as a whole, to iterate, show or compare them.
 _SHOWN_WHOLE = (collections.abc.Collection, types.SimpleNamespace)
@@ -115,6 +134,7 @@ class Surroundings:
     def _begin(self) -> None:
         self._seen: dict[int, Any] = {}
         self._classes: set[type] = set()
+        self._ambient: set[str] = set()
         self._guards: list[Guarded] = []
         self._tracked: list[tuple[Tracked, str]] = []
         self._draws: list[Guarded] = []
@@ -219,8 +239,8 @@ class Surroundings:
             ):
                 return False
         for guarded in self._others:
-            now = guarded.read()
-            if len(now) != len(guarded.seen) or not all(map(operator.is_, now, guarded.seen)):
+            now = guarded.read()  # often new objects that mean the same
+            if len(now) != len(guarded.seen) or not all(map(same, now, guarded.seen)):
                 return False
         return True
 
@@ -343,13 +363,15 @@ class Surroundings:
         self._visit_all(list(x.items() if is_mapping else enumerate(x)), path)
 
     def _visit_module(self, x: types.ModuleType, path: str) -> None:
-        """Visit what code names of a module; of minidl, note only whether it is replaced."""
+        """Visit what code names of a module; of one that is not the user's, only constants and lists."""
         if is_users(vars(x)):
             self._visit(vars(x).get("__getattr__"), path)
             self._visit_namespace(vars(x), path)
-        elif x.__name__.partition(".")[0] == "minidl":
-            for name in sorted(self._names & vars(x).keys()):
-                self._guards.append(guarded_item(f"{path}.{name}", vars(x), name))
+            return
+        for name in sorted(self._names & vars(x).keys()):
+            self._guards.append(guarded_item(f"{path}.{name}", vars(x), name))
+            if isinstance(vars(x)[name], (list, dict, set)) and vars(x)[name] is not sys.modules:
+                self._visit(vars(x)[name], f"{path}.{name}")
 
     def _visit_callable_or_object(self, x: Any, path: str) -> None:
         if isinstance(x, types.FunctionType):
@@ -376,7 +398,7 @@ class Surroundings:
             self._visit(x.__func__, path)
         elif isinstance(x, property):
             self._visit_all(enumerate((x.fget, x.fset)), path)
-        elif hasattr(x, "__wrapped__"):  # a compiled function, functools.cache
+        elif "__wrapped__" in getattr(x, "__dict__", ()):  # a compiled function, functools.cache
             if hasattr(x, "cache_info"):
                 read = lambda: (x.cache_info().misses, x.cache_info().currsize)
                 self._guards.append(Guarded(f"the cache of {path}", read, lambda seen: None))
@@ -410,8 +432,16 @@ class Surroundings:
                     self._visit(getattr(x, name, None), f"{path}.{name}")
         self._visit_class(type(x))
 
+    def _visit_ambient(self, name: str, read: Callable[[], Any]) -> None:
+        """Guard what Python's own functions answer without reading a name."""
+        if name not in self._ambient:
+            self._ambient.add(name)
+            self._guards.append(Guarded(f"the answer of {name}()", lambda: (read(),), lambda seen: None))
+
     def _visit_namespace(self, namespace: dict[str, Any], path: str, kind: type | None = None) -> None:
         """Visit the attributes of an object or module that code names; those of its class may be hidden."""
+        if kind is not None and _is_of_a_library(kind):  # its code, which is not followed, may read any
+            self._guards.append(guarded_mapping(path, namespace))
         if kind is not None and (self._is_dynamic or issubclass(kind, _SHOWN_WHOLE)):
             self._guards.append(guarded_mapping(path, namespace))
             self._visit_all(list(namespace.items()), path)
@@ -431,6 +461,8 @@ class Surroundings:
             if _is_users_class(base):
                 self._guards.append(guarded_class(f"class {base.__name__}", base))
                 self._guards.append(guarded_bases(f"class {base.__name__}", base))
+                if isinstance(base, abc.ABCMeta):  # other classes may be registered with it
+                    self._visit_ambient("abc.get_cache_token", abc.get_cache_token)
                 code = (
                     types.FunctionType, classmethod, staticmethod, property,
                     functools.cached_property, functools.partialmethod,
@@ -449,8 +481,7 @@ class Surroundings:
             self._visit(guarded.seen[0], name)
         self._visit_all(enumerate(x.__defaults__ or ()), f"default arguments of {path}")
         self._visit(x.__kwdefaults__, f"default arguments of {path}")
-        if hasattr(x, "__wrapped__"):
-            self._visit(x.__wrapped__, path)
+        self._visit(vars(x).get("__wrapped__"), path)
         if not is_users(x.__globals__):
             return
         self._guards.append(guarded_function(f"function {path!r}", x))
@@ -460,6 +491,8 @@ class Surroundings:
         if _DYNAMIC & (names.attributes | names.globals):
             self._is_dynamic = True
             self._names |= set(filter(str.isidentifier, names.texts))
+        for name in sorted(_AMBIENT.keys() & (names.attributes | names.globals)):
+            self._visit_ambient(name, _AMBIENT[name])
         if {"environ", "getenv"} & (names.attributes | names.globals):
             self._visit(vars(os.environ)["_data"], "os.environ")
         modules = names.modules
@@ -487,6 +520,10 @@ def _slots(kind: type) -> Iterator[str]:
 def _is_users_class(kind: type) -> bool:
     module = sys.modules.get(kind.__module__)
     return module is not None and is_users(vars(module))
+
+
+def _is_of_a_library(kind: type) -> bool:
+    return not _is_users_class(kind) and kind.__module__.partition(".")[0] not in ("minidl", "builtins")
 
 
 def _absent_names(items: list[tuple[Any, str, Any]]) -> list[tuple[Any, set[str]]]:
