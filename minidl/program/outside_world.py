@@ -50,12 +50,12 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def _reader() -> Place | None:
-    """Return the user's line; None where minidl prepares, or Python imports or shows source code."""
-    frame, place = sys._getframe(2), None
-    while frame.f_back is not None and frame.f_globals.get("__name__") != "minidl.program.compile":
-        if str(frame.f_globals.get("__name__")).partition(".")[0] in ("importlib", "linecache"):
+    """Return the user's line; None where minidl or CuPy prepares, or Python imports or shows source code."""
+    frame = sys._getframe(2)
+    while frame.f_back is not None:
+        if is_users(frame.f_globals):
+            return (frame.f_code.co_filename, frame.f_lineno)
+        if str(frame.f_globals.get("__name__")).partition(".")[0] in ("importlib", "linecache", "minidl"):
             return None
-        if place is None and is_users(frame.f_globals):
-            place = (frame.f_code.co_filename, frame.f_lineno)
         frame = frame.f_back
-    return place
+    return None
