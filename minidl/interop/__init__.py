@@ -3,6 +3,8 @@
 Everything here imports the other library when it is used.
 """
 
+from minidl.interop.onnx_export import to_onnx
+from minidl.interop.onnx_reader import OnnxNetwork, read_onnx
 from minidl.interop.torch_weights import load_torch, save_torch, torch_state
 
-__all__ = ["load_torch", "save_torch", "torch_state"]
+__all__ = ["OnnxNetwork", "load_torch", "read_onnx", "save_torch", "to_onnx", "torch_state"]

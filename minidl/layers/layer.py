@@ -342,6 +342,19 @@ class Layer(Tracked):
 
         save_torch(self, path, every_name, flattened)
 
+    def to_onnx(self, path: str | PathLike[str], *samples: Any, opset: int = 18) -> None:
+        """Write the forward in evaluation mode as an ONNX file: see `minidl.interop.to_onnx`.
+
+        Parameters
+        ----------
+        path : the file
+        samples : for each input, the shape of one observation, or an array of observations
+        opset : the version of ONNX's operators, 18 or later
+        """
+        from minidl.interop.onnx_export import to_onnx
+
+        to_onnx(self, path, samples, opset)
+
     # --- showing ----------------------------------------------------------------------------------
 
     def summary(self, *inputs: Any) -> Summary:
