@@ -189,9 +189,18 @@ class Tensor:
             raise TypeError(f"a Tensor on {self.device} is not converted implicitly: use .numpy()")
         return self.numpy().astype(dtype) if dtype is not None else self.numpy()
 
-    def __dlpack__(self, **options: Any) -> Any:
-        """Hand a copy of the values to another library, such as PyTorch or JAX, on the same device."""
-        return devices.copy(self._values("__dlpack__()")).__dlpack__(**options)
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """Hand the values to another library, such as PyTorch or JAX: a copy, unless ``copy=False``."""
+        from minidl import dlpack
+
+        return dlpack.export(self, self._values("__dlpack__()"), stream, max_version, dl_device, copy)
 
     def __dlpack_device__(self) -> Any:
         """Return what DLPack calls the device."""
