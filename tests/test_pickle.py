@@ -177,6 +177,13 @@ def test_metrics_are_found_by_name_or_made_anew(twin_of):
     assert rooted(dl.tensor([3.0]), dl.tensor([1.0])).item() == 2
 
 
+def test_functions_among_layers_stay_what_they_are(twin_of):
+    network = dl.Network([dl.Dense(3, 3), dl.relu, dl.Dense(3, 1)])
+    twin = twin_of(network)
+    assert twin[1] is dl.relu
+    assert_same(twin, network)
+
+
 # --- compiled functions ---------------------------------------------------------------------------
 
 
