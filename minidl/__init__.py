@@ -499,7 +499,7 @@ _WHEN_USED = {
 }
 
 #: Modules that are loaded when they are first used.
-_MODULES_WHEN_USED = ("interop",)
+_MODULES_WHEN_USED = ("interop", "sklearn")
 
 
 def __dir__() -> list[str]:

@@ -9,4 +9,5 @@ def variables_of_libraries(tmp_path_factory):
         patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("inductor")))
         patch.setenv("TF_CPP_MIN_LOG_LEVEL", "1")
         patch.setenv("TPU_SKIP_MDS_QUERY", "1")
+        patch.setenv("CRC32C_SW_MODE", "auto")
         yield
