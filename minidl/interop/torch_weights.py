@@ -6,16 +6,16 @@ What PyTorch calls ``encoder.0.weight`` is ours of that name if both are built a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Mapping
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
 import numpy
 
-from minidl import files, weight_names, weights
+from minidl import files, weights
+from minidl.interop import layouts
+from minidl.interop.layouts import Array, Arrays, Entry, Images, Layouts, same, transposed
 from minidl.layers import (
     GRU,
     LSTM,
@@ -33,39 +33,7 @@ from minidl.layers import (
     PReLU,
     RMSNorm,
 )
-from minidl.tensor import Tensor
 from minidl.weight_names import LoadReport, Renaming
-
-Array = numpy.ndarray
-Arrays = dict[str, Array]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """How some arrays of a layer look in PyTorch.
-
-    Attributes
-    ----------
-    theirs, ours : their names in PyTorch's module and in our Layer
-    read : the function from their arrays to ours
-    write : the function from our arrays to theirs
-    optional : names among theirs that a module may lack; read() is given None for them
-    """
-
-    theirs: tuple[str, ...]
-    ours: tuple[str, ...]
-    read: Callable[..., tuple[Array, ...]]
-    write: Callable[..., tuple[Array, ...]]
-    optional: tuple[str, ...] = ()
-
-
-def _same(theirs: str, ours: str) -> Entry:
-    return Entry((theirs,), (ours,), lambda x: (x,), lambda x: (x,))
-
-
-def _transposed(theirs: str, ours: str) -> Entry:
-    """PyTorch's (out, in) is our (in, out)."""
-    return Entry((theirs,), (ours,), lambda x: (x.T,), lambda x: (x.T,))
 
 
 def _convolution() -> Entry:
@@ -120,37 +88,50 @@ def _packed(theirs: str, kind: str) -> Entry:
     )
 
 
-_BIAS = _same("bias", "bias")
+_BIAS = same("bias", "bias")
 
 #: The entries of each kind of layer; a subclass has those of its base.
 LAYERS: dict[type[Layer], tuple[Entry, ...]] = {
-    Dense: (_transposed("weight", "weight"), _BIAS),
+    Dense: (transposed("weight", "weight"), _BIAS),
     Conv1D: (_convolution(), _BIAS),
     Conv2D: (_convolution(), _BIAS),
     ConvTranspose2D: (_convolution(), _BIAS),
     BatchNorm: (
-        _same("weight", "gain"),
+        same("weight", "gain"),
         _BIAS,
-        _same("running_mean", "running_mean"),
-        _same("running_var", "running_variance"),
+        same("running_mean", "running_mean"),
+        same("running_var", "running_variance"),
         # How many mini-batches there were, which nothing needs.
         Entry(("num_batches_tracked",), (), lambda x: (), lambda: (numpy.array(0),)),
     ),
-    LayerNorm: (_same("weight", "gain"), _BIAS),
-    GroupNorm: (_same("weight", "gain"), _BIAS),
-    RMSNorm: (_same("weight", "gain"),),
-    PReLU: (_same("weight", "slope"),),
-    Embedding: (_same("weight", "weight"),),
+    LayerNorm: (same("weight", "gain"), _BIAS),
+    GroupNorm: (same("weight", "gain"), _BIAS),
+    RMSNorm: (same("weight", "gain"),),
+    PReLU: (same("weight", "slope"),),
+    Embedding: (same("weight", "weight"),),
     RNN: (_recurrent(),),
     LSTM: (_recurrent(),),
     GRU: (_gru(),),
     MultiHeadAttention: (
         _packed("in_proj_weight", "weight"),
         _packed("in_proj_bias", "bias"),
-        _transposed("out_proj.weight", "output.weight"),
-        _same("out_proj.bias", "output.bias"),
+        transposed("out_proj.weight", "output.weight"),
+        same("out_proj.bias", "output.bias"),
     ),
 }
+
+
+def _flattened(height: int, width: int, channels: int) -> Entry:
+    """PyTorch flattens images as (channels, height, width)."""
+    return Entry(
+        ("weight",),
+        ("weight",),
+        lambda x: (x.reshape(-1, channels, height, width).transpose(2, 3, 1, 0).reshape(-1, len(x)),),
+        lambda x: (x.reshape(height, width, channels, -1).transpose(3, 2, 0, 1).reshape(x.shape[1], -1),),
+    )
+
+
+PYTORCH = Layouts(LAYERS, _flattened)
 
 
 def load_torch(
@@ -159,7 +140,7 @@ def load_torch(
     strict: bool = True,
     prefix: str = "",
     rename: Renaming | None = None,
-    flattened: Mapping[str, tuple[int, int, int]] | None = None,
+    flattened: Images | None = None,
 ) -> LoadReport:
     """Set a network's Parameters and state from PyTorch's weights.
 
@@ -186,33 +167,24 @@ def load_torch(
         arrays; nothing is changed.
     """
     state, shared, name = _read(source)
-    found: Arrays = {}
-    origin: dict[str, str] = {}
-    for old, array in state.items():
-        for other in [old, *(alias for alias, kept in shared.items() if kept == old)]:
-            new = weight_names.renamed(other, prefix, rename)
-            if new is None:
-                continue
-            if new in found and not numpy.array_equal(found[new], array, equal_nan=True):
-                raise ValueError(f"{name} has two different arrays for {new}: {origin[new]} and {old}")
-            found[new], origin[new] = array, origin.get(new, old)
-    ours, sources = _translate(_entries(network, within=True, flattened=flattened or {}), found)
-    report = weight_names.load(
-        dict(network.named_tensors()), ours, network.shared_names(), strict=strict, source=name
+    return layouts.load(
+        network,
+        PYTORCH,
+        state,
+        shared,
+        name,
+        strict=strict,
+        prefix=prefix,
+        rename=rename,
+        flattened=flattened,
     )
-    report.loaded = {
-        new: " + ".join(origin[part] for part in sources.get(old, (old,)))
-        for new, old in report.loaded.items()
-    }
-    report.unexpected = [origin.get(old, old) for old in report.unexpected]
-    return report
 
 
 def save_torch(
     network: Layer,
     path: str | PathLike[str],
     every_name: bool = False,
-    flattened: Mapping[str, tuple[int, int, int]] | None = None,
+    flattened: Images | None = None,
 ) -> None:
     """Write a network's Parameters and state under PyTorch's names and in its order of axes.
 
@@ -237,105 +209,12 @@ def save_torch(
         torch.save({name: torch.tensor(array) for name, array in state.items()}, temporary)
 
 
-def torch_state(
-    network: Layer, flattened: Mapping[str, tuple[int, int, int]] | None = None
-) -> tuple[Arrays, dict[str, str]]:
+def torch_state(network: Layer, flattened: Images | None = None) -> tuple[Arrays, dict[str, str]]:
     """Return the arrays of a network for PyTorch, and the further names of shared ones.
 
     The arguments are those of save_torch().
     """
-    state: Arrays = {}
-    others: dict[str, str] = {}
-    first: dict[tuple[Any, ...], tuple[str, ...]] = {}  # by the Tensors that an entry is made of
-    for name, layer, entry in _entries(network, flattened=flattened or {}):
-        tensors = dict(_tensors(layer))
-        parts = [tensors[part] for part in entry.ours]
-        theirs = tuple(f"{name}{part}" for part in entry.theirs)
-        made_of: list[Any] = [*parts] or [layer]
-        before = first.setdefault((*map(id, made_of), entry.theirs), theirs)
-        if before is not theirs:
-            others |= dict(zip(theirs, before, strict=True))
-            continue
-        arrays = entry.write(*(x.numpy() for x in parts))
-        state |= {new: numpy.ascontiguousarray(x) for new, x in zip(theirs, arrays, strict=True)}
-    return state, others
-
-
-def _tensors(layer: Layer) -> Iterator[tuple[str, Tensor]]:
-    """Yield Parameters and state under all their names."""
-    state = {id(x) for _, x in layer.named_tensors()}
-    return ((name, x) for name, x in layer.named_occurrences() if isinstance(x, Tensor) and id(x) in state)
-
-
-def _entries(
-    network: Layer, within: bool = False, flattened: Mapping[str, tuple[int, int, int]] | None = None
-) -> list[tuple[str, Layer, Entry]]:
-    """Return the name of each Layer, with a dot at its end, the Layer, and each of its entries.
-
-    ``within`` looks into layers of the table, too.
-    """
-    images = dict(flattened or {})
-    entries = list(islice(_walk(network, "", within, ()), 10_000))
-    for i, (name, layer, entry) in enumerate(entries):
-        if name[:-1] in images and isinstance(layer, Dense) and entry.ours == ("weight",):
-            entries[i] = (name, layer, _flattened(name, layer, images.pop(name[:-1])))
-    if images:
-        raise ValueError(f"flattened= names {', '.join(images)}, which is no Dense layer of the network")
-    return entries
-
-
-def _flattened(name: str, layer: Dense, image: tuple[int, int, int]) -> Entry:
-    height, width, channels = image
-    if height * width * channels != layer.in_features:
-        raise ValueError(f"flattened= says that {name[:-1]} takes images {image}; it is {layer!r}")
-    return Entry(
-        ("weight",),
-        ("weight",),
-        lambda x: (x.reshape(-1, channels, height, width).transpose(2, 3, 1, 0).reshape(-1, len(x)),),
-        lambda x: (x.reshape(*image, -1).transpose(3, 2, 0, 1).reshape(x.shape[1], -1),),
-    )
-
-
-def _walk(
-    layer: Layer, prefix: str, within: bool, around: tuple[Layer, ...]
-) -> Iterator[tuple[str, Layer, Entry]]:
-    """Yield what _entries() returns; a Tensor that is in no entry of a layer has one of its own."""
-    table = next((LAYERS[kind] for kind in type(layer).__mro__ if kind in LAYERS), ())
-    names = [name for name, _ in _tensors(layer)]
-    entries = [entry for entry in table if all(part in names for part in entry.ours)]
-    children = [] if table and not within else list(layer.named_children())
-    covered = {part for entry in entries for part in entry.ours}
-    inside = tuple(f"{name}." for name, _ in layer.named_children())
-    own = [name for name in names if name not in covered and not (children and name.startswith(inside))]
-    for entry in [*entries, *(_same(name, name) for name in own)]:
-        yield prefix, layer, entry
-    for name, child in children:
-        if not any(child is outer for outer in (*around, layer)):
-            yield from _walk(child, f"{prefix}{name}.", within, (*around, layer))
-
-
-def _translate(
-    entries: list[tuple[str, Layer, Entry]], found: Arrays
-) -> tuple[Arrays, dict[str, tuple[str, ...]]]:
-    """Return arrays by our names, the rest under theirs; and from which of theirs each was made."""
-    ours: Arrays = {}
-    sources: dict[str, tuple[str, ...]] = {}
-    consumed: set[str] = set()
-    for name, layer, entry in entries:
-        theirs = {f"{name}{part}": part in entry.optional for part in entry.theirs}
-        if any(part not in found and not may_lack for part, may_lack in theirs.items()):
-            continue
-        parts = tuple(part for part in theirs if part in found)
-        try:
-            made = entry.read(*(found.get(part) for part in theirs))
-        except ValueError as error:
-            shapes = ", ".join(f"{part} {found[part].shape}" for part in parts)
-            raise ValueError(f"no {type(layer).__name__} has the arrays {shapes}: {error}") from error
-        new = [f"{name}{part}" for part in entry.ours]
-        ours |= dict(zip(new, made, strict=True))
-        sources |= dict.fromkeys(new, parts)
-        consumed.update(parts)
-    return ours | {name: array for name, array in found.items() if name not in consumed}, sources
+    return layouts.state_of(network, PYTORCH, flattened)
 
 
 def _read(source: Any) -> tuple[Arrays, dict[str, str], str]:
