@@ -6,6 +6,7 @@ result how it was made. autodiff.py follows these notes back to compute gradient
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -208,9 +209,18 @@ class Tensor:
             raise TypeError(f"a Tensor on {self.device} is not converted implicitly: use .numpy()")
         return self.numpy().astype(dtype) if dtype is not None else self.numpy()
 
-    def __dlpack__(self, **options: Any) -> Any:
-        """Hand a copy of the values to another library, such as PyTorch or JAX, on the same device."""
-        return devices.copy(self._values("__dlpack__()")).__dlpack__(**options)
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """Hand the values to another library, such as PyTorch or JAX: a copy, unless ``copy=False``."""
+        from minidl import dlpack
+
+        return dlpack.export(self, self._values("__dlpack__()"), stream, max_version, dl_device, copy)
 
     def __dlpack_device__(self) -> Any:
         """Return what DLPack calls the device."""
@@ -309,7 +319,22 @@ class Tensor:
         twin = type(self).__new__(type(self))
         memo[id(self)] = twin
         Tensor.__init__(twin, devices.copy(self._array), self.requires_grad and self.primitive is None)
+        for name, value in getattr(self, "__dict__", {}).items():  # of a subclass
+            setattr(twin, name, copy.deepcopy(value, memo))
         return twin
+
+    def __reduce__(self) -> Any:
+        """Pickle the values, the device and whether a gradient is required; tape and gradient stay behind."""
+        values = devices.to_numpy(self._values("pickling"))
+        required = self.requires_grad and self.primitive is None
+        own = set(Tensor.__slots__)
+        slots = (name for kind in type(self).__mro__ for name in getattr(kind, "__slots__", ()))
+        more = {name: getattr(self, name) for name in slots if name not in own and hasattr(self, name)}
+        state = (getattr(self, "__dict__", None), more)
+        return _unpickled, (type(self), values, self.device, required), state
+
+    def __copy__(self) -> Tensor:
+        return self.__deepcopy__({})
 
     def zeros_like(self) -> Tensor:
         """Return zeros of this shape, dtype and device."""
@@ -559,6 +584,15 @@ class Tensor:
     def clip(self, min: Any = None, max: Any = None) -> Tensor:
         """Return the Tensor limited to [min, max]."""
         return elementwise.clip(self, min, max)
+
+
+def _unpickled(kind: type[Tensor], values: numpy.ndarray, device: str, requires_grad: bool) -> Tensor:
+    """Return a new Tensor, younger than all there are."""
+    x = kind.__new__(kind)
+    if type(values) is not numpy.ndarray or not values.flags.writeable:  # joblib maps files into memory
+        values = numpy.array(values)
+    Tensor.__init__(x, devices.to_device(values, device), requires_grad)
+    return x
 
 
 class Parameter(Tensor):

@@ -150,6 +150,14 @@ class Compiled:
         """In a forked child, where no other thread is inside a call, begin with a free lock."""
         self._lock = threading.RLock()
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickle a decorated function of a module by its name, as Python does; any other as a function."""
+        name = getattr(self, "__qualname__", "")
+        found: Any = sys.modules.get(getattr(self, "__module__", ""))
+        for part in name.split("."):
+            found = getattr(found, part, None)
+        return name if found is self else super().__reduce_ex__(protocol)
+
     def __getstate__(self) -> dict[str, Any]:
         hidden = (
             "_arena",
