@@ -239,7 +239,7 @@ from minidl.tensor import Parameter, Tensor, apply, tensor
 
 if TYPE_CHECKING:
     from minidl.checks import check_gradients, check_layer
-    from minidl.training import History, Trainer
+    from minidl.training import Callback, History, Trainer
 
 
 __version__ = "0.1.0"
@@ -257,6 +257,7 @@ __all__ = [
     "AdamW",
     "AveragePool2D",
     "BatchNorm",
+    "Callback",
     "CheckpointError",
     "Conv1D",
     "Conv2D",
@@ -487,6 +488,7 @@ _HIDE_PYTHONS = ["abs", "all", "any", "compile", "max", "min", "round", "sum"]
 
 #: Names that are loaded when they are first used, and from where: not every program trains or checks.
 _WHEN_USED = {
+    "Callback": "minidl.training",
     "History": "minidl.training",
     "Trainer": "minidl.training",
     "check_gradients": "minidl.checks",

@@ -8,8 +8,11 @@ contents have changed.
 from __future__ import annotations
 
 import json
+import os
 import re
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -95,6 +98,35 @@ class CheckpointFolder:
             pass  # a folder that cannot be written is an error now, not after an hour
         for left_over in self.path.glob(".*.safetensors.*.tmp"):  # of a process that was killed
             left_over.unlink(missing_ok=True)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Refuse the folder to other trainings for a ``with`` block; the system ends that with the process.
+
+        Raises
+        ------
+        CheckpointError
+            Another training writes its checkpoints into the folder at this moment.
+        """
+        try:
+            import fcntl  # not on Windows, which has no such lock for folders
+        except ImportError:
+            yield
+            return
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise CheckpointError(
+                    f"another training is writing checkpoints into {self.path}: choose another folder, or "
+                    "wait for its end"
+                ) from None
+            except OSError:  # a file system without locks
+                pass
+            yield
+        finally:
+            os.close(handle)
 
     def steps(self) -> dict[int, Path]:
         """Return the checkpoint files by step, oldest first."""

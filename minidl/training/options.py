@@ -26,6 +26,7 @@ class Options:
     batch_size: int = 128
     shuffle: str = "every-epoch"
     drop_last: bool = True
+    steps_per_epoch: int | None = None
     validation_frequency: int | str = 50
     validation_patience: float = math.inf
     objective: str = "loss"
@@ -47,6 +48,10 @@ class Options:
         for name in ("epochs", "verbose_frequency", "validation_patience", "keep_checkpoints"):
             if not getattr(self, name) >= 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)!r}")
+        if self.steps_per_epoch is not None and not (
+            isinstance(self.steps_per_epoch, int) and self.steps_per_epoch >= 1
+        ):
+            raise ValueError(f"steps_per_epoch must be a number of steps, got {self.steps_per_epoch!r}")
         for name in ("validation_frequency", "checkpoint_frequency"):
             value = getattr(self, name)
             if value != "epoch" and not (isinstance(value, int) and value >= 1):
@@ -124,3 +129,8 @@ def takes_fit_arguments(
         return cast("Callable[Concatenate[Trains, Parameters], Result]", call)
 
     return decorate
+
+
+def due(frequency: int | str, step: int) -> bool:
+    """Return whether it is time after a step; what is done after each "epoch" is done elsewhere."""
+    return frequency != "epoch" and step % int(frequency) == 0

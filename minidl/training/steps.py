@@ -18,7 +18,7 @@ from minidl.optimizers.optimizer import Optimizer
 from minidl.program.compile import compile as compile_function
 from minidl.tensor import Tensor
 from minidl.tracking import Tracked
-from minidl.training.loaders import Arrays, Batch, converted, prepared
+from minidl.training.arrays import Arrays, Batch, converted, prepared
 from minidl.training.solvers import optimizer_of
 
 
@@ -48,6 +48,7 @@ class CompiledSteps(Tracked):
         self.loss = loss
         self.optimizer = optimizer  # a name too
         self.metrics = metrics  # a sequence too
+        self.seed_is_given = seed is not None
         self.seed = int(numpy.random.SeedSequence().generate_state(1)[0]) if seed is None else index(seed)
         options = compile if isinstance(compile, dict) else {}
         compiled = compile_function(**options) if compile or isinstance(compile, dict) else lambda f: f

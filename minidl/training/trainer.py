@@ -11,12 +11,13 @@ from minidl import devices
 from minidl.layers import Layer
 from minidl.optimizers.base import BaseOptimizer
 from minidl.tensor import Tensor
+from minidl.training.arrays import as_arrays, is_array, is_numbers
 from minidl.training.bars import with_bar
 from minidl.training.evaluation import evaluate
 from minidl.training.exclusive import training, using
 from minidl.training.fit import Fit
 from minidl.training.history import History
-from minidl.training.loaders import ArrayLoader, IterableLoader, Loader, as_arrays, is_array
+from minidl.training.loaders import ArrayLoader, IterableLoader, Loader
 from minidl.training.options import FitArguments, takes_fit_arguments
 from minidl.training.steps import CompiledSteps
 
@@ -82,6 +83,7 @@ class Trainer(CompiledSteps):
         batch_size : observations in a mini-batch; LBFGS takes all at once
         shuffle : ``"every-epoch"``, ``"once"`` or ``"never"``
         drop_last : leave out the last mini-batch if it is not full, unless it is the only one
+        steps_per_epoch : end an epoch after this number of mini-batches; for endless iterables
         validation_data : a pair (inputs, targets) as x and y, or an iterable of mini-batches
         validation_frequency : when to validate, besides after the last step
         validation_patience : stop after this number of validations in a row without a new best
@@ -117,10 +119,11 @@ class Trainer(CompiledSteps):
             arguments.batch_size,
             shuffle=arguments.shuffle,
             drop_last=arguments.drop_last,
+            steps_per_epoch=arguments.steps_per_epoch,
         )
         validation = self._validation_loader(arguments.validation_data, arguments.batch_size)
         with training(self.network):
-            return Fit(self, loader, validation, arguments, list(arguments.callbacks)).run()
+            return Fit(self, loader, validation, arguments, arguments.callbacks).run()
 
     def evaluate(
         self, x: Any, y: Any = None, batch_size: int = 128, verbose: bool = False
@@ -172,20 +175,21 @@ class Trainer(CompiledSteps):
         *,
         shuffle: str = "never",
         drop_last: bool = False,
+        steps_per_epoch: int | None = None,
     ) -> Loader:
-        if not (is_array(x) or isinstance(x, (Tensor, tuple))):
+        if not (is_array(x) or isinstance(x, (Tensor, tuple)) or (y is not None and is_numbers(x))):
             if y is not None:
                 raise TypeError(
                     f"the {purpose} inputs must be an array or a tuple of arrays, got {type(x).__name__}; "
                     "an iterable of mini-batches (inputs, targets) comes without y"
                 )
-            return IterableLoader(x)
+            return IterableLoader(x, steps_per_epoch=steps_per_epoch)
         if y is None:
             raise TypeError(
                 f"the {purpose} targets are missing: pass x and y (for an autoencoder, x twice), or an "
                 "iterable of mini-batches (inputs, targets)"
             )
-        loader = ArrayLoader(as_arrays(x), as_arrays(y), batch_size, shuffle, drop_last, self.seed)
+        loader = ArrayLoader(*_arrays_of(x, y), batch_size, shuffle, drop_last, self.seed, steps_per_epoch)
         loader.check(f"the {purpose}")
         loader.keep_on(self.device, self.dtype)
         return loader
@@ -198,3 +202,9 @@ class Trainer(CompiledSteps):
         if len(data) != 2:
             raise ValueError(f"validation_data must be a pair (inputs, targets), got {len(data)} entries")
         return self._loader(*data, "validation", batch_size)
+
+
+def _arrays_of(x: Any, y: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Return inputs and targets as arrays; what is both is one array, for an autoencoder."""
+    inputs = as_arrays(x)
+    return inputs, inputs if y is x else as_arrays(y)

@@ -61,7 +61,7 @@ def test_iterables_and_generators_of_mini_batches(make_trainer, data):
     [
         ([], "the data gave no mini-batches"),
         ([numpy.zeros((2, 4))], r"pair \(inputs, targets\), got ndarray of length 2"),
-        ([([1.0], numpy.zeros(2))], "expected an array or a tuple of arrays, got float"),
+        ([(["a"], numpy.zeros(2))], "expected an array or a tuple of arrays, got str"),
         ([(numpy.zeros((0, 4), "f"), numpy.zeros((0, 2), "f"))], "mini-batch of step 1 is empty"),
     ],
 )
