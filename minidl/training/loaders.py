@@ -167,19 +167,23 @@ class IterableLoader:
 
     def _pair(self, item: Any) -> Batch:
         if not self.with_targets:
-            return as_arrays(item), ()
+            return _in_memory(item), ()
         if not (isinstance(item, (tuple, list)) and len(item) == 2):
             raise ValueError(
                 f"a mini-batch must be a pair (inputs, targets), got {type(item).__name__}"
                 + (f" of length {len(item)}" if hasattr(item, "__len__") else "")
             )
-        return as_arrays(item[0]), as_arrays(item[1])
+        return _in_memory(item[0]), _in_memory(item[1])
 
     def check(self, what: str) -> None:
         """Do nothing: the data cannot be checked beforehand."""
 
 
 Loader = ArrayLoader | IterableLoader
+
+
+def _in_memory(x: Any) -> Arrays:
+    return tuple(array[:] if isinstance(array, OnDisk) else array for array in as_arrays(x))
 
 
 def _length(iterable: Any) -> int | None:

@@ -71,9 +71,9 @@ class RunState:
             "seed": self.trainer.seed,
             "parameters": self.network.parameter_count(),
             "observations": self.loader.observations,
-            "steps_per_epoch": self.loader.steps,
         }
-        return settings | self.trainer.optimizer.settings() | self.options.to_dict()
+        settings |= self.trainer.optimizer.settings() | self.options.to_dict()
+        return settings | {"steps_per_epoch": self.loader.steps}
 
     @property
     def history(self) -> History:

@@ -74,7 +74,8 @@ class Trainer(CompiledSteps):
         Parameters
         ----------
         x, y : inputs and targets, arrays with one observation per entry of the first axis, or tuples of
-            them for several inputs and targets; memory-mapped arrays are read ahead. Or ``x`` alone: an
+            them for several inputs and targets; also nested lists, tables (DataFrames) and arrays of other
+            libraries. Memory-mapped arrays and datasets of h5py are read ahead. Or ``x`` alone: an
             iterable of mini-batches (inputs, targets), or a function that returns an iterator over
             them, for data larger than memory. To a GPU, arrays in memory are moved once if they take at
             most half of the free memory there; other data are moved one mini-batch at a time, while
@@ -141,7 +142,8 @@ class Trainer(CompiledSteps):
 
         Parameters
         ----------
-        x : an array, a tuple of arrays for several inputs, or an iterable of mini-batches of these
+        x : an array, a tuple of arrays for several inputs, or an iterable of mini-batches of these;
+            arrays are taken from any library, as by fit()
         batch_size : how many observations to compute at once; the last mini-batch may have fewer
         verbose : show a progress bar
 
@@ -149,7 +151,7 @@ class Trainer(CompiledSteps):
         -------
         An array (observations, ...), or a tuple of them if the network has several outputs.
         """
-        if is_array(x) or isinstance(x, Tensor) or (isinstance(x, tuple) and x and is_array(as_arrays(x)[0])):
+        if is_array(x) or is_numbers(x) or (isinstance(x, tuple) and x):
             loader: Loader = self._loader(x, (), "prediction", batch_size)
         else:
             loader = IterableLoader(x, with_targets=False)
@@ -177,7 +179,7 @@ class Trainer(CompiledSteps):
         drop_last: bool = False,
         steps_per_epoch: int | None = None,
     ) -> Loader:
-        if not (is_array(x) or isinstance(x, (Tensor, tuple)) or (y is not None and is_numbers(x))):
+        if not (is_array(x) or isinstance(x, tuple) or (y is not None and is_numbers(x))):
             if y is not None:
                 raise TypeError(
                     f"the {purpose} inputs must be an array or a tuple of arrays, got {type(x).__name__}; "

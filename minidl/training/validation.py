@@ -25,10 +25,13 @@ class Validation(Callback):
         if run.validation is None or run.validation.is_used_up_by_reading:
             return
         generators = {id(g): (g, g.state_dict()) for g in _generators(run)}
-        with run.network.evaluating():
-            for batch in run.validation.epoch(1):
-                run.trainer.plain_evaluation_step(*run.trainer.prepared(*batch))
-                break
+        try:
+            with run.network.evaluating():
+                for batch in run.validation.epoch(1):
+                    run.trainer.plain_evaluation_step(*run.trainer.prepared(*batch))
+                    break
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"the validation data do not fit: {error}") from error
         for generator, state in generators.values():
             generator.load_state_dict(state)
 
