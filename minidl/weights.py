@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping
 from os import PathLike, fspath
 from pathlib import Path
@@ -51,9 +52,9 @@ def _write(file: BinaryIO, state: Mapping[str, numpy.ndarray], texts: Mapping[st
     for name, text in texts.items():
         if not isinstance(text, str):
             raise TypeError(f"the text {name!r} beside weights is a {type(text).__name__}")
-    header: dict[str, Any] = {"__metadata__": dict(texts)}
     arrays = {name: numpy.asarray(x) for name, x in state.items()}
     largest_first = sorted(arrays, key=lambda name: -arrays[name].dtype.itemsize)  # so all are aligned
+    header: dict[str, Any] = {}
     end = 0
     for name in largest_first:
         array = arrays[name]
@@ -62,28 +63,60 @@ def _write(file: BinaryIO, state: Mapping[str, numpy.ndarray], texts: Mapping[st
         start, end = end, end + array.nbytes
         dtype, shape = _DTYPES[array.dtype.name], list(array.shape)
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+    header["__metadata__"] = {**texts, CHECKSUM: _checksum(arrays, texts)}
     head = json.dumps(header, ensure_ascii=False).encode()
     head += b" " * (-len(head) % 8)
     file.write(len(head).to_bytes(8, "little") + head)
     for name in largest_first:
-        array = arrays[name]
-        little_endian = numpy.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-        file.write(little_endian.reshape(-1).view(numpy.uint8).data)
+        file.write(_bytes_of(arrays[name]))
 
 
 def read(path: str | PathLike[str]) -> dict[str, numpy.ndarray]:
     """Read a safetensors file; the error names a missing or damaged one."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    return read_with_texts(path)[0]
+
+
+def read_with_texts(path: str | PathLike[str]) -> tuple[dict[str, numpy.ndarray], dict[str, str]]:
+    """Read a safetensors file: arrays by name, and the texts beside them.
+
+    A file that save() wrote has the text CHECKSUM, which finds contents that have changed.
+    """
+    from safetensors import SafetensorError, safe_open
 
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {fspath(path)!r}")
     try:
-        return load_file(path)
+        with safe_open(path, framework="numpy") as file:
+            texts = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, ValueError) as error:
         raise ValueError(f"{fspath(path)!r} is not a complete safetensors file: {error}") from error
     except (TypeError, AttributeError) as error:  # for example bfloat16
         raise ValueError(f"{fspath(path)!r} holds numbers of a type unknown to NumPy: {error}") from error
+    expected = _checksum(arrays, texts)
+    if texts.get(CHECKSUM, expected) != expected:
+        raise ValueError(f"{fspath(path)!r} is damaged: its contents do not match their checksum")
+    return arrays, texts
+
+
+#: The name of the checksum among the texts of a file.
+CHECKSUM = "checksum"
+
+
+def _checksum(arrays: Mapping[str, numpy.ndarray], texts: Mapping[str, str]) -> str:
+    total = 0
+    for name, text in sorted(texts.items()):
+        if name != CHECKSUM:
+            total = zlib.crc32(f"{name} {text}".encode(), total)
+    for name, array in sorted(arrays.items()):
+        total = zlib.crc32(f"{name} {array.dtype.name} {array.shape}".encode(), total)
+        total = zlib.crc32(_bytes_of(array), total)
+    return str(total)
+
+
+def _bytes_of(array: numpy.ndarray) -> memoryview:
+    little_endian = numpy.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    return little_endian.reshape(-1).view(numpy.uint8).data
 
 
 def _on_host(x: Any) -> numpy.ndarray:

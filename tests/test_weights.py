@@ -3,6 +3,7 @@ import json
 import os
 import struct
 import tracemalloc
+from unittest.mock import ANY
 
 import numpy
 import pytest
@@ -56,13 +57,14 @@ def read_metadata(path):
 
 def test_texts_stand_beside_the_arrays(path):
     weights.save({"x": numpy.arange(3.0)}, path, {"epoch": "7", "note": "größer als 1"})
-    assert read_metadata(path) == {"format": "minidl", "epoch": "7", "note": "größer als 1"}
+    texts = {"format": "minidl", "epoch": "7", "note": "größer als 1"}
+    assert {**texts, "checksum": ANY} == read_metadata(path)
     numpy.testing.assert_array_equal(weights.read(path)["x"], numpy.arange(3.0))
 
 
 def test_without_texts_the_file_says_what_wrote_it(path):
     Stateful().save(path)
-    assert read_metadata(path) == {"format": "minidl"}
+    assert read_metadata(path) == {"format": "minidl", "checksum": ANY}
 
 
 def test_texts_that_are_no_texts_are_refused_and_leave_the_old_file(path):
@@ -398,3 +400,25 @@ def test_saving_takes_no_second_copy_of_everything(path):
     weights.save(arrays, path)
     assert tracemalloc.get_traced_memory()[1] < 3_000_000
     tracemalloc.stop()
+
+
+def test_any_changed_byte_is_noticed(path):
+    changed(Stateful()).save(path)
+    content = path.read_bytes()
+    for position in range(len(content)):
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << position % 8
+        path.write_bytes(damaged)
+        try:
+            read = weights.read(path)
+        except ValueError as error:
+            if path.name not in str(error):
+                raise
+        else:  # white space, or the name of the checksum
+            for name, array in changed(Stateful()).state_dict().items():
+                numpy.testing.assert_array_equal(read[name], array, strict=True)
+
+
+def test_a_file_without_a_checksum_is_read(path):
+    safetensors.numpy.save_file({"x": numpy.ones(2)}, path)
+    assert weights.read(path)["x"].tolist() == [1.0, 1.0]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ import numpy
 from minidl import weights
 from minidl.errors import CheckpointError
 
+_FORMAT = "minidl checkpoint"
 _NAME = re.compile(r"checkpoint-(\d+)\.safetensors")
 
 
@@ -41,11 +41,9 @@ class Checkpoint:
 
 def write(path: str | PathLike[str], checkpoint: Checkpoint) -> None:
     """Write a checkpoint file, whole or not at all."""
-    # safetensors sorts its arrays: their order is kept here.
+    # A safetensors file sorts its arrays: their order is kept here.
     values = json.dumps({"order": list(checkpoint.arrays), **checkpoint.values})
-    checksum = str(_checksum(checkpoint.arrays, values))
-    texts = {"format": "minidl checkpoint", "values": values, "checksum": checksum}
-    weights.save(checkpoint.arrays, path, texts)
+    weights.save(checkpoint.arrays, path, {"format": _FORMAT, "values": values})
 
 
 def read(path: str | PathLike[str]) -> Checkpoint:
@@ -56,26 +54,23 @@ def read(path: str | PathLike[str]) -> Checkpoint:
     CheckpointError
         The file is missing, damaged, or not a checkpoint.
     """
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        arrays, texts = weights.read_with_texts(path)
     except FileNotFoundError:
         raise CheckpointError(f"there is no checkpoint {Path(path)}") from None
-    except (SafetensorError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{Path(path)} is damaged or not a safetensors file: {error}") from error
-    if metadata.get("format") != "minidl checkpoint":
+    if texts.get("format") != _FORMAT:
         raise CheckpointError(
             f"{Path(path)} is a safetensors file, but not a checkpoint of a training; "
             "weights alone are read with network.load()"
         )
-    values = metadata.get("values", "")
-    if metadata.get("checksum") != str(_checksum(arrays, values)):
-        raise CheckpointError(f"{Path(path)} is damaged: its contents do not match their checksum")
-    content = json.loads(values)
-    return Checkpoint({name: arrays[name] for name in content.pop("order")}, content)
+    try:
+        _ = texts[weights.CHECKSUM]
+        content = json.loads(texts["values"])
+        return Checkpoint({name: arrays[name] for name in content.pop("order")}, content)
+    except (KeyError, ValueError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"{Path(path)} holds no whole checkpoint: {error!r}") from error
 
 
 class CheckpointFolder:
@@ -150,11 +145,3 @@ class CheckpointFolder:
     def write_best(self, state: dict[str, numpy.ndarray]) -> None:
         """Write the weights of the best validation, for network.load()."""
         weights.save(state, self.path / "best.safetensors")
-
-
-def _checksum(arrays: dict[str, numpy.ndarray], values: str) -> int:
-    total = zlib.crc32(values.encode())
-    for name, array in sorted(arrays.items()):
-        total = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), total)
-        total = zlib.crc32(numpy.ascontiguousarray(array).data, total)
-    return total
