@@ -59,14 +59,43 @@ from minidl.layers import (
 from minidl.losses import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
+    cosine_distance,
+    hinge,
     huber,
+    kl_divergence,
     mean_absolute_error,
     mean_squared_error,
     softmax_cross_entropy,
+    triplet,
 )
-from minidl.metrics import Metric, accuracy, auc, f_score, mae, mape, precision, r_squared, recall, rmse
+from minidl.metrics import (
+    Metric,
+    accuracy,
+    auc,
+    confusion_matrix,
+    f_score,
+    mae,
+    mape,
+    perplexity,
+    precision,
+    r_squared,
+    recall,
+    rmse,
+    top_k_accuracy,
+)
 from minidl.mode import enable_grad, no_grad
-from minidl.optimizers import LBFGS, SGD, Adam, AdamW, Optimizer, RMSProp, schedules
+from minidl.optimizers import (
+    LBFGS,
+    SGD,
+    Adagrad,
+    Adam,
+    AdamW,
+    ConjugateGradient,
+    Nadam,
+    Optimizer,
+    RMSProp,
+    schedules,
+)
 from minidl.primitives.activations import (
     elu,
     gelu,
@@ -239,6 +268,7 @@ from minidl.tensor import Parameter, Tensor, apply, tensor
 
 if TYPE_CHECKING:
     from minidl.checks import check_gradients, check_layer
+    from minidl.inspection.confusion import plot_confusion_matrix
     from minidl.training import Callback, History, Trainer
 
 
@@ -253,12 +283,14 @@ __all__ = [
     "LSTM",
     "RNN",
     "SGD",
+    "Adagrad",
     "Adam",
     "AdamW",
     "AveragePool2D",
     "BatchNorm",
     "Callback",
     "CheckpointError",
+    "ConjugateGradient",
     "Conv1D",
     "Conv2D",
     "ConvTranspose2D",
@@ -280,6 +312,7 @@ __all__ = [
     "MaxPool2D",
     "Metric",
     "MultiHeadAttention",
+    "Nadam",
     "Network",
     "Normalize",
     "Optimizer",
@@ -331,11 +364,13 @@ __all__ = [
     "check_layer",
     "clip",
     "concatenate",
+    "confusion_matrix",
     "conv1d",
     "conv2d",
     "conv_transpose2d",
     "cos",
     "cosh",
+    "cosine_distance",
     "count_nonzero",
     "cummax",
     "cummin",
@@ -372,6 +407,7 @@ __all__ = [
     "group_norm",
     "hessian",
     "hessian_vector_product",
+    "hinge",
     "hstack",
     "huber",
     "hypot",
@@ -383,6 +419,7 @@ __all__ = [
     "isinf",
     "isnan",
     "jacobian",
+    "kl_divergence",
     "layer_norm",
     "leaky_relu",
     "less",
@@ -425,6 +462,8 @@ __all__ = [
     "outer",
     "overlap_add",
     "pad",
+    "perplexity",
+    "plot_confusion_matrix",
     "power",
     "precision",
     "prod",
@@ -468,10 +507,12 @@ __all__ = [
     "tensor",
     "tensordot",
     "tile",
+    "top_k_accuracy",
     "topk",
     "trace",
     "transpose",
     "tril",
+    "triplet",
     "triu",
     "trunc",
     "upsample2d",
@@ -493,6 +534,7 @@ _WHEN_USED = {
     "Trainer": "minidl.training",
     "check_gradients": "minidl.checks",
     "check_layer": "minidl.checks",
+    "plot_confusion_matrix": "minidl.inspection.confusion",
 }
 
 

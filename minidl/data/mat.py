@@ -91,7 +91,8 @@ def _images(stored: Any, name: str) -> numpy.ndarray:
         stored = stored[:, :, None, None]
     if stored.ndim != 4 or stored.shape[2] != 1 or stored.size == 0:
         raise ValueError(f"{name} has shape {stored.shape}; expected (height, width, 1, N)")
-    images = numpy.ascontiguousarray(stored.transpose(3, 0, 1, 2), numpy.float32)
+    with numpy.errstate(over="ignore"):  # what becomes infinite is refused
+        images = numpy.ascontiguousarray(stored.transpose(3, 0, 1, 2), numpy.float32)
     check_finite(images, name)
     return images
 

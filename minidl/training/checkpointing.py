@@ -50,10 +50,10 @@ class Checkpointing:
                 f"from {newest.name}, or choose another folder"
             )
         optimizer = self.run.trainer.optimizer
-        if optimizer.full_batch:
+        if optimizer.full_batch and not optimizer.named_tensors():
             raise ValueError(
-                f"a training by {type(optimizer).__name__} cannot be resumed: checkpoints do not hold what "
-                "its search has learned about the curvature"
+                f"a training by {type(optimizer).__name__} cannot be resumed: it has no state that "
+                "checkpoints could hold"
             )
         changes = resume(self.run, newest)
         self._written = self.run.step

@@ -147,7 +147,7 @@ class Fit(RunState):
             return bool(self.request)
 
         if not self.request:
-            self._history.stop_reason = optimizer.minimize(closure, after_step)
+            self._history.stop_reason = optimizer.minimize(closure, after_step, resume=self.position > 0)
 
     def _after_step(self, observations: int, figures: list[Tensor]) -> None:
         self.count_step(observations, figures)

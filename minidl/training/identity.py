@@ -53,6 +53,7 @@ def identity(
             "metrics": [*trainer.metrics],
             **{f"optimizer.{name}": x for name, x in _numbers(optimizer).items()},
             "factors of Parameters": _factors(trainer.network),
+            "groups of Parameters": [_numbers(group) for group in getattr(optimizer, "groups", ())],
         },
         "machine": _machine(trainer),
     }

@@ -102,14 +102,14 @@ def _resume_epoch(run: RunState, checkpoint: Checkpoint, changes: Changes, notes
     """Go on within the epoch, or begin it again if its mini-batches are others now."""
     if isinstance(run.loader, ArrayLoader):
         run.loader.seed = run.history.settings["seed"]
-    if changes and run.position:
+    loss_is_new = checkpoint.values["identity"]["judged"]["loss"] != run.identity["judged"]["loss"]
+    if (changes or (loss_is_new and run.trainer.optimizer.full_batch)) and run.position:
         notes.append(f"epoch {run.epoch} begins again, as its mini-batches are others now")
         run.position = 0
         return
     averages = run.epoch_averages
     averages.observations, averages.sums = checkpoint.values["observations"], checkpoint.part("totals")
     if averages.observations:
-        loss_is_new = checkpoint.values["identity"]["judged"]["loss"] != run.identity["judged"]["loss"]
         kept = [name for name in averages.sums if name in averages.metrics or name == "loss"]
         averages.sums = {name: averages.sums[name] for name in kept}
         for name in ("loss", *averages.metrics):  # its average over the whole epoch is not known

@@ -109,6 +109,7 @@ X = numpy.zeros((28, 28, 1, 5))
         ({"XTrain": {"a": 1}}, "XTrain of .* holds struct"),
         ({"XTrain": scipy.sparse.eye_array(5).tocsc()}, "XTrain of .* holds sparse"),
         ({"XTrain": X + numpy.nan}, "XTrain of .* 3920 of 3920 .* NaN"),
+        ({"XTrain": X + 1e300}, "XTrain of .* 3920 of 3920 .* infinite"),
         ({"XTrain": X, "anglesTrain": numpy.zeros((4, 1))}, r"anglesTrain of .* shape \(4, 1\); expected 5"),
         ({"XTrain": X, "anglesTrain": numpy.full((5, 1), 0.5)}, "anglesTrain of .* fractions"),
         ({"XTrain": X, "anglesTrain": numpy.full((5, 1), numpy.nan)}, "anglesTrain of .* NaN"),
