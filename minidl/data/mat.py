@@ -57,7 +57,7 @@ def read_mat(path: str | os.PathLike[str]) -> LabelledImages:
     images = _images(found[f"X{part}"], f"X{part} of {path}")
     angles = found.get(f"angles{part}")
     if angles is not None:
-        angles = _whole_numbers(angles, len(images), f"angles{part} of {path}").astype(numpy.int16)
+        angles = _whole_numbers(angles, len(images), f"angles{part} of {path}", numpy.int16)
     return LabelledImages(images, _labels(found, part, len(images), path), angles)
 
 
@@ -97,17 +97,18 @@ def _images(stored: Any, name: str) -> numpy.ndarray:
     return images
 
 
-def _whole_numbers(stored: Any, count: int, name: str) -> numpy.ndarray:
-    """Return ``count`` whole numbers as an int64 array (count,)."""
+def _whole_numbers(stored: Any, count: int, name: str, dtype: Any = numpy.int64) -> numpy.ndarray:
+    """Return ``count`` whole numbers as an array (count,)."""
     if not isinstance(stored, numpy.ndarray) or stored.dtype.kind not in "iuf" or stored.size != count:
         raise ValueError(
             f"{name} holds {_type_name(stored)} values of shape {getattr(stored, 'shape', ())}; "
             f"expected {count} whole numbers"
         )
     check_finite(stored, name)
-    numbers = stored.reshape(count).astype(numpy.int64)
+    with numpy.errstate(invalid="ignore"):  # what is too large for the dtype is another number afterwards
+        numbers = stored.reshape(count).astype(dtype)
     if not (numbers == stored.reshape(count)).all():
-        raise ValueError(f"{name} holds fractions; expected {count} whole numbers")
+        raise ValueError(f"{name} holds fractions or numbers too large for {numpy.dtype(dtype)}")
     return numbers
 
 

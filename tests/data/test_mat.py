@@ -112,6 +112,8 @@ X = numpy.zeros((28, 28, 1, 5))
         ({"XTrain": X + 1e300}, "XTrain of .* 3920 of 3920 .* infinite"),
         ({"XTrain": X, "anglesTrain": numpy.zeros((4, 1))}, r"anglesTrain of .* shape \(4, 1\); expected 5"),
         ({"XTrain": X, "anglesTrain": numpy.full((5, 1), 0.5)}, "anglesTrain of .* fractions"),
+        ({"XTrain": X, "anglesTrain": numpy.full((5, 1), 70_000)}, "too large for int16"),
+        ({"XTrain": X, "anglesTrain": numpy.full((5, 1), 1e300)}, "too large for int16"),
         ({"XTrain": X, "anglesTrain": numpy.full((5, 1), numpy.nan)}, "anglesTrain of .* NaN"),
         ({"XTrain": X, "XTest": X}, "both XTrain and XTest"),
         ({"digits": 1, "angles": 2}, "no XTrain and no XTest; it has digits, angles"),
