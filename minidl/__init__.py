@@ -269,7 +269,7 @@ from minidl.tensor import Parameter, Tensor, apply, tensor
 if TYPE_CHECKING:
     from minidl.checks import check_gradients, check_layer
     from minidl.inspection.confusion import plot_confusion_matrix
-    from minidl.training import Callback, History, Trainer
+    from minidl.training import Callback, History, ReduceOnPlateau, Trainer
 
 
 __version__ = "0.1.0"
@@ -322,6 +322,7 @@ __all__ = [
     "RMSProp",
     "ReLU",
     "RecordingError",
+    "ReduceOnPlateau",
     "Reshape",
     "SiLU",
     "Sigmoid",
@@ -531,6 +532,7 @@ _HIDE_PYTHONS = ["abs", "all", "any", "compile", "max", "min", "round", "sum"]
 _WHEN_USED = {
     "Callback": "minidl.training",
     "History": "minidl.training",
+    "ReduceOnPlateau": "minidl.training",
     "Trainer": "minidl.training",
     "check_gradients": "minidl.checks",
     "check_layer": "minidl.checks",

@@ -41,7 +41,15 @@ def test_dir_gives_the_public_names_and_nothing_else():
     }
     public -= {"TYPE_CHECKING"}
     modules = {"data", "devices", "initializers", "linalg", "random", "schedules"}
-    when_used = {"Callback", "History", "Trainer", "check_gradients", "check_layer", "plot_confusion_matrix"}
+    when_used = {
+        "Callback",
+        "History",
+        "ReduceOnPlateau",
+        "Trainer",
+        "check_gradients",
+        "check_layer",
+        "plot_confusion_matrix",
+    }
     assert set(names) == public | modules | when_used | {"__version__"}
     assert all(hasattr(dl, name) for name in names)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import math
 import os
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,6 +51,8 @@ def read_idx(path: str | os.PathLike[str]) -> numpy.ndarray:
             )
         shape = tuple(int(length) for length in numpy.frombuffer(lengths, ">u4", axes))
         expected = math.prod(shape) * dtype.itemsize
+        if math.prod(length or 1 for length in shape) * dtype.itemsize > sys.maxsize:
+            raise ValueError(f"{path} is truncated: no array can have the shape {shape}")
         most = _most(path, file) - 4 - 4 * axes
         values = _read(file, expected, most)
         if len(values) != expected or file.read(1):

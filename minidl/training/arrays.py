@@ -1,7 +1,7 @@
 """Arrays of a mini-batch or a data set: what counts as one, and how the network gets it.
 
 A mini-batch is a pair (inputs, targets), each a tuple of arrays, as networks take several inputs and
-give several outputs.
+give several outputs; where observations have weights, these are a third tuple, of one array.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from minidl import devices
 from minidl.tensor import Tensor
 
 Arrays = tuple[Any, ...]
-Batch = tuple[Arrays, Arrays]
+Batch = tuple[Arrays, ...]
 
 #: How many observations of an array are looked at to tell it from another.
 _SAMPLES = 64
@@ -115,5 +115,4 @@ def _each(batch: Batch, change: Callable[[Any], Any]) -> Batch:
     for array in itertools.chain(*batch):
         if id(array) not in changed:
             changed[id(array)] = change(array)
-    inputs, targets = (tuple(changed[id(array)] for array in arrays) for arrays in batch)
-    return inputs, targets
+    return tuple(tuple(changed[id(array)] for array in arrays) for arrays in batch)

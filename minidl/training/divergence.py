@@ -29,8 +29,8 @@ def find_cause(run: RunState, snapshot: Checkpoint, step: int) -> str:
     restore(run, snapshot)
     if not isinstance(run.loader, ArrayLoader) or run.trainer.optimizer.full_batch:
         return "the steps before it cannot be repeated to find the layer"
-    inputs, targets = _repeat(run, run.loader, step)
-    for kind, arrays in (("input", inputs), ("target", targets)):
+    inputs, targets, *weights = _repeat(run, run.loader, step)
+    for kind, arrays in (("input", inputs), ("target", targets), *(("weight", x) for x in weights)):
         for i, array in enumerate(arrays):
             if not _is_finite(array):
                 return f"{kind} {i} of the mini-batch is not finite"
@@ -66,8 +66,8 @@ def _problem_of_targets(run: RunState, inputs: Arrays, targets: Arrays) -> str:
 def _repeat(run: RunState, loader: ArrayLoader, step: int) -> Batch:
     """Bring the training to just before the step that went wrong; return the mini-batch of that step."""
     while True:
-        for inputs, targets in loader.epoch(run.epoch, run.position):
-            batch = run.trainer.prepared(inputs, targets)
+        for given in loader.epoch(run.epoch, run.position):
+            batch = run.trainer.prepared(*given)
             if run.step + 1 >= step:
                 return batch
             before = capture(run)

@@ -16,6 +16,7 @@ import numpy
 from minidl.errors import DivergenceError
 from minidl.optimizers.full_batch import FullBatchOptimizer
 from minidl.tensor import Tensor
+from minidl.training.arrays import Arrays
 from minidl.training.callbacks import Callback, Unbreakable, as_callbacks
 from minidl.training.capture import capture
 from minidl.training.checkpointing import Checkpointing
@@ -71,7 +72,7 @@ class Fit(RunState):
         """Train; return what happened."""
         with self.checkpoints.locked():
             remarks = self.checkpoints.resume()
-            batches = lambda: (self.trainer.prepared(inputs)[0] for inputs, _ in self.loader.extra_pass())
+            batches = lambda: (self.trainer.prepared(inputs)[0] for inputs, *_ in self.loader.extra_pass())
             fit_normalization(self.network, batches, self.options.normalization == "all" and not self.step)
             with self.network.evaluating(), stop_on_interrupt(self.request):  # modes come back as they were
                 self.network.train()
@@ -110,16 +111,16 @@ class Fit(RunState):
             self._minimize()
             return
         while self.epoch <= self.options.epochs and not self.request:
-            for inputs, targets in self.trainer.uploaded(self.loader.epoch(self.epoch, self.position)):
-                self._train(inputs, targets)
+            for batch in self.trainer.uploaded(self.loader.epoch(self.epoch, self.position)):
+                self._train(*batch)
                 if self.request:
                     return
             self._end_epoch()
 
-    def _train(self, inputs: tuple[Any, ...], targets: tuple[Any, ...]) -> None:
+    def _train(self, inputs: Arrays, targets: Arrays, *weights: Arrays) -> None:
         if not len(targets) or not len(targets[0]):
             raise ValueError(f"the mini-batch of step {self.step + 1} is empty")
-        loss, observed, rate = self.trainer.train_step(inputs, targets)
+        loss, observed, rate = self.trainer.train_step(inputs, targets, *weights)
         self._after_step(len(targets[0]), [loss, *observed, rate])
         if self.step - self.snapshot.values["step"] >= SNAPSHOT_STEPS:
             self.require_finite_weights()
@@ -134,13 +135,13 @@ class Fit(RunState):
                 f"{type(optimizer).__name__} trains on all data at once: pass arrays, not an iterable of "
                 "mini-batches"
             )
-        inputs, targets = self.trainer.prepared(self.loader.inputs, self.loader.targets)
+        inputs, targets, *weights = self.trainer.prepared(*self.loader.whole())
         observed: list[Tensor] = []
 
         def closure() -> Tensor:
             loss: Tensor
-            loss, observed[:] = self.trainer.gradient_step(inputs, targets)
-            return loss
+            loss, observed[:] = self.trainer.gradient_step(inputs, targets, *weights)
+            return loss[0] / loss[1] if weights else loss
 
         def after_step(loss: float) -> bool:
             self._after_step(len(targets[0]), [Tensor(numpy.asarray(loss)), *observed])

@@ -34,21 +34,29 @@ class ArrayLoader:
         drop_last: bool,
         seed: int,
         steps_per_epoch: int | None = None,
+        weights: Arrays = (),
     ):
         if shuffle not in SHUFFLES:
             raise ValueError(f"shuffle must be one of {', '.join(SHUFFLES)}; got {shuffle!r}")
-        self.inputs, self.targets = inputs, targets
+        self.inputs, self.targets, self.weights = inputs, targets, weights
         self.batch_size, self.shuffle, self.drop_last, self.seed = batch_size, shuffle, drop_last, seed
         self.observations = len(inputs[0]) if getattr(inputs[0], "shape", None) else 0
         self.steps: int | None = len(self._batches(1))
         if steps_per_epoch is not None:
             self.steps = min(self.steps, steps_per_epoch)
-        self._reads_ahead = any(isinstance(array, (numpy.memmap, OnDisk)) for array in (*inputs, *targets))
+        self._reads_ahead = any(
+            isinstance(array, (numpy.memmap, OnDisk)) for array in (*inputs, *targets, *weights)
+        )
 
     @property
     def _arrays(self) -> list[Any]:
         """The arrays, each once: an autoencoder's targets are its inputs, and are cut with them."""
-        return list({id(array): array for array in (*self.inputs, *self.targets)}.values())
+        return list({id(array): array for group in self.whole() for array in group}.values())
+
+    def whole(self) -> Batch:
+        """Return all data as one mini-batch."""
+        groups = (self.inputs, self.targets)
+        return (*groups, self.weights) if self.weights else groups
 
     @cached_property
     def fingerprint(self) -> str:
@@ -73,10 +81,7 @@ class ArrayLoader:
         for parts in prefetch(cut) if self._reads_ahead else cut:
             parts = parts if isinstance(parts, tuple) else (parts,)
             part_of = {id(array): part for array, part in zip(whole, parts, strict=True)}
-            yield (
-                tuple(part_of[id(array)] for array in self.inputs),
-                tuple(part_of[id(array)] for array in self.targets),
-            )
+            yield tuple(tuple(part_of[id(array)] for array in group) for group in self.whole())
 
     def extra_pass(self) -> Iterator[Batch]:
         """Yield the mini-batches of the first epoch, for a pass through the data before the training."""
@@ -88,11 +93,12 @@ class ArrayLoader:
             return
         if devices.has_room(device, sum(array.nbytes for array in self._arrays)):
             assert self.fingerprint  # of the arrays that were given
-            self.inputs, self.targets = prepared((self.inputs, self.targets), dtype, device)
+            self.inputs, self.targets, *weights = prepared(self.whole(), dtype, device)
+            self.weights = weights[0] if weights else ()
 
     def check(self, what: str) -> None:
         """Refuse NaN and infinity in arrays that are in memory."""
-        for kind, arrays in (("inputs", self.inputs), ("targets", self.targets)):
+        for kind, arrays in zip(("inputs", "targets", "weights"), self.whole(), strict=False):
             for i, array in enumerate(arrays):
                 if type(array) is numpy.ndarray:
                     check_finite(array, f"{what} {kind}" + (f" {i}" if len(arrays) > 1 else ""))
@@ -168,12 +174,13 @@ class IterableLoader:
     def _pair(self, item: Any) -> Batch:
         if not self.with_targets:
             return _in_memory(item), ()
-        if not (isinstance(item, (tuple, list)) and len(item) == 2):
+        if not (isinstance(item, (tuple, list)) and len(item) in (2, 3)):
             raise ValueError(
                 f"a mini-batch must be a pair (inputs, targets), got {type(item).__name__}"
                 + (f" of length {len(item)}" if hasattr(item, "__len__") else "")
+                + "; weights of the observations may be a third entry"
             )
-        return _in_memory(item[0]), _in_memory(item[1])
+        return tuple(map(_in_memory, item))
 
     def check(self, what: str) -> None:
         """Do nothing: the data cannot be checked beforehand."""

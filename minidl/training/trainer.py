@@ -11,7 +11,7 @@ from minidl import devices
 from minidl.layers import Layer
 from minidl.optimizers.base import BaseOptimizer
 from minidl.tensor import Tensor
-from minidl.training.arrays import as_arrays, is_array, is_numbers
+from minidl.training.arrays import is_array, is_numbers
 from minidl.training.bars import with_bar
 from minidl.training.evaluation import evaluate
 from minidl.training.exclusive import training, using
@@ -19,6 +19,7 @@ from minidl.training.fit import Fit
 from minidl.training.history import History
 from minidl.training.loaders import ArrayLoader, IterableLoader, Loader
 from minidl.training.options import FitArguments, takes_fit_arguments
+from minidl.training.sources import loader_of, training_loaders
 from minidl.training.steps import CompiledSteps
 
 
@@ -85,7 +86,17 @@ class Trainer(CompiledSteps):
         shuffle : ``"every-epoch"``, ``"once"`` or ``"never"``
         drop_last : leave out the last mini-batch if it is not full, unless it is the only one
         steps_per_epoch : end an epoch after this number of mini-batches; for endless iterables
-        validation_data : a pair (inputs, targets) as x and y, or an iterable of mini-batches
+        accumulation_steps : compute each mini-batch in this number of parts, and add up their gradients:
+            the same step in less memory. The loss must be a mean over observations; functions as metrics
+            give the mean of their parts
+        sample_weight : how much each observation counts in the loss, an array of its first axis; a
+            mini-batch of an iterable may have it as a third entry. The loss must take ``weight``
+        class_weight : how much the observations of each class count, ``{class: weight}`` or a sequence, for
+            targets that are class numbers; with sample_weight, the product
+        validation_data : a pair (inputs, targets) as x and y, with weights as a third entry if they count,
+            or an iterable of mini-batches
+        validation_split : the share of the observations to validate on and not to train on, in place of
+            validation_data; drawn at random, but alike in every run
         validation_frequency : when to validate, besides after the last step
         validation_patience : stop after this number of validations in a row without a new best
         objective : ``"loss"`` or the name of a metric: what the best validation is judged by
@@ -113,21 +124,18 @@ class Trainer(CompiledSteps):
             The newest checkpoint is damaged, or belongs to another training.
         """
         self.network.to(self.device)  # it may have been moved meanwhile
-        loader = self._loader(
-            arguments.x,
-            arguments.y,
-            "training",
-            arguments.batch_size,
-            shuffle=arguments.shuffle,
-            drop_last=arguments.drop_last,
-            steps_per_epoch=arguments.steps_per_epoch,
-        )
-        validation = self._validation_loader(arguments.validation_data, arguments.batch_size)
+        self.accumulation_steps = arguments.accumulation_steps
+        loader, validation = training_loaders(self, arguments)
         with training(self.network):
             return Fit(self, loader, validation, arguments, arguments.callbacks).run()
 
     def evaluate(
-        self, x: Any, y: Any = None, batch_size: int = 128, verbose: bool = False
+        self,
+        x: Any,
+        y: Any = None,
+        batch_size: int = 128,
+        verbose: bool = False,
+        sample_weight: Any = None,
     ) -> dict[str, float]:
         """Return the loss and the metrics over a data set, in evaluation mode.
 
@@ -135,7 +143,8 @@ class Trainer(CompiledSteps):
         their sizes.
         """
         self.network.to(self.device)
-        return evaluate(self, self._loader(x, y, "evaluation", batch_size), verbose, batch_size)
+        loader = loader_of(self, x, y, "evaluation", batch_size, sample_weight)
+        return evaluate(self, loader, verbose, batch_size)
 
     def predict(self, x: Any, batch_size: int = 128, verbose: bool = False) -> Any:
         """Return the network's outputs for all observations, in evaluation mode, as NumPy arrays.
@@ -152,7 +161,7 @@ class Trainer(CompiledSteps):
         An array (observations, ...), or a tuple of them if the network has several outputs.
         """
         if is_array(x) or is_numbers(x) or (isinstance(x, tuple) and x):
-            loader: Loader = self._loader(x, (), "prediction", batch_size)
+            loader: Loader = loader_of(self, x, (), "prediction", batch_size)
         else:
             loader = IterableLoader(x, with_targets=False)
         self.network.to(self.device)
@@ -160,53 +169,10 @@ class Trainer(CompiledSteps):
         is_array_like = isinstance(loader, ArrayLoader)
         with using(self.network, "predict"), self.network.evaluating():
             batches = self.uploaded(loader.epoch(1))
-            for inputs, _ in with_bar(batches, loader.steps, "predicting", verbose):
+            for inputs, *_ in with_bar(batches, loader.steps, "predicting", verbose):
                 is_rare = is_array_like and len(inputs[0]) != batch_size  # a compiled step would not pay
                 step = self.plain_prediction_step if is_rare else self.prediction_step
                 outputs = step(inputs)
                 parts.append([devices.to_numpy(y.data) for y in outputs])
         joined = tuple(numpy.concatenate(column) for column in zip(*parts, strict=True))
         return joined if len(joined) > 1 else joined[0]
-
-    def _loader(
-        self,
-        x: Any,
-        y: Any,
-        purpose: str,
-        batch_size: int,
-        *,
-        shuffle: str = "never",
-        drop_last: bool = False,
-        steps_per_epoch: int | None = None,
-    ) -> Loader:
-        if not (is_array(x) or isinstance(x, tuple) or (y is not None and is_numbers(x))):
-            if y is not None:
-                raise TypeError(
-                    f"the {purpose} inputs must be an array or a tuple of arrays, got {type(x).__name__}; "
-                    "an iterable of mini-batches (inputs, targets) comes without y"
-                )
-            return IterableLoader(x, steps_per_epoch=steps_per_epoch)
-        if y is None:
-            raise TypeError(
-                f"the {purpose} targets are missing: pass x and y (for an autoencoder, x twice), or an "
-                "iterable of mini-batches (inputs, targets)"
-            )
-        loader = ArrayLoader(*_arrays_of(x, y), batch_size, shuffle, drop_last, self.seed, steps_per_epoch)
-        loader.check(f"the {purpose}")
-        loader.keep_on(self.device, self.dtype)
-        return loader
-
-    def _validation_loader(self, data: Any, batch_size: int) -> Loader | None:
-        if data is None:
-            return None
-        if not isinstance(data, tuple):
-            return IterableLoader(data)
-        if len(data) != 2:
-            raise ValueError(f"validation_data must be a pair (inputs, targets), got {len(data)} entries")
-        return self._loader(*data, "validation", batch_size)
-
-
-def _arrays_of(x: Any, y: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """Return inputs and targets as arrays; what is both is one array, for an autoencoder."""
-    inputs = as_arrays(x)
-    return inputs, inputs if y is x else as_arrays(y)

@@ -71,6 +71,7 @@ def test_every_truncation_is_noticed(tmp_path, zipped):
             r"is truncated.*\(2, 3\) values of type float64 take 48.*found 47",
         ),
         (b"\0\0\x08\x03" + b"\xff" * 12, "is truncated"),
+        (b"\0\0\x0e\x03" + bytes(4) + b"\xff" * 8, "no array can have the shape"),
         (gzip.compress(idx(numpy.zeros(99, "u1")), mtime=0)[:-9], "damaged gzip"),
         (b"\x1f\x8bnot gzip at all", "damaged gzip"),
     ],
