@@ -12,6 +12,7 @@ import numpy
 from minidl import devices
 from minidl.data import prefetch_to_device
 from minidl.layers import Layer
+from minidl.layers.layer import layer_hook
 from minidl.metrics import Metric
 from minidl.mode import no_grad
 from minidl.optimizers.base import BaseOptimizer
@@ -141,9 +142,39 @@ class CompiledSteps(Tracked):
         return loss, self._observations(outputs, targets, averaged), kept
 
     @no_grad()
-    def plain_prediction_step(self, inputs: Arrays) -> Any:
-        """Return the outputs of one mini-batch."""
-        return self._outputs(inputs)
+    def plain_prediction_step(self, inputs: Arrays, names: tuple[str, ...] = ()) -> Any:
+        """Return the outputs of one mini-batch, or those of the layers of some names."""
+        if not names:
+            return self._outputs(inputs)
+        wanted = {id(layer): name for name, layer in self.network.named_layers() if name in names}
+        found: dict[str, Any] = {}
+
+        def observe(layer: Layer, arguments: tuple[Any, ...]) -> Any:
+            outputs = layer.forward(*arguments)
+            name = wanted.get(id(layer))
+            if name in found:
+                raise ValueError(f"outputs: layer {name!r} is called more than once")
+            if name is not None:
+                found[name] = outputs
+            return outputs
+
+        with layer_hook(observe):
+            self.network(*_tensors(inputs))
+        missing = [name for name in names if not isinstance(found.get(name), Tensor)]
+        if missing:
+            raise ValueError(
+                f"outputs: the network does not call {', '.join(map(repr, missing))}, or gets no Tensor"
+            )
+        return tuple(found[name] for name in names)
+
+    def layer_names(self, names: str | Sequence[str]) -> tuple[str, ...]:
+        """Return the names of layers as a tuple; refuse those that are not there."""
+        several = (names,) if isinstance(names, str) else tuple(names)
+        known = [name for name, _ in self.network.named_layers()]
+        for name in several:
+            if name not in known:
+                raise ValueError(f"outputs: there is no layer {name!r}; there are {', '.join(known)}")
+        return several
 
     @property
     def step_metrics(self) -> list[str]:

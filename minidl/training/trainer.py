@@ -21,6 +21,7 @@ from minidl.training.loaders import ArrayLoader, IterableLoader, Loader
 from minidl.training.options import FitArguments, takes_fit_arguments
 from minidl.training.sources import loader_of, training_loaders
 from minidl.training.steps import CompiledSteps
+from minidl.training.trials import OverfitTest, RangeTest, overfit_test, range_test
 
 
 class Trainer(CompiledSteps):
@@ -146,7 +147,13 @@ class Trainer(CompiledSteps):
         loader = loader_of(self, x, y, "evaluation", batch_size, sample_weight)
         return evaluate(self, loader, verbose, batch_size)
 
-    def predict(self, x: Any, batch_size: int = 128, verbose: bool = False) -> Any:
+    def predict(
+        self,
+        x: Any,
+        batch_size: int = 128,
+        verbose: bool = False,
+        outputs: str | Sequence[str] = (),
+    ) -> Any:
         """Return the network's outputs for all observations, in evaluation mode, as NumPy arrays.
 
         Parameters
@@ -155,16 +162,19 @@ class Trainer(CompiledSteps):
             arrays are taken from any library, as by fit()
         batch_size : how many observations to compute at once; the last mini-batch may have fewer
         verbose : show a progress bar
+        outputs : names of layers (``named_layers()`` and ``summary()`` list them) whose outputs to return
+            in place of the network's: one name, or several
 
         Returns
         -------
-        An array (observations, ...), or a tuple of them if the network has several outputs.
+        An array (observations, ...), or a tuple of them if there are several outputs.
         """
         if is_array(x) or is_numbers(x) or (isinstance(x, tuple) and x):
             loader: Loader = loader_of(self, x, (), "prediction", batch_size)
         else:
             loader = IterableLoader(x, with_targets=False)
         self.network.to(self.device)
+        names = self.layer_names(outputs)
         parts: list[list[numpy.ndarray]] = []
         is_array_like = isinstance(loader, ArrayLoader)
         with using(self.network, "predict"), self.network.evaluating():
@@ -172,7 +182,60 @@ class Trainer(CompiledSteps):
             for inputs, *_ in with_bar(batches, loader.steps, "predicting", verbose):
                 is_rare = is_array_like and len(inputs[0]) != batch_size  # a compiled step would not pay
                 step = self.plain_prediction_step if is_rare else self.prediction_step
-                outputs = step(inputs)
-                parts.append([devices.to_numpy(y.data) for y in outputs])
+                parts.append([devices.to_numpy(y.data) for y in step(inputs, names)])
         joined = tuple(numpy.concatenate(column) for column in zip(*parts, strict=True))
         return joined if len(joined) > 1 else joined[0]
+
+    def find_learning_rate(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        low: float = 1e-6,
+        high: float = 10.0,
+        steps: int = 100,
+        batch_size: int = 128,
+    ) -> RangeTest:
+        """Train with learning rates that grow from step to step, then bring everything back to what it was.
+
+        Where the loss falls fastest, and well before it rises, is a good place for a learning rate (Smith,
+        "Cyclical learning rates for training neural networks", 2017). The result has the ``rates`` and
+        ``losses``, a ``suggestion``, and ``plot()``.
+
+        Parameters
+        ----------
+        x, y, batch_size : as for fit()
+        low, high : the first and the last learning rate; it ends earlier if the loss explodes
+        steps : how many learning rates to try, one for each mini-batch
+        """
+        self.network.to(self.device)
+        order = {"shuffle": "every-epoch", "drop_last": True}
+        loader = loader_of(self, x, y, "training", batch_size, **order)
+        return range_test(self, loader, float(low), float(high), int(steps))
+
+    def check_overfit(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        batch_size: int = 16,
+        steps: int = 200,
+        share: float = 0.1,
+        floor: float = 0.0,
+    ) -> OverfitTest:
+        """Train on the first mini-batch alone, then undo that; say whether the network can learn it.
+
+        A network that cannot learn a few observations by heart has a mistake. The result is true if the
+        loss fell to ``share`` of what it was above ``floor``, and all Parameters have changed; it has the
+        ``losses`` and the ``unchanged`` Parameters. Print it.
+
+        Parameters
+        ----------
+        x, y : as for fit()
+        batch_size : how many observations to learn; fewer are easier
+        steps : how many steps to take
+        floor : the smallest loss there can be, where that is not 0
+        """
+        self.network.to(self.device)
+        loader = loader_of(self, x, y, "training", batch_size)
+        return overfit_test(self, loader, int(steps), float(share), float(floor))
