@@ -27,34 +27,31 @@ class GradientReport:
         return sum(comparison.kinks for comparison in self.comparisons)
 
     @property
+    def unclear(self) -> int:
+        """The number of elements or directions where the function is too ill-conditioned to measure."""
+        return sum(comparison.unclear for comparison in self.comparisons)
+
+    @property
     def checked(self) -> int:
-        """The number of elements or directions that were compared."""
-        return sum(comparison.count - comparison.kinks for comparison in self.comparisons)
+        """The number of elements or directions that were compared with a derivative."""
+        return sum(comparison.compared for comparison in self.comparisons)
 
     def notes(self) -> list[str]:
-        """Return a sentence for each comparison that had to skip something."""
-        notes = []
-        for comparison in self.comparisons:
-            if comparison.kinks and comparison.kinks == comparison.count:
-                notes.append(
-                    f"{comparison.name}: every one of the {comparison.count} {comparison.unit} is at a point "
-                    "without a derivative (such as a relu at 0), so nothing was checked; use other values"
-                )
-            elif comparison.kinks:
-                notes.append(
-                    f"{comparison.name}: {comparison.kinks} of {comparison.count} {comparison.unit} skipped, "
-                    "at points without a derivative (such as a relu at 0)"
-                )
-        return notes
+        """Return a sentence for each comparison that had to leave something out."""
+        return [
+            f"{c.name}: {c.kinks + c.unclear} of {c.count} {c.unit} skipped: {reasons_not_compared(c)}"
+            for c in self.comparisons
+            if c.kinks + c.unclear
+        ]
 
     def __str__(self) -> str:
         rows = [
             [
                 c.name,
                 str(c.given.shape),
-                f"{c.count - c.kinks} {c.unit}",
+                f"{c.compared} {c.unit}",
                 f"{c.largest_error:.1e}",
-                str(c.kinks or ""),
+                str(c.kinks + c.unclear or ""),
             ]
             for c in self.comparisons
         ]
@@ -116,6 +113,20 @@ class LayerReport:
 
 class LayerError(AssertionError):
     """A layer fails a test of check_layer; the message is the report."""
+
+
+def reasons_not_compared(comparison: Comparison) -> str:
+    """Return why elements or directions of a comparison were not compared with a derivative."""
+    reasons = []
+    for number, why in (
+        (comparison.kinks, "at a point without a derivative (such as a relu at 0), between its slopes"),
+        (comparison.unclear, "where the function is too ill-conditioned: its quotients do not converge"),
+    ):
+        if number == comparison.count:
+            reasons.append(f"every one of the {number} {comparison.unit} is {why}")
+        elif number:
+            reasons.append(f"{number} {why}")
+    return "; ".join(reasons)
 
 
 def _shortened(text: str) -> str:
