@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import asdict, dataclass, field
+from html import escape
 
 from minidl.checks.differences import Comparison
 from minidl.tables import table
@@ -63,25 +65,34 @@ class GradientReport:
 
 @dataclass
 class ReportRow:
-    """One test of a layer: its title, "passed", "failed" or "skipped", and the reason."""
+    """One test: its title, "passed", "failed" or "skipped", and the reason.
+
+    Attributes
+    ----------
+    compared : how many numbers were compared
+    cause : the row whose failure explains this one's, or ""
+    """
 
     test: str
     outcome: str
     why: str = ""
+    compared: int = 0
+    cause: str = ""
 
 
 @dataclass
-class LayerReport:
-    """What check_layer found: one row for each test. It prints as a table.
+class Report:
+    """What a check found: one row for each test. It prints as a table; a notebook shows it with colours.
 
     Attributes
     ----------
-    layer : the printed name of the layer
+    layer : what was checked: the printed name of the layer
     rows : the tests in the order in which they ran
     """
 
     layer: str
     rows: list[ReportRow] = field(default_factory=list)
+    check = "check"
 
     @property
     def failures(self) -> list[ReportRow]:
@@ -93,16 +104,30 @@ class LayerReport:
         """Whether no test failed."""
         return not self.failures
 
+    @property
+    def compared(self) -> int:
+        """How many numbers were compared."""
+        return sum(row.compared for row in self.rows)
+
     def raise_if_failed(self) -> None:
         """Raise LayerError, with the whole report, if a test failed."""
         __tracebackhide__ = True
         if not self.passed:
-            raise LayerError(str(self))
+            raise LayerError(str(self), self)
+
+    def to_json(self) -> str:
+        """Return the report as JSON: ``check``, ``subject``, ``passed``, ``compared`` and ``rows``."""
+        values = {"check": self.check, "subject": self.layer, "passed": self.passed, "compared": self.compared}
+        return json.dumps(values | {"rows": [asdict(row) for row in self.rows]}, indent=2)
+
+    def title(self) -> str:
+        """Return the first line of the printed report."""
+        counts = [f"{sum(r.outcome == o for r in self.rows)} {o}" for o in ("passed", "failed", "skipped")]
+        return f"{self.check} {self.layer}: {', '.join(counts)}"
 
     def __str__(self) -> str:
-        counts = [f"{sum(r.outcome == o for r in self.rows)} {o}" for o in ("passed", "failed", "skipped")]
         rows = [[row.test, row.outcome, _shortened(row.why)] for row in self.rows]
-        text = f"check_layer {self.layer}: {', '.join(counts)}\n" + table(["test", "outcome", "why"], rows)
+        text = f"{self.title()}\n" + table(["test", "outcome", "why"], rows)
         for row in self.failures:
             if _shortened(row.why) != row.why:
                 text += f"\n\n{row.test}:\n  " + row.why.replace("\n", "\n  ")
@@ -110,9 +135,38 @@ class LayerReport:
 
     __repr__ = __str__
 
+    def _repr_html_(self) -> str:
+        """Return the report as an HTML table, which notebooks show."""
+        lines = [
+            f'<tr><td style="text-align:left">{escape(row.test)}</td>'
+            f'<td style="color:{_COLOURS[row.outcome]};text-align:left"><b>{row.outcome}</b></td>'
+            f'<td style="text-align:right">{row.compared or ""}</td>'
+            f'<td style="text-align:left"><pre style="margin:0;white-space:pre-wrap">{escape(row.why)}</pre></td></tr>'
+            for row in self.rows
+        ]
+        head = "".join(f'<th style="text-align:left">{x}</th>' for x in ("test", "outcome", "compared", "why"))
+        return (
+            f"<table><caption>{escape(self.title())}</caption><thead><tr>{head}</tr></thead>"
+            f"<tbody>{''.join(lines)}</tbody></table>"
+        )
+
+
+#: Of outcomes, in notebooks; they can be told apart on light and on dark ground.
+_COLOURS = {"passed": "#2e8b57", "failed": "#d9362e", "skipped": "#8a8a8a"}
+
+
+class LayerReport(Report):
+    """What check_layer found: one row for each test. It prints as a table."""
+
+    check = "check_layer"
+
 
 class LayerError(AssertionError):
-    """A layer fails a test of check_layer; the message is the report."""
+    """A check failed; the message is the report, and ``report`` is it, too."""
+
+    def __init__(self, message: str, report: Report | None = None):
+        super().__init__(message)
+        self.report = report
 
 
 def reasons_not_compared(comparison: Comparison) -> str:
