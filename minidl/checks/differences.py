@@ -32,6 +32,7 @@ _STEP = 6e-6  # the cube root of float64's epsilon: rounding and curvature cost 
 _GRID = 6  # rows and columns of a large Tensor that are measured where its gradient is wrong
 #: Steps in the order in which they are tried; larger ones last, for functions with much rounding inside.
 _FACTORS = (1.0, 8.0**-1, 8.0**-2, 8.0**-3, 8.0**-4, 8.0, 64.0)
+_ROUNDING = 1e-12  # of backward itself, relative to the size of a part
 _EPSILON = float(numpy.finfo(float).eps)
 
 
@@ -206,7 +207,7 @@ class Differences:
         Parameters
         ----------
         given : the gradient of each part: (parts, *x.shape)
-        scales : how large gradients of each part are where those of x are all 0
+        scales : how large the numbers of each part are
         """
         given = given.reshape(len(self.names), *x.shape)
         result = Comparison(name, given.sum(axis=0) if len(given) > 1 else given[0])
@@ -220,7 +221,13 @@ class Differences:
         largest = numpy.abs(given).reshape(len(given), -1).max(axis=1, initial=0.0)
         if scales is not None:
             largest = numpy.where(largest == 0, scales, largest)
-        measuring = _Measuring(self, x, given, [self.tolerance.within(float(size)) for size in largest])
+        sizes = numpy.ones(len(given)) if scales is None else scales
+        tolerances = [
+            Tolerance(t.relative, max(t.absolute, _ROUNDING * float(size)))
+            for t, size in zip(map(self.tolerance.within, map(float, largest)), sizes, strict=True)
+        ]
+        floors = [self.tolerance.within(float(size)).absolute for size in sizes]
+        measuring = _Measuring(self, x, given, tolerances, floors)
         original = devices.copy(x.data)
         try:
             with numpy.errstate(all="ignore"):  # a step may leave the domain of the function
@@ -240,7 +247,9 @@ class Differences:
         element = Element(x, index)
         with numpy.errstate(all="ignore"):
             one = numpy.array([given])
-            found = _Measuring(self, x, one[:, None], [self.tolerance]).measure(element, one)
+            found = _Measuring(self, x, one[:, None], [self.tolerance], [self.tolerance.absolute]).measure(
+                element, one
+            )
         element.move(0.0)
         return found[0].state == RIGHT
 
@@ -249,9 +258,15 @@ class _Measuring:
     """The comparison of the gradients of all parts with respect to one Tensor."""
 
     def __init__(
-        self, differences: Differences, x: Tensor, given: numpy.ndarray, tolerances: list[Tolerance]
+        self,
+        differences: Differences,
+        x: Tensor,
+        given: numpy.ndarray,
+        tolerances: list[Tolerance],
+        floors: list[float],
     ):
-        self.differences, self.x, self.given, self.tolerances = differences, x, given, tolerances
+        self.differences, self.x, self.given = differences, x, given
+        self.tolerances, self.floors = tolerances, floors
         self.shown: int | None = None if len(given) > 1 else 0  # the part that the result shows
         self.compared, self.right, self.left_out = numpy.zeros((3, len(given)), int)  # of each part
 
@@ -346,7 +361,8 @@ class _Measuring:
 
     def measure(self, place: Element | Direction, given: numpy.ndarray) -> list[_Measurement]:
         """Return the measured derivative of each part, and whether the given one agrees."""
-        series = [_Series(float(g), t) for g, t in zip(given, self.tolerances, strict=True)]
+        rows = zip(given, self.tolerances, self.floors, strict=True)
+        series = [_Series(float(g), tolerance, floor) for g, tolerance, floor in rows]
         for factor in _FACTORS:
             step = _STEP * place.scale * factor
             up, up_rounding = self._at(place, step)
@@ -386,10 +402,13 @@ def _state_of_all(found: list[_Measurement]) -> int:
 
 
 class _Series:
-    """The quotients of one part at one place, for smaller and smaller steps."""
+    """The quotients of one part at one place, for smaller and smaller steps.
 
-    def __init__(self, given: float, tolerance: Tolerance):
-        self.given, self.tolerance = given, tolerance
+    A measurement counts if rounding has moved it by less than a hundredth of it, or than the floor.
+    """
+
+    def __init__(self, given: float, tolerance: Tolerance, floor: float):
+        self.given, self.tolerance, self.floor = given, tolerance, floor
         self.right: list[float] = []
         self.left: list[float] = []
         self.noise: list[float] = []
@@ -403,7 +422,7 @@ class _Series:
         self.left.append(left)
         self.noise.append(noise)
         central = (right + left) / 2
-        known = noise <= 0.01 * max(abs(central), abs(self.given)) + self.tolerance.absolute
+        known = noise <= 0.01 * max(abs(central), abs(self.given)) + self.floor
         self.agrees = bool(known and self.tolerance.allows(self.given, central, noise))
 
     def result(self) -> _Measurement:

@@ -35,6 +35,7 @@ from minidl.checks.rows.signatures import hidden_method
 from minidl.checks.rows.table import AS_GIVEN, AWAY, BASIC, ROWS, Row, title_of
 from minidl.layers.layer import Layer
 from minidl.mode import mode
+from minidl.random.generator import default_generator
 
 
 def check_layer(
@@ -176,6 +177,7 @@ def _row(run: LayerRun, row: Row) -> ReportRow:
     run.compared = 0
     with with_tape(), Snapshot() as run.snapshot:
         run.snapshot.add(run.layer, "")
+        run.snapshot.add(default_generator)
         try:
             remark = row.test(run) or ""
         except Skip as reason:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy
 
+from minidl import devices
 from minidl.checks.layer_run import LayerRun, Problem, Skip
 from minidl.checks.not_finite import in_forward
 from minidl.mode import no_grad
@@ -11,6 +12,7 @@ from minidl.tensor import Tensor, tensor
 
 _EPSILON = float(numpy.finfo("float32").eps)
 _SHAKES = 3
+_TINY = 1e-30  # what is smaller may be 0 in float32
 
 #: Inputs: how many times as large as ordinary ones, shifted by how much, and which error is allowed relative
 #: to each number, and to the typical one of the output.
@@ -57,8 +59,8 @@ def _rounding(run: LayerRun, inputs: list[Tensor], outputs: list[numpy.ndarray])
             for x in inputs
         ]
         for x, data in zip(tensors, kept, strict=True):
-            factor = tensor(1 + _EPSILON * rng.uniform(-1, 1, x.shape), device=x.device)
-            x.data = data * factor.data
+            shaken_data = devices.to_numpy(data) * (1 + _EPSILON * rng.uniform(-1, 1, x.shape))
+            x.data = devices.to_device(numpy.asarray(shaken_data), x.device)
         for total, y, start in zip(moved, _outputs(run, shaken), outputs, strict=True):
             with numpy.errstate(all="ignore"):
                 numpy.maximum(total, numpy.abs(y - start), out=total)
@@ -95,7 +97,7 @@ def _compare(
         size = float(numpy.sqrt((b[representable] ** 2).mean())) if representable.any() else 0.0
         with numpy.errstate(all="ignore"):
             error = numpy.abs(a - b)
-            allowed = own * numpy.abs(b) + 300 * numpy.nan_to_num(moved, nan=numpy.inf) + typical * size
+            allowed = own * numpy.abs(b) + 300 * numpy.nan_to_num(moved, nan=numpy.inf) + typical * size + _TINY + (0 if typical < 1e-4 else 1e-6)
             excess = numpy.where(representable, error - allowed, -1.0)
         if excess.max(initial=-1.0) > 0:
             place = tuple(int(k) for k in numpy.unravel_index(int(numpy.argmax(excess)), b.shape))

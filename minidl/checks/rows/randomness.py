@@ -28,9 +28,8 @@ def global_state(run: LayerRun) -> str | None:
                 raise Problem(f"forward draws from, or seeds, numpy.random in {mode}: {_CURE}")
             after = default_generator.state_dict()
             if after != before[2]:
-                default_generator.load_state_dict({**kept[2]})
-                default_generator.numpy.random(3)
                 run.rewind()
+                default_generator.numpy.random(3)  # a call that begins elsewhere ends elsewhere, unless it seeds
                 run.outputs(run.observations(), training)
                 if default_generator.state_dict() == after:
                     raise Problem(f"forward calls dl.random.seed() in {mode}, which is the program's to do: {_CURE}")

@@ -9,12 +9,14 @@ import numpy
 from minidl.checks.layer_run import LayerRun, Problem, Skip, reset, tensors_of
 from minidl.checks.rows.values import all_equal, changed, copied, plain_state
 from minidl.layers.layer import Layer
+from minidl.random.generator import default_generator
 
 
 def saving(run: LayerRun) -> str | None:
     """save and load"""
     import tempfile
 
+    run.reset(run.observations())  # makes the state of stateful layers
     state, twin = run.layer.state_dict(), copied(run.layer)
     if not state:
         raise Skip("nothing to save")
@@ -44,6 +46,7 @@ def saving(run: LayerRun) -> str | None:
 
 def training_is_saved(run: LayerRun) -> str | None:
     """what training changes is saved"""
+    run.reset(run.observations())
     twin = copied(run.layer)
     if twin is None:
         raise Skip("the layer cannot be copied")
@@ -59,7 +62,10 @@ def training_is_saved(run: LayerRun) -> str | None:
     ):
         copy.load_state_dict(source.state_dict())
     for training in (False, True):
-        ours, loaded = (_outputs(run, layer, training) for layer in (run.layer, twin))
+        drawn = default_generator.state_dict()
+        ours = _outputs(run, run.layer, training)
+        default_generator.load_state_dict(drawn)
+        loaded = _outputs(run, twin, training)
         run.compared += sum(y.size for y in ours)
         if not all_equal(ours, loaded):
             names = changed(plain_state(twin), plain_state(run.layer))

@@ -134,10 +134,10 @@ class Whitening(dl.Layer):
         self.bias = dl.Parameter(dl.zeros(features))
 
     def forward(self, x):
+        corrected = self.second / dl.maximum(1 - 0.9**self.steps, 1e-3)
         if self.training:
             self.steps.assign(self.steps + 1)
             self.second.assign(0.9 * self.second + 0.1 * (x * x).mean(axis=0).detach())
-        corrected = self.second / dl.maximum(1 - 0.9**self.steps, 1e-3)
         return x / dl.sqrt(corrected + 1e-2) + self.bias
 
 
