@@ -208,6 +208,7 @@ def perturb(layer: Layer, seed: int) -> None:
         size = float(numpy.sqrt((values**2).mean())) if values.size else 0.0
         typical = size if size else 0.3 / numpy.sqrt(fan_in)
         moved = numpy.where(values == 0, 0.5 * typical * rng.standard_normal(values.shape), moved)
+        moved = numpy.asarray(moved)
         p.data = devices.to_device(moved.astype(p.dtype), p.device)
 
 

@@ -31,6 +31,7 @@ from minidl.checks.gradients import GradientError
 from minidl.checks.isolation import Snapshot, with_tape
 from minidl.checks.layer_run import Examples, LayerRun, Problem, Skip, perturb
 from minidl.checks.report import LayerReport, ReportRow
+from minidl.checks.rows.randomness import random_state_kept
 from minidl.checks.rows.signatures import hidden_method
 from minidl.checks.rows.table import AS_GIVEN, AWAY, BASIC, ROWS, Row, title_of
 from minidl.layers.layer import Layer
@@ -143,7 +144,7 @@ def _report(run: LayerRun, skipped: dict[str, str]) -> LayerReport:
     """Return the report of all rows, each run from the same state."""
     layer = run.layer
     report = LayerReport(f"{type(layer).__name__}({layer.extra_repr()})")
-    with with_tape(), numpy.errstate(all="ignore"):
+    with with_tape(), numpy.errstate(all="ignore"), random_state_kept():
         _add_rows(report, run, BASIC, skipped)
         works = not any(row.outcome == "failed" or row.cause for row in report.rows[1:])
         if not works:
@@ -217,7 +218,8 @@ def _finite(run: LayerRun) -> bool:
 
 
 def _dtype_of(layer: Layer) -> numpy.dtype:
-    kinds = [x.dtype for _, x in layer.named_tensors() if x.dtype.kind == "f"]
+    tensors = [*layer.parameters(), *(x for _, x in layer.named_tensors())]
+    kinds = [x.dtype for x in tensors if x.dtype.kind == "f"]
     return kinds[0] if kinds else numpy.dtype("float32")
 
 

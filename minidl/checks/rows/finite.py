@@ -25,10 +25,10 @@ def finite_outputs(run: LayerRun) -> str | None:
                     if not bad.any():
                         continue
                     # Infinities that forward writes by itself are a mask; those of an overflow are none.
-                    state = {name: x.numpy() for name, x in run.layer.named_tensors()}
                     trace, _ = run.trace(inputs, training)
-                    reason = in_forward(trace, only_nan=bool(numpy.isnan(y).any()))
-                    del state
+                    reason = in_forward(trace)
+                    if reason is None and numpy.isnan(y).any():
+                        reason = in_forward(trace, only_nan=True)
                     if numpy.isnan(y).any() or reason is not None:
                         place = tuple(int(k) for k in numpy.argwhere(bad)[0])
                         mode = "training" if training else "evaluation"

@@ -38,8 +38,8 @@ def gradients_exist(run: LayerRun) -> str | None:
             return None
     for stream in range(2):
         for training in (True, False):
-            trace, _ = run.trace(run.observations(stream), training)
-            used |= {id(x) for operation in trace.operations for x in operation.inputs}
+            trace, outputs = run.trace(run.observations(stream), training)
+            used |= trace.needed(outputs)
     cut = [name for name, p in missing.items() if _follows(run, p)]
     if cut:
         raise Problem(
@@ -65,9 +65,8 @@ def _follows(run: LayerRun, p: Tensor) -> bool:
                 before = run.from_the_start(inputs, training)
                 run.rewind()
                 values = devices.to_numpy(p.data)
-                p.data = devices.to_device(
-                    (values + 0.1 * rng.standard_normal(p.shape)).astype(p.dtype), p.device
-                )
+                moved = numpy.asarray(values + 0.1 * rng.standard_normal(p.shape), p.dtype)
+                p.data = devices.to_device(moved, p.device)
                 after = run.arrays(inputs, training)
                 run.rewind()
             if not all_equal(before, after):

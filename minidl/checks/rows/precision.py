@@ -16,7 +16,12 @@ _TINY = 1e-30  # what is smaller may be 0 in float32
 
 #: Inputs: how many times as large as ordinary ones, shifted by how much, and which error is allowed relative
 #: to each number, and to the typical one of the output.
-_RANGES = ((1.0, 0.0, 1e-3, 1e-5), (100.0, 0.0, 2e-2, 1e-3), (1.0, 1000.0, 2e-2, 1e-3))
+_RANGES = (
+    (1.0, 0.0, 1e-3, 1e-5),
+    (10.0, 0.0, numpy.inf, numpy.inf),  # whether it overflows, and no more
+    (100.0, 0.0, numpy.inf, numpy.inf),
+    (1.0, 1000.0, 2e-2, 1e-3),
+)
 
 
 def float32_agrees(run: LayerRun) -> str | None:
@@ -97,7 +102,8 @@ def _compare(
         size = float(numpy.sqrt((b[representable] ** 2).mean())) if representable.any() else 0.0
         with numpy.errstate(all="ignore"):
             error = numpy.abs(a - b)
-            allowed = own * numpy.abs(b) + 300 * numpy.nan_to_num(moved, nan=numpy.inf) + typical * size + _TINY + (0 if typical < 1e-4 else 1e-6)
+            allowed = own * numpy.abs(b) + 300 * numpy.nan_to_num(moved, nan=numpy.inf) + typical * size
+            allowed = numpy.nan_to_num(allowed, nan=numpy.inf) + (_TINY if typical < 1e-4 else 1e-6)
             excess = numpy.where(representable, error - allowed, -1.0)
         if excess.max(initial=-1.0) > 0:
             place = tuple(int(k) for k in numpy.unravel_index(int(numpy.argmax(excess)), b.shape))

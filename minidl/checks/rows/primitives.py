@@ -28,7 +28,14 @@ def own_primitives(run: LayerRun) -> str | None:
 
 
 def _check(run: LayerRun, operation: TracedOperation) -> None:
-    name, expected = operation.primitive.name, _forward(operation, operation.arrays)
+    name, arrays = operation.primitive.name, _copies(operation)
+    expected = _forward(operation, arrays)
+    for index, (x, before) in enumerate(zip(arrays, operation.arrays, strict=True)):
+        if not _same(devices.to_numpy(x), devices.to_numpy(before)):
+            raise Problem(
+                f"the forward of '{name}' overwrites its input {index}: write to out= alone, or to a new array "
+                f"({operation.line})"
+            )
     run.compared += expected.size
     target = devices.to_device(
         numpy.full(expected.shape, 77, expected.dtype), devices.device_of(operation.arrays[0])
@@ -57,8 +64,8 @@ def _forward(operation: TracedOperation, arrays: list[Any], out: Any = None) -> 
     xp = devices.array_module(arrays[0])
     options = operation.attributes if out is None else {**operation.attributes, "out": out}
     with devices.current(arrays[0]), numpy.errstate(all="ignore"):
-        copies = [devices.copy(a) for a in arrays] if out is None else arrays
-        return numpy.asarray(devices.to_numpy(xp.asarray(operation.primitive.forward(xp, *copies, **options))))
+        result = xp.asarray(operation.primitive.forward(xp, *arrays, **options))
+    return numpy.array(devices.to_numpy(result))
 
 
 def _aliases(operation: TracedOperation, expected: numpy.ndarray) -> list[int]:

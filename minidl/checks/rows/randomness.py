@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy
@@ -13,11 +15,24 @@ from minidl.random.generator import default_generator
 _CURE = "give the layer a Generator (self.generator = dl.Generator(seed)) and draw from it with dl.random"
 
 
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Put back the random state of the process at the end of a ``with`` block."""
+    kept = random.getstate(), numpy.random.get_state(), default_generator.state_dict()
+    try:
+        yield
+    finally:
+        random.setstate(kept[0])
+        numpy.random.set_state(kept[1])
+        default_generator.load_state_dict(kept[2])
+
+
 def global_state(run: LayerRun) -> str | None:
     """global random numbers are left alone"""
     remark = None
-    kept = random.getstate(), numpy.random.get_state(), default_generator.state_dict()
-    try:
+    with random_state_kept():
+        random.seed(93)  # no seed that a forward may set, which would then change nothing
+        numpy.random.seed(93)
         for training in (False, True):
             mode = "training" if training else "evaluation"
             before = random.getstate(), _of_numpy(), default_generator.state_dict()
@@ -34,10 +49,6 @@ def global_state(run: LayerRun) -> str | None:
                 if default_generator.state_dict() == after:
                     raise Problem(f"forward calls dl.random.seed() in {mode}, which is the program's to do: {_CURE}")
                 remark = "it draws from the Generator of dl.random, which all share"
-    finally:
-        random.setstate(kept[0])
-        numpy.random.set_state(kept[1])
-        default_generator.load_state_dict(kept[2])
     return remark
 
 

@@ -63,9 +63,9 @@ def training_is_saved(run: LayerRun) -> str | None:
         copy.load_state_dict(source.state_dict())
     for training in (False, True):
         drawn = default_generator.state_dict()
-        ours = _outputs(run, run.layer, training)
+        ours = _outputs(run, run.layer, training) + list(run.layer.state_dict().values())
         default_generator.load_state_dict(drawn)
-        loaded = _outputs(run, twin, training)
+        loaded = _outputs(run, twin, training) + list(twin.state_dict().values())
         run.compared += sum(y.size for y in ours)
         if not all_equal(ours, loaded):
             names = changed(plain_state(twin), plain_state(run.layer))
@@ -76,7 +76,7 @@ def training_is_saved(run: LayerRun) -> str | None:
             )
             mode = "training" if training else "evaluation"
             raise Problem(
-                f"trained, saved and loaded into an earlier copy, the layer gives other outputs in {mode}: "
+                f"trained, saved and loaded into an earlier copy, the layer gives other outputs, or state, in {mode}: "
                 f"{what}: keep state in Tensors (self.mean = dl.zeros(n)) and change it with assign()"
             )
     return None

@@ -52,45 +52,48 @@ def title_of(test: Test) -> str:
     return str(inspect.getdoc(test))
 
 
-_CHANGING = (global_state, evaluation_state, repeatability, inputs_left_alone)
-
 #: The rows without which the others make no sense.
 BASIC = (
     Row(signatures),
     Row(one_observation, (signatures,)),
     Row(several_observations, (signatures, one_observation)),
 )
+_CALLS = (global_state, inputs_left_alone, without_tape)
 #: The rows that see the layer as it came.
 AS_GIVEN = (
     Row(output_sizes),
     Row(output_types),
     Row(inputs_left_alone, compares=True),
     Row(global_state),
-    Row(training_state),
-    Row(finite_outputs, compares=True),
-    Row(finite_state, (finite_outputs,)),
+    Row(without_tape, (global_state, inputs_left_alone), compares=True),
+    Row(training_state, _CALLS),
+    Row(finite_state, _CALLS),
+    Row(finite_outputs, (*_CALLS, finite_state), compares=True),
 )
+_CHANGING = (*_CALLS, evaluation_state, repeatability)
 _BACKWARD = (gradients_exist, gradients_agree)
 #: The rows that see the layer away from where it starts: other Parameters, and state as training leaves it.
 AWAY = (
-    Row(evaluation_state),
-    Row(repeatability, (global_state, evaluation_state), compares=True),
+    Row(evaluation_state, _CALLS),
+    Row(repeatability, (*_CALLS, evaluation_state), compares=True),
     Row(independence, _CHANGING, compares=True),
-    Row(growth, (training_state,)),
+    Row(growth, (*_CALLS, training_state)),
     Row(parameters_found),
-    Row(without_tape, (*_CHANGING, parameters_found), compares=True),
-    Row(gradients_exist),
+    Row(gradients_exist, (*_CALLS, parameters_found)),
     Row(float32, (output_types, gradients_exist)),
     Row(float64, (output_types, gradients_exist)),
-    Row(gradients_agree, (*_CHANGING, training_state, gradients_exist, finite_outputs, float64)),
+    Row(
+        gradients_agree,
+        (*_CHANGING, training_state, parameters_found, gradients_exist, finite_state, finite_outputs, float64),
+    ),
     Row(second_order, (*_CHANGING, *_BACKWARD, training_state, finite_outputs, float64)),
-    Row(own_primitives, (inputs_left_alone,)),
-    Row(saving, (*_CHANGING, without_tape, gradients_agree)),
-    Row(training_is_saved, (*_CHANGING, saving, training_state, *_BACKWARD, without_tape)),
+    Row(own_primitives, (*_CALLS, gradients_agree)),
+    Row(saving, (*_CHANGING, gradients_agree)),
+    Row(training_is_saved, (*_CHANGING, saving, training_state, *_BACKWARD)),
     Row(float32_agrees, (*_CHANGING, output_types, finite_outputs, float32, float64)),
     Row(gpu, (*_CHANGING, *_BACKWARD)),
     Row(nesting, _CHANGING, compares=True),
-    Row(sharing, (*_CHANGING, saving, *_BACKWARD, without_tape)),
+    Row(sharing, (*_CHANGING, saving, *_BACKWARD)),
     Row(
         compiling,
         (*_CHANGING, own_primitives, training_state, saving, training_is_saved, *_BACKWARD, growth),

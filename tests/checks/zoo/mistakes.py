@@ -61,7 +61,6 @@ plant("bn_mean_detached", "batch_norm", "mean, variance = x.mean(axis=0), x.var(
       "mean, variance = x.mean(axis=0).detach(), x.var(axis=0)", GRADIENTS, "input 0", "'detach' stops")
 plant("bn_variance_detached", "batch_norm", "dl.sqrt(variance + 1e-3)", "dl.sqrt(variance.detach() + 1e-3)",
       GRADIENTS, "input 0", "'detach' stops")
-plant("bn_running_mean_with_tape", "batch_norm", "m * mean.detach())", "m * mean)", GRADIENTS)
 plant("bn_mean_as_array", "batch_norm", "self.mean, self.variance = dl.zeros(features), dl.ones(features)",
       "self.mean, self.variance = dl.Parameter(dl.zeros(features)), dl.ones(features)", TRAINING, "mean", "optimizer")
 plant("bn_running_mean_replaced", "batch_norm", "self.mean.assign((1 - m) * self.mean + m * mean.detach())",
@@ -69,7 +68,7 @@ plant("bn_running_mean_replaced", "batch_norm", "self.mean.assign((1 - m) * self
 plant("bn_python_counter", "batch_norm", "m = self.momentum",
       "self.n = getattr(self, 'n', 0) + 1\n            m = 1 / self.n", SAVED, "n")
 plant("bn_unbiased_of_one", "batch_norm", "x.mean(axis=0), x.var(axis=0)", "x.mean(axis=0), x.var(axis=0, ddof=1)",
-      FINITE)
+      FINITE_STATE, "variance", "one observation")
 plant("bn_wrong_axis", "batch_norm", "mean, variance = self.mean, self.variance",
       "mean, variance = x.mean(axis=0), self.variance", INDEPENDENT, "output 0")
 plant("bn_state_in_no_grad_statistics", "batch_norm", "x.var(axis=0)\n", "dl.tensor(x.numpy().var(axis=0))\n",
@@ -96,14 +95,15 @@ plant("instance_numpy_variance", "instance_norm", "variance = x.var(axis=(1, 2),
       "variance = dl.tensor(x.data.var(axis=(1, 2), keepdims=True))", GRADIENTS, "input 0")
 plant("weight_norm_cached_length", "weight_norm", "length = dl.sqrt((self.direction * self.direction).sum(axis=0))",
       "if not hasattr(self, 'kept'):\n            self.kept = numpy.sqrt((self.direction.numpy() ** 2).sum(axis=0))\n"
-      "        length = dl.tensor(self.kept)", GRADIENTS, "direction")
+      "        length = dl.tensor(self.kept)", SAVE, "stale cache")
 plant("spectral_u_in_evaluation", "spectral_norm", "if self.training:\n            self.u.assign(u)", "self.u.assign(u)",
       STATE, "u")
 plant("spectral_u_as_array", "spectral_norm", "self.u.assign(u)", "self.u = u.numpy()", TRAINING, "u")
 plant("frn_threshold_detached", "filter_response_norm", ", self.threshold)", ", self.threshold.detach())", EXIST,
       "threshold", "'detach'")
-plant("whitening_steps_python", "whitening", "self.second, self.steps = dl.zeros(features), dl.zeros(())",
-      "self.second, self.steps = dl.zeros(features), 0", SAVED, "steps")
+plant("whitening_steps_python", "whitening", "self.steps.assign(self.steps + 1)",
+      "self.count = getattr(self, 'count', 0) + 1\n            self.steps.assign(dl.full((), float(self.count)))",
+      SAVED, "count")
 plant("whitening_nan_forever", "whitening", "(x * x).mean(axis=0)", "x.var(axis=0, ddof=1)", FINITE_STATE, "second")
 
 # --- images ---------------------------------------------------------------------------------------
@@ -117,11 +117,9 @@ plant("conv_input_changed", "convolution", "return dl.relu(", "x.data -= x.data.
 plant("loop_conv_tap_left_out", "loop_convolution", "for i, tap in enumerate(self.taps):",
       "for i, tap in enumerate(self.taps[:2]):", EXIST, "taps.2")
 plant("loop_conv_data_slice", "loop_convolution", "x[:, i : i + steps] @ tap", "dl.tensor(x.data[:, i : i + steps]) @ tap",
-      EXIST)
+      GRADIENTS, "input 0", ".data")
 plant("residual_branch_detached", "residual", "self.scale * self.second(dl.relu(self.norm(self.first(x))))",
       "self.scale * self.second(dl.relu(self.norm(self.first(x.detach()))))", GRADIENTS, "input 0", "'detach'")
-plant("residual_hidden_parameter", "residual", "self.scale = dl.Parameter(dl.zeros(()))",
-      "scale = dl.Parameter(dl.full((), 0.5))\n        self.scaled = lambda: scale\n        self.scale = 0.0", EXIST)
 plant("se_gate_over_batch", "squeeze_excite", "pooled = x.mean(axis=(1, 2))",
       "pooled = x.mean(axis=(0, 1, 2), keepdims=True).reshape(1, -1) + 0 * x.mean(axis=(1, 2))", INDEPENDENT)
 plant("se_gate_constant", "squeeze_excite", "return x * gate.reshape", "return x * gate.detach().reshape", EXIST,
@@ -130,7 +128,7 @@ plant("pixel_shuffle_batch", "pixel_shuffle", "reshape(b, h, w, r, r, c)", "resh
       INDEPENDENT)
 plant("pyramid_fixed_batch", "spatial_pyramid", ".reshape(x.shape[0], -1)", ".reshape(4, -1)", ONE)
 plant("coordinates_float64", "coordinate_convolution", "rows = dl.linspace(-1, 1, h).astype(x.dtype)",
-      "rows = dl.tensor(numpy.linspace(-1, 1, h))", TYPES, "float64")
+      "rows = dl.tensor(numpy.linspace(-1, 1, h))", ONE, "float64")
 plant("unet_skip_detached", "unet", "[skip, dl.upsample2d", "[skip.detach(), dl.upsample2d", GRADIENTS, "down", "'detach'")
 plant("capsules_routing_no_grad", "capsules", "share = dl.softmax(logits, axis=2)", "share = dl.softmax(logits, axis=2).detach()",
       GRADIENTS, "weight", "'detach'")
@@ -138,15 +136,10 @@ plant("capsules_batch_softmax", "capsules", "dl.softmax(logits, axis=2)", "dl.so
 plant("capsules_root_of_zero", "capsules", "dl.sqrt(square + 1e-7)", "dl.sqrt(square - square)", FINITE)
 plant("maxout_mean_of_batch", "maxout", "y = x @ self.weight + self.bias", "y = (x - x.mean(axis=0)) @ self.weight + self.bias",
       INDEPENDENT)
-plant("blur_kernel_plain", "blur_pool", "self.kernel = dl.tensor(", "self.kernel = numpy.asarray(", "float64")
-
 # --- sequences ------------------------------------------------------------------------------------
 
 plant("elman_truncated", "elman", "states.append(h)", "states.append(h)\n            h = h.detach()", GRADIENTS, "recurrent",
       "'detach'")
-plant("elman_state_kept", "elman", "h = dl.zeros((x.shape[0], self.bias.size), x.dtype, x.device)",
-      "h = getattr(self, 'last', None)\n        h = dl.zeros((x.shape[0], self.bias.size), x.dtype) if h is None or h.shape[0] != len(x) else h",
-      GRADIENTS)
 plant("elman_history", "elman", "states.append(h)", "states.append(h)\n            vars(self).setdefault('seen', []).append(float(h.data.sum()))",
       GROWS, "seen")
 plant("lstm_cell_detached", "lstm", "dl.sigmoid(f + 1) * c +", "dl.sigmoid(f + 1) * c.detach() +", GRADIENTS, "weight", "'detach'")
@@ -156,8 +149,6 @@ plant("lstm_python_hidden", "lstm", "h = dl.sigmoid(o) * dl.tanh(c)", "h = dl.si
 plant("gru_candidate_forgotten", "gru", "h = (1 - z) * h + z * new", "h = (1 - z) * h + z", EXIST, "candidate")
 plant("gru_gate_of_the_batch", "gru", "z, r = both", "both = both + 0 * both.max(axis=0) + both.mean(axis=0)\n            z, r = both",
       INDEPENDENT)
-plant("bidirectional_flip_batch", "bidirectional", "back = dl.flip(self.backwards(dl.flip(x, 1)), 1)",
-      "back = dl.flip(self.backwards(dl.flip(x, 0)), 0) + 0", None)
 plant("attention_detached_scores", "self_attention", "dl.softmax(scores, axis=-1) @ v", "dl.softmax(scores, axis=-1).detach() @ v",
       EXIST, "query", "'detach'")
 plant("attention_over_batch", "self_attention", "dl.softmax(scores, axis=-1)", "dl.softmax(scores, axis=0)", INDEPENDENT)
@@ -171,7 +162,7 @@ plant("masked_logits_detached", "masked_logits", "self.dense(x), -numpy.inf", "s
 plant("masked_logits_nan", "masked_logits", "-numpy.inf)", "-numpy.inf) * 0", FINITE, "nan")
 plant("masked_logits_half", "masked_logits", "return dl.where(self.allowed, self.dense(x), -numpy.inf)",
       "y = self.dense(x)\n        return dl.where(self.allowed, 0.5 * y + 0.5 * y.detach(), -numpy.inf)", GRADIENTS, "'detach'")
-plant("rotary_angle_from_batch", "rotary", "dl.arange(x.shape[1]).astype(x.dtype)", "dl.arange(x.shape[1]).astype(x.dtype) * x.mean(axis=0).mean()",
+plant("rotary_angle_from_batch", "rotary", "dl.arange(x.shape[1]).astype(x.dtype)", "(1 + x.mean()) * dl.arange(x.shape[1]).astype(x.dtype)",
       INDEPENDENT)
 plant("rotary_float64", "rotary", "rates.astype(\"float32\")", "rates", TYPES, "float64")
 plant("transformer_dropout_always", "transformer_block", "x = x + self.dropout(", "self.dropout.training = True\n        x = x + self.dropout(",
@@ -181,7 +172,7 @@ plant("words_by_numpy", "bag_of_words", "self.table[words].mean(axis=1)", "dl.te
       EXIST)
 plant("words_mean_over_batch", "bag_of_words", "return self.table[words].mean(axis=1)", "y = self.table[words]\n        return y.mean(axis=1) - y.mean(axis=(0, 1))",
       INDEPENDENT)
-plant("stateful_with_tape", "stateful_cell", "self.h.assign(h.detach())", "self.h = h", None)
+plant("stateful_with_tape", "stateful_cell", "self.h.assign(h.detach())", "self.h = h", GRADIENTS, "not repeatable")
 plant("linear_attention_no_norm_gradient", "linear_attention", "(norm + 1e-6)", "(norm.detach() + 1e-6)", GRADIENTS, "'detach'")
 plant("tied_embedding_untied", "tied_embedding", "@ self.table.T", "@ self.table.detach().T", GRADIENTS, "table", "'detach'", "one of 2 uses")
 
@@ -206,7 +197,7 @@ plant("vq_batch_codes", "vector_quantizer", "return x + (chosen - x).detach(), l
 plant("denoising_in_evaluation", "denoising_autoencoder", "if self.training:", "if not self.training:", REPEATABLE)
 plant("denoising_untied", "denoising_autoencoder", "self.encode.weight.T", "dl.tensor(self.encode.weight.data.T)", GRADIENTS, "encode.weight")
 plant("gumbel_python_random", "gumbel", "logits = self.dense(x)", "import random\n        logits = self.dense(x) * (1 + 0.1 * random.random())", GLOBAL, "random")
-plant("gumbel_log_of_zero", "gumbel", "dl.uniform(logits.shape, 1e-6, 1 - 1e-6" if False else "dl.random.uniform(logits.shape, 1e-6, 1 - 1e-6",
+plant("gumbel_log_of_zero", "gumbel", "dl.random.uniform(logits.shape, 1e-6, 1 - 1e-6",
       "0 * dl.random.uniform(logits.shape, 1e-6, 1 - 1e-6", FINITE, "'log'")
 plant("gumbel_annealed", "gumbel", "u = dl.random", "self.temperature = self.temperature * 0.9\n        u = dl.random", GRADIENTS, "not repeatable")
 plant("hopfield_energy_half", "hopfield", "0.5 * (x * x).sum(axis=-1)", "0.5 * (x * x.detach()).sum(axis=-1)", GRADIENTS, "input 0", "'detach'")
@@ -216,7 +207,7 @@ plant("kmeans_centres_cut", "soft_kmeans", "- self.centers", "- self.centers.det
 
 # --- regularisation -------------------------------------------------------------------------------
 
-plant("dropout_in_evaluation", "dropout", "if not self.training:\n            return x\n", "", REPEATABLE, "self.training")
+plant("dropout_in_evaluation", "dropout", "if not self.training:", "if False:", REPEATABLE, "self.training")
 plant("dropout_numpy_generator", "dropout", "kept = dl.random.bernoulli(1 - self.probability, x.shape, generator=self.generator)",
       "kept = dl.tensor(numpy.random.random(x.shape) > self.probability)", GLOBAL, "numpy.random")
 plant("dropout_own_mode", "dropout", "if not self.training:", "if not getattr(self, 'active', True):", REPEATABLE)
@@ -226,15 +217,12 @@ plant("depth_python_coin", "stochastic_depth", "kept = dl.random.bernoulli(self.
       "kept = float(numpy.random.random() < self.survival)", GLOBAL)
 plant("noise_changes_input", "gaussian_noise", "return x + self.deviation * noise", "x.data += (self.deviation * noise).data\n        return x * 1", INPUTS, "input 0")
 plant("noise_float64", "gaussian_noise", "dtype=x.dtype,", "dtype=\"float64\",", TYPES, "float64")
-plant("ste_without_skip", "frozen_backbone", "self.head(self.backbone(x))", "self.head(dl.round(self.backbone(x)))", None)
 plant("frozen_head_too", "frozen_backbone", "self.head(self.backbone(x))", "self.head(self.backbone(x)).detach()", EXIST)
 plant("penalty_detached", "activity_penalty", "abs(y).mean()", "abs(y.detach()).mean()", GRADIENTS, "output 1", "'detach'")
 plant("penalty_float", "activity_penalty", "self.strength * abs(y).mean()", "self.strength * float(abs(y.data).mean())", ONE, "float")
 plant("auxiliary_unused", "auxiliary_head", "return self.second(h), self.auxiliary(h)", "return self.second(h), self.second(h)", EXIST, "auxiliary")
 plant("mixup_in_evaluation", "mixup", "if self.training:", "if True:", REPEATABLE)
 plant("mixup_share_kept", "mixup", "return self.dense(x)", "self.shares = getattr(self, 'shares', []) + [0.5]\n        return self.dense(x)", GROWS, "shares")
-plant("warm_up_python", "warm_up", "self.dense, self.steps = dl.Dense(inside, inside, seed=seed), dl.zeros(())",
-      "self.dense, self.steps = dl.Dense(inside, inside, seed=seed), dl.zeros(())\n        self.count = {'n': 0}", None)
 plant("temperature_over_batch", "temperature", "dl.log_softmax((x @ self.weight) * dl.exp(-self.log_temperature))",
       "dl.log_softmax((x @ self.weight) * dl.exp(-self.log_temperature), axis=0)", INDEPENDENT)
 plant("temperature_unused", "temperature", " * dl.exp(-self.log_temperature)", "", EXIST, "log_temperature")
@@ -281,14 +269,13 @@ plant("softmax_diagonal", "own_softmax", "out * (g - (g * out).sum(axis=-1, keep
 plant("softmax_overflow", "own_softmax", "x - xp.max(x, axis=-1, keepdims=True)", "x", SINGLE)
 plant("relu_mask_reversed", "own_relu", "g * (x > 0)", "g * (x < 0)", GRADIENTS, "'rectify_", "turned around")
 plant("relu_leaks", "own_relu", "g * (x > 0)", "g * ((x > 0) + 0.01 * (x <= 0))", GRADIENTS, "'rectify_")
-plant("relu_overwrites", "own_relu", "xp.maximum(x, 0, out=out)", "xp.maximum(x, 0, out=x if out is None else out)", GRADIENTS, "overwrites")
+plant("relu_overwrites", "own_relu", "xp.maximum(x, 0, out=out)", "xp.maximum(x, 0, out=x if out is None else out)", OUT, "overwrites its input 0")
 plant("determinant_cut", "log_determinant", "self.factor @ self.factor.T", "self.factor @ self.factor.detach().T", GRADIENTS, "factor", "'detach'")
 plant("determinant_of_negative", "log_determinant", "dl.linalg.slogdet(matrix)[1]", "dl.log(-dl.linalg.det(matrix))", FINITE, "'log'")
 plant("system_by_numpy", "linear_system", "dl.linalg.solve(a, x.T).T", "dl.tensor(numpy.linalg.solve(a.numpy(), x.numpy().T).T)", EXIST)
-plant("rbf_cancelling", "radial_basis", "(gap * gap).sum(axis=-1)", "((x * x).sum(axis=-1, keepdims=True) + (self.centers * self.centers).sum(axis=-1) - 2 * x @ self.centers.T)", None)
 plant("fourier_frequencies_drawn", "fourier_features", "phase = 2", "self.frequencies.assign(self.frequencies * 1.01)\n        phase = 2", STATE, "frequencies")
 plant("siren_omega_learned_by_hand", "siren", "return dl.sin(", "self.omega = self.omega + 0.1\n        return dl.sin(", REPEATABLE)
 plant("quantile_over_batch", "quantiles", "axis=1), axis=1)", "axis=1), axis=0)", INDEPENDENT)
 plant("logarithm_negative", "logarithm", "dl.log(x)", "dl.log(x - 1)", FINITE, "'log'")
-plant("average_rate_cut", "moving_average", "(x[:, t] - y)", "(x[:, t] - y.detach())", GRADIENTS, "logit", "'detach'")
+plant("average_rate_cut", "moving_average", "(x[:, t] - y)", "(x[:, t] - (y if t == 0 else y.detach()))", GRADIENTS, "logit", "'detach'")
 plant("average_of_last_batch", "moving_average", "y, out = dl.sigmoid(self.logit), 0.0, []", "y, out = dl.sigmoid(self.logit), getattr(self, 'last', 0.0), []\n        self.last = float(x.data.mean())", REPEATABLE)
