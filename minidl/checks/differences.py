@@ -100,7 +100,7 @@ class Part:
 
 def parts_of_outputs(outputs: list[numpy.ndarray], weights: list[numpy.ndarray], limit: int) -> list[Part]:
     """Split outputs into parts of finite numbers of one size; beyond a limit, outputs are joined no further."""
-    parts = []
+    parts: list[Part] = []
     for i, (y, w) in enumerate(zip(outputs, weights, strict=True)):
         with numpy.errstate(all="ignore"):
             decade = numpy.floor(numpy.log10(numpy.abs(y)) / 3)
@@ -110,7 +110,9 @@ def parts_of_outputs(outputs: list[numpy.ndarray], weights: list[numpy.ndarray],
             decade, sizes = numpy.zeros(y.shape), numpy.zeros(min(1, len(sizes)))
         for size in sizes:
             chosen = numpy.isfinite(y) & (decade == size)
-            name = f"output {i}" + ("" if len(sizes) == 1 else f", its numbers of about {_example(y[chosen])}")
+            name = f"output {i}" + (
+                "" if len(sizes) == 1 else f", its numbers of about {_example(y[chosen])}"
+            )
             parts.append(Part(name, i, numpy.where(chosen, w, 0.0), y.copy()))
     return parts
 

@@ -162,7 +162,9 @@ class _Check:
         watched += [x for name, x in self.isolated.watched().items() if not name.startswith("input ")]
         outputs = outputs_of(self.isolated.eager(*inputs))
         terms = [
-            (outputs[part.output] * Tensor(devices.to_device(part.weights, outputs[part.output].device))).sum()
+            (
+                outputs[part.output] * Tensor(devices.to_device(part.weights, outputs[part.output].device))
+            ).sum()
             for part in self.parts
         ]
         total = terms[0]
@@ -196,9 +198,7 @@ class _Check:
             comparison.name = f"{self.title}{comparison.name}"
         return comparisons
 
-    def _compared(
-        self, watched: dict[str, Tensor], given: dict[str, numpy.ndarray]
-    ) -> list[Comparison]:
+    def _compared(self, watched: dict[str, Tensor], given: dict[str, numpy.ndarray]) -> list[Comparison]:
         names = [part.name for part in self.parts]
         self.differences = Differences(self.evaluate, self.tolerance, self.sample, self.rng, names)
         largest = numpy.array(
@@ -298,7 +298,9 @@ class _Check:
             if len(again) != len(eager) or not all(map(_close, again, eager)):
                 place = _first_difference(again, eager)
                 if self.isolated.function is not self.isolated.eager:
-                    raise GradientError(f"compiled, the function gives {place[0]}; as it is written, {place[1]}")
+                    raise GradientError(
+                        f"compiled, the function gives {place[0]}; as it is written, {place[1]}"
+                    )
                 raise GradientError(
                     f"the function is not repeatable: with the same inputs it gives {place[0]} where it "
                     f"gave {place[1]}. It keeps something from call to call in an attribute, or draws "
@@ -351,7 +353,9 @@ class _Check:
             causes = diagnosis.causes(watched[comparison.name], comparison)
             first = known.setdefault(tuple(causes), comparison.name)
             texts.append(
-                self._description(comparison, causes if first == comparison.name else [f"the same as of {first}"])
+                self._description(
+                    comparison, causes if first == comparison.name else [f"the same as of {first}"]
+                )
             )
         return "\n\n".join(texts)
 

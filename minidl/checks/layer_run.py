@@ -150,11 +150,15 @@ class LayerRun:
             x.grad = None
         return found
 
-    def trace(
-        self, inputs: Sequence[Tensor], training: bool = False
-    ) -> tuple[OperationTrace, list[Tensor]]:
+    def trace(self, inputs: Sequence[Tensor], training: bool = False) -> tuple[OperationTrace, list[Tensor]]:
         """Return every operation of a call that begins with the row's first state, and its outputs."""
         self.rewind()
+        return self.trace_now(inputs, training)
+
+    def trace_now(
+        self, inputs: Sequence[Tensor], training: bool = False
+    ) -> tuple[OperationTrace, list[Tensor]]:
+        """Return every operation of a call from the layer's present state, and its outputs."""
         self.layer.train(training)
         self.reset(inputs)
         trace = OperationTrace(lambda found: None)

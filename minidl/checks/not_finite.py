@@ -35,7 +35,9 @@ def in_forward(trace: OperationTrace, only_nan: bool = False) -> str | None:
             continue
         bad = numpy.isnan(y) if only_nan else ~numpy.isfinite(y)
         arrays = [devices.to_numpy(x) for x in operation.arrays]
-        fine = all((~numpy.isnan(a) if only_nan else numpy.isfinite(a)).all() for a in arrays if a.dtype.kind == "f")
+        fine = all(
+            (~numpy.isnan(a) if only_nan else numpy.isfinite(a)).all() for a in arrays if a.dtype.kind == "f"
+        )
         if bad.any() and fine:
             return f"{_what_it_does(operation, arrays, y, bad)} ({operation.line}){_advice(operation)}"
     return None

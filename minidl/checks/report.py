@@ -117,7 +117,12 @@ class Report:
 
     def to_json(self) -> str:
         """Return the report as JSON: ``check``, ``subject``, ``passed``, ``compared`` and ``rows``."""
-        values = {"check": self.check, "subject": self.layer, "passed": self.passed, "compared": self.compared}
+        values = {
+            "check": self.check,
+            "subject": self.layer,
+            "passed": self.passed,
+            "compared": self.compared,
+        }
         return json.dumps(values | {"rows": [asdict(row) for row in self.rows]}, indent=2)
 
     def title(self) -> str:
@@ -135,6 +140,14 @@ class Report:
 
     __repr__ = __str__
 
+    def failed_first(self) -> str:
+        """Return the report with what failed at the beginning, each with all that is known about it."""
+        lines = [self.title()]
+        for row in self.failures:
+            lines.append(f"- {row.test}\n    " + row.why.replace("\n", "\n    "))
+        lines += [f"  {row.test}: {row.outcome}, {row.why}" for row in self.rows if row.cause]
+        return "\n".join(lines)
+
     def _repr_html_(self) -> str:
         """Return the report as an HTML table, which notebooks show."""
         lines = [
@@ -144,7 +157,9 @@ class Report:
             f'<td style="text-align:left"><pre style="margin:0;white-space:pre-wrap">{escape(row.why)}</pre></td></tr>'
             for row in self.rows
         ]
-        head = "".join(f'<th style="text-align:left">{x}</th>' for x in ("test", "outcome", "compared", "why"))
+        head = "".join(
+            f'<th style="text-align:left">{x}</th>' for x in ("test", "outcome", "compared", "why")
+        )
         return (
             f"<table><caption>{escape(self.title())}</caption><thead><tr>{head}</tr></thead>"
             f"<tbody>{''.join(lines)}</tbody></table>"

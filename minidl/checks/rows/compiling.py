@@ -22,18 +22,17 @@ def compiling(run: LayerRun) -> str | None:
 
     layer = run.layer
 
-    @compile(kernels="numpy")
-    def predict(*inputs: Tensor) -> Any:
+    def _predict(*inputs: Tensor) -> Any:
         return layer(*inputs)
 
-    @compile(kernels="numpy")
-    def step(*inputs: Tensor) -> Any:
+    def _step(*inputs: Tensor) -> Any:
         loss = run.loss(tensors_of(layer(*inputs)))
         if loss.requires_grad:
             loss.backward()
         return loss
 
-    started, changes = time.perf_counter(), []
+    predict, step = (compile(function, kernels="numpy") for function in (_predict, _step))
+    started, changes = time.perf_counter(), list[str]()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:

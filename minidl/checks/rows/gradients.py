@@ -123,7 +123,12 @@ def _checked(run: LayerRun, options: dict[str, object], order: int) -> str:
 
 
 def _check(
-    run: LayerRun, inputs: Sequence[Tensor], options: dict[str, object], order: int, training: bool, notes: list[str]
+    run: LayerRun,
+    inputs: Sequence[Tensor],
+    options: dict[str, object],
+    order: int,
+    training: bool,
+    notes: list[str],
 ) -> None:
     from minidl.checks.gradients import NothingCompared
 

@@ -19,7 +19,9 @@ def inputs_left_alone(run: LayerRun) -> None:
         for i, (x, values) in enumerate(zip(inputs, before, strict=True)):
             run.compared += values.size
             if not numpy.array_equal(x.numpy(), values, equal_nan=x.dtype.kind == "f"):
-                raise Problem(f"forward overwrites its input {i}: compute a new array (x * 2, not x.data *= 2)")
+                raise Problem(
+                    f"forward overwrites its input {i}: compute a new array (x * 2, not x.data *= 2)"
+                )
 
 
 def independence(run: LayerRun) -> None:

@@ -93,7 +93,7 @@ def _compare(
         if lost.any():
             place = tuple(int(k) for k in numpy.argwhere(lost)[0])
             run.layer.astype("float32")
-            trace, _ = _trace(run, inputs)
+            trace, _ = run.trace_now(inputs)
             reason = in_forward(trace)
             raise Problem(
                 f"for {what}, output {i} at {place} is {a[place]} in float32, and {b[place]:.6g} in float64"
@@ -113,15 +113,3 @@ def _compare(
                 "large numbers that nearly cancel are subtracted on the way (E[x^2] - E[x]^2, 1 - cos x); "
                 "write it so that they do not arise"
             )
-
-
-def _trace(run: LayerRun, inputs: list[Tensor]) -> tuple[object, object]:
-    from minidl.checks.layer_run import tensors_of
-    from minidl.checks.tracing import OperationTrace
-
-    run.layer.train(False)
-    run.reset(inputs)
-    trace = OperationTrace(lambda found: None)
-    with trace.recording():
-        outputs = tensors_of(run.layer(*inputs))
-    return trace, outputs

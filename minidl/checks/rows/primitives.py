@@ -43,7 +43,9 @@ def _check(run: LayerRun, operation: TracedOperation) -> None:
     try:
         _forward(operation, _copies(operation), target)
     except TypeError as error:
-        raise Problem(f"the forward of '{name}' takes no out=, which compiled programs give it: {error}") from None
+        raise Problem(
+            f"the forward of '{name}' takes no out=, which compiled programs give it: {error}"
+        ) from None
     if not _same(devices.to_numpy(target), expected):
         raise Problem(
             f"the forward of '{name}' does not write its result to out=: compiled programs read it there "
@@ -82,4 +84,6 @@ def _copies(operation: TracedOperation) -> list[Any]:
 
 
 def _same(a: numpy.ndarray, b: numpy.ndarray) -> bool:
-    return a.shape == b.shape and bool(numpy.allclose(a, b, rtol=1e-5, atol=1e-6, equal_nan=a.dtype.kind == "f"))
+    return a.shape == b.shape and bool(
+        numpy.allclose(a, b, rtol=1e-5, atol=1e-6, equal_nan=a.dtype.kind == "f")
+    )

@@ -44,14 +44,18 @@ def global_state(run: LayerRun) -> str | None:
             after = default_generator.state_dict()
             if after != before[2]:
                 run.rewind()
-                default_generator.numpy.random(3)  # a call that begins elsewhere ends elsewhere, unless it seeds
+                default_generator.numpy.random(
+                    3
+                )  # a call that begins elsewhere ends elsewhere, unless it seeds
                 run.outputs(run.observations(), training)
                 if default_generator.state_dict() == after:
-                    raise Problem(f"forward calls dl.random.seed() in {mode}, which is the program's to do: {_CURE}")
+                    raise Problem(
+                        f"forward calls dl.random.seed() in {mode}, which is the program's to do: {_CURE}"
+                    )
                 remark = "it draws from the Generator of dl.random, which all share"
     return remark
 
 
 def _of_numpy() -> Any:
-    name, keys, place, has_normal, normal = numpy.random.get_state()
-    return name, keys.tobytes(), place, has_normal, normal
+    state: Any = numpy.random.get_state()
+    return state[0], state[1].tobytes(), *state[2:]

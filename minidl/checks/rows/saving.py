@@ -57,9 +57,7 @@ def training_is_saved(run: LayerRun) -> str | None:
             if p.dtype.kind == "f":
                 p.assign(p * (0.97 + 0.01 * (number % 3)))  # what an optimizer might do
     twin.load_state_dict(run.layer.state_dict())
-    for (_, source), (_, copy) in zip(
-        run.layer.named_generators(), twin.named_generators(), strict=True
-    ):
+    for (_, source), (_, copy) in zip(run.layer.named_generators(), twin.named_generators(), strict=True):
         copy.load_state_dict(source.state_dict())
     for training in (False, True):
         drawn = default_generator.state_dict()

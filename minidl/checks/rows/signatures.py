@@ -28,7 +28,9 @@ def signatures(run: LayerRun) -> None:
         try:
             inspect.signature(getattr(layer, name)).bind(*required)
         except TypeError as error:
-            raise Problem(f"{name}{inspect.signature(own)} must take ({', '.join(required)}): {error}") from error
+            raise Problem(
+                f"{name}{inspect.signature(own)} must take ({', '.join(required)}): {error}"
+            ) from error
     layer.state_dict()
     repr(layer)
 

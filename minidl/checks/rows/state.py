@@ -46,7 +46,9 @@ def evaluation_state(run: LayerRun) -> None:
     _require_same_tensors(run.layer, names)
     different = [*run.snapshot.changed(), *(changed(before, _arrays(run.layer, before)) if before else [])]
     if different:
-        raise Problem(f"{', '.join(different)} changed in evaluation mode: update state only if self.training")
+        raise Problem(
+            f"{', '.join(different)} changed in evaluation mode: update state only if self.training"
+        )
 
 
 def training_state(run: LayerRun) -> None:
@@ -59,7 +61,9 @@ def training_state(run: LayerRun) -> None:
     parameters = {name for name, _ in run.layer.named_parameters()}
     assigned = [name for name in run.snapshot.changed() if name in parameters]
     if assigned:
-        raise Problem(f"forward changes the Parameter(s) {', '.join(assigned)}: that is the optimizer's to do")
+        raise Problem(
+            f"forward changes the Parameter(s) {', '.join(assigned)}: that is the optimizer's to do"
+        )
     arrays = changed(before, _arrays(run.layer, before)) if before else []
     if arrays:
         raise Problem(
@@ -97,9 +101,7 @@ def _require_same_tensors(layer: Layer, before: dict[str, Tensor]) -> None:
 
 def finite_state(run: LayerRun) -> str | None:
     """state stays finite"""
-    state = {
-        name: x for name, x in run.layer.named_tensors() if x.dtype.kind == "f" and not x.requires_grad
-    }
+    state = {name: x for name, x in run.layer.named_tensors() if x.dtype.kind == "f" and not x.requires_grad}
     if not state:
         raise Skip("no state")
     fine = {name for name, x in state.items() if numpy.isfinite(x.numpy()).all()}

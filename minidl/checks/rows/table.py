@@ -84,7 +84,15 @@ AWAY = (
     Row(float64, (output_types, gradients_exist)),
     Row(
         gradients_agree,
-        (*_CHANGING, training_state, parameters_found, gradients_exist, finite_state, finite_outputs, float64),
+        (
+            *_CHANGING,
+            training_state,
+            parameters_found,
+            gradients_exist,
+            finite_state,
+            finite_outputs,
+            float64,
+        ),
     ),
     Row(second_order, (*_CHANGING, *_BACKWARD, training_state, finite_outputs, float64)),
     Row(own_primitives, (*_CALLS, gradients_agree)),

@@ -72,7 +72,9 @@ class Swish(dl.Layer):
             named("swish"),
             lambda xp, x, b, out=None: xp.divide(x, 1 + xp.exp(-b * x), out=out),
             gradients=(
-                lambda g, out, x, b: g * (dl.sigmoid(b * x) + b * x * dl.sigmoid(b * x) * (1 - dl.sigmoid(b * x))),
+                lambda g, out, x, b: (
+                    g * (dl.sigmoid(b * x) + b * x * dl.sigmoid(b * x) * (1 - dl.sigmoid(b * x)))
+                ),
                 lambda g, out, x, b: g * x * x * dl.sigmoid(b * x) * (1 - dl.sigmoid(b * x)),
             ),
         )
@@ -110,7 +112,9 @@ class OwnSoftmax(dl.Layer):
     def __init__(self, inside, outside, seed):
         self.dense = dl.Dense(inside, outside, seed=seed)
         self.softmax = Primitive(
-            named("choice"), _softmax, gradients=(lambda g, out, x: out * (g - (g * out).sum(axis=-1, keepdims=True)),)
+            named("choice"),
+            _softmax,
+            gradients=(lambda g, out, x: out * (g - (g * out).sum(axis=-1, keepdims=True)),),
         )
 
     def forward(self, x):

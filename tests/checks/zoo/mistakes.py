@@ -54,6 +54,7 @@ def plant(name, layer, old, new, row, *words):
     MISTAKES[name] = Mistake(layer, old, new, row, words)
 
 
+# fmt: off
 # --- statistics and normalisation -----------------------------------------------------------------
 
 plant("bn_batch_statistics_in_evaluation", "batch_norm", "if self.training:", "if True:", STATE, "mean, variance")

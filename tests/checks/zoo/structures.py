@@ -52,7 +52,9 @@ class LoadBalanced(dl.Layer):
 
     def forward(self, x):
         share = dl.softmax(self.gate(x), axis=-1)
-        used = (share.argmax(axis=-1).reshape(-1, 1) == dl.arange(share.shape[1])).astype(x.dtype).mean(axis=0)
+        used = (
+            (share.argmax(axis=-1).reshape(-1, 1) == dl.arange(share.shape[1])).astype(x.dtype).mean(axis=0)
+        )
         penalty = (used * share.mean(axis=0)).sum() * share.shape[1]
         return share * self.scales, penalty, used
 
