@@ -55,6 +55,7 @@ from minidl.layers import (
     Softplus,
     Tanh,
     UpSample2D,
+    fit_batch_norm,
 )
 from minidl.losses import (
     binary_cross_entropy,
@@ -397,6 +398,7 @@ __all__ = [
     "expm1",
     "eye",
     "f_score",
+    "fit_batch_norm",
     "flip",
     "floor",
     "floor_divide",

@@ -525,13 +525,13 @@ class Tensor:
             return self
         return elementwise.cast(self if dtype.kind == "f" else self.detach(), dtype=dtype)
 
-    def sum(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        """Return the sum over the axes."""
-        return reduction.sum(self, axis, keepdims)
+    def sum(self, axis: Any = None, keepdims: bool = False, dtype: Any = None) -> Tensor:
+        """Return the sum over the axes, computed in another dtype if one is given."""
+        return reduction.sum(self, axis, keepdims, dtype)
 
-    def mean(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        """Return the mean over the axes."""
-        return reduction.mean(self, axis, keepdims)
+    def mean(self, axis: Any = None, keepdims: bool = False, dtype: Any = None) -> Tensor:
+        """Return the mean over the axes, computed in another dtype if one is given."""
+        return reduction.mean(self, axis, keepdims, dtype)
 
     def max(self, axis: Any = None, keepdims: bool = False) -> Tensor:
         """Return the largest element over the axes."""

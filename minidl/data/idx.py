@@ -18,8 +18,6 @@ from typing import Any, BinaryIO, cast
 
 import numpy
 
-from minidl.data.labelled_images import LabelledImages
-
 _DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _GZIP = b"\x1f\x8b"
 _MAX_AXES = 64  # of a NumPy array
@@ -98,67 +96,3 @@ def _read(file: BinaryIO, expected: int, most: int) -> bytearray:
     while len(values) < expected and (part := file.read(min(1 << 20, expected - len(values)))):
         values += part
     return values
-
-
-def read_idx_folder(folder: str | os.PathLike[str]) -> tuple[LabelledImages, LabelledImages]:
-    """Return the training and test images of a folder with MNIST's files, or files named like them.
-
-    Images are (N, 28, 28, 1) float32 with values k/255 (or whatever height and width the files have);
-    labels are None where there is no file of labels; there are no angles. The files may be gzipped, and
-    named ``train-images-idx3-ubyte`` or ``train-images.idx3-ubyte``. A folder that has only the test set
-    (``t10k``) is split in two halves, in order: of MNIST's 10,000 images, 5,000 to train and 5,000 to test.
-
-    Raises
-    ------
-    FileNotFoundError
-        There is no such folder, or there are no test images in it.
-    ValueError
-        A file is damaged, images are not three-dimensional bytes, or labels do not match them.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}")
-    test = _read_part(folder, "t10k")
-    if test is None:
-        raise FileNotFoundError(
-            f"{folder} has no test images: no file t10k-images-idx3-ubyte or t10k-images.idx3-ubyte, "
-            "with or without .gz"
-        )
-    train = _read_part(folder, "train")
-    return (train, test) if train is not None else _halves(test, folder)
-
-
-def _read_part(folder: Path, part: str) -> LabelledImages | None:
-    image_file, label_file = _find(folder, f"{part}-images", 3), _find(folder, f"{part}-labels", 1)
-    if image_file is None:
-        return None
-    images = read_idx(image_file)
-    if images.ndim != 3 or images.dtype != numpy.uint8:
-        raise ValueError(
-            f"{image_file} holds {images.dtype} values of shape {images.shape}; expected images: "
-            "uint8 of shape (N, height, width)"
-        )
-    images = images[..., None] / numpy.float32(255)
-    if label_file is None:
-        return LabelledImages(images)
-    labels = read_idx(label_file)
-    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
-        raise ValueError(
-            f"{label_file} holds {labels.dtype} values of shape {labels.shape}; expected one whole number "
-            f"for each of the {len(images)} images of {image_file.name}"
-        )
-    return LabelledImages(images, labels.astype(numpy.int64))
-
-
-def _find(folder: Path, stem: str, axes: int) -> Path | None:
-    names = [f"{stem}{dot}idx{axes}-ubyte{suffix}" for dot in "-." for suffix in ("", ".gz")]
-    return next((folder / name for name in names if (folder / name).is_file()), None)
-
-
-def _halves(whole: LabelledImages, folder: Path) -> tuple[LabelledImages, LabelledImages]:
-    middle = len(whole.images) // 2
-    if middle == 0:
-        raise ValueError(f"{folder} has {len(whole.images)} images: too few to split into two halves")
-    labels = (None, None) if whole.labels is None else (whole.labels[:middle], whole.labels[middle:])
-    first = LabelledImages(whole.images[:middle], labels[0])
-    return first, LabelledImages(whole.images[middle:], labels[1])
