@@ -91,7 +91,7 @@ class Loops:
         lines += [
             "{",
             *before,
-            *(["#pragma GCC ivdep"] if independent else []),
+            *(["INDEPENDENT"] if independent else []),
             f"{loop(name, end, begin)} {{",
             *(f"    {line}" for line in body),
             "} }",

@@ -61,10 +61,10 @@ def _line(name: str, kind: str, line: Axis) -> str:
     guard = (
         "t = t - t == t - t ? t : 0;" if name == "logsumexp" else ""
     )  # what is not finite is not subtracted
-    ivdep = "#pragma GCC ivdep\n   "
+    independent = "INDEPENDENT"
     last = {
-        "softmax": f"{ivdep} {each} {result} /= total;",
-        "log_softmax": f"total = log(total);\n    {ivdep} {each} {result} = {element} - t - total;",
+        "softmax": f"{independent} {each} {result} /= total;",
+        "log_softmax": f"total = log(total);\n    {independent} {each} {result} = {element} - t - total;",
         "logsumexp": "to[0] = log(total) + t;",
     }[name]
     return (
