@@ -51,6 +51,16 @@ __declspec(dllimport) int __stdcall SwitchToThread(void);
 #define min(a, b) ((a) != (a) || (a) < (b) ? (a) : (b))
 #define abs(a) ((a) > 0 ? (a) : 0 - (a))  /* 0 - -0.0 is 0.0 */
 
+/* Integers in the order of the numbers; those of NaN are beyond all others, on either side. */
+typedef int32_t rank_of_float;
+typedef int64_t rank_of_double;
+static inline int32_t turned_32(int32_t bits) { return bits ^ (bits >> 31 & INT32_MAX); }
+static inline int64_t turned_64(int64_t bits) { return bits ^ (bits >> 63 & INT64_MAX); }
+static inline int32_t rank_float(float x) { return turned_32(bits_of_float(x)); }
+static inline int64_t rank_double(double x) { return turned_64(bits_of_double(x)); }
+static inline float float_of_rank(int32_t rank) { return float_of(turned_32(rank)); }
+static inline double double_of_rank(int64_t rank) { return double_of(turned_64(rank)); }
+
 /* A float32 rounded to this number of bits after the leading one, ties to even; NaN stays. */
 #define bits_of(x) bits_of_float(x)
 static inline float round_off(float x, int bits) {
