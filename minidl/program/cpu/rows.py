@@ -1,9 +1,4 @@
-"""The C statements of Rows: each row is reduced, and what depends on that is computed, while it is in cache.
-
-A row is gone over in stages. What a stage sums up is known after it, and used in the next one. A value that
-a later stage needs again is read where it was stored, computed again if that is cheap, or kept in a buffer
-that is as long as the row.
-"""
+"""The C statements of Rows: loops over the rows, and in each row a loop for each stage (see plan/rows.py)."""
 
 from __future__ import annotations
 
@@ -11,19 +6,18 @@ from collections.abc import Iterator, Sequence
 
 import numpy
 
-from minidl.primitives import elementwise as e
 from minidl.primitives.reduction import max_, sum_
 from minidl.program.cpu.c_code import CSource
 from minidl.program.cpu.loops import c_type, index, loop, smaller, stored_type
 from minidl.program.cpu.reductions import SUM_RUN
 from minidl.program.cpu.statements import FLOATS_ONLY
 from minidl.program.expressions import Unsupported, expression
+from minidl.program.plan.rows import Stages
 from minidl.program.plan.strides import broadcast_strides, walk
 from minidl.program.program import Instruction, Rows, Value
 
-#: What is computed again rather than kept, up to so many of them in a chain. All others cost more than that.
-CHEAP = {e.add, e.subtract, e.multiply, e.negative, e.maximum, e.minimum, e.relu, e.where_, e.cast}
-MAX_CHEAP = 2
+#: More bytes are not kept on a thread's stack.
+MAX_KEPT = 192 << 10
 
 
 def rows_statement(
@@ -44,14 +38,7 @@ def rows_statement(
 
 
 class _Code:
-    """The code of one block of Rows, as it is being written.
-
-    Attributes
-    ----------
-    level : of each value of whole rows the stage in which it can be computed first; of one number for a row
-        the stage after which it is known, -1 if that is before all stages
-    stages : of each value of whole rows those stages in which it is needed
-    """
+    """The code of one block of Rows, as it is being written."""
 
     def __init__(
         self, source: CSource, rows: Rows, places: dict[Value, numpy.ndarray], shape: tuple[int, ...]
@@ -61,62 +48,13 @@ class _Code:
         strides = [broadcast_strides(array, shape) for array in places.values()]
         self.outer = walk(shape[:-1], [steps[:-1] for steps in strides])
         self.step = dict(zip(places, (steps[-1] for steps in strides), strict=True))
-        self.outputs = set(rows.outputs)
-        self.inside = {member.output: member for member in rows.members}
-        self.inputs = [value for value in places if value not in self.inside]
+        whole = [value for value in rows.inputs if self.step[value]]
+        self.stages = Stages(rows, whole)
+        if sum(value.dtype.itemsize for value in self.stages.kept) * self.length > MAX_KEPT:
+            self.stages = Stages(rows, whole, cheap=None)
+        self.computed = dict.fromkeys(member.output for member in rows.members)
+        self.number = {value: i for i, value in enumerate(dict.fromkeys([*places, *self.computed]))}
         self.names: dict[Value, str] = {}  # of what is known in all stages: one number for each row
-        self.number = {value: i for i, value in enumerate([*places, *self.inside])}
-        self.whole = {value for value in self.inputs if self.step[value]}
-        self.whole |= {m.output for m in rows.members if m.is_elementwise and m.output.shape == rows.shape}
-        self.level = self._levels()
-        self.cost = self._costs()
-        self.stages = self._needed()
-        self.kept = {value for value in self.stages if self._is_kept(value)}
-
-    # --- what is computed when --------------------------------------------------------------------
-
-    def _levels(self) -> dict[Value, int]:
-        level = {value: 0 if value in self.whole else -1 for value in self.inputs}
-        for member in self.rows.members:
-            read = [level[v] + (member.output in self.whole and v not in self.whole) for v in member.inputs]
-            is_in_stage = member.output in self.whole or not member.is_elementwise
-            level[member.output] = max([*read, 0 if is_in_stage else -1])
-        return level
-
-    def _needed(self) -> dict[Value, set[int]]:
-        """Return in which stages values of whole rows are needed, after deciding where each is computed."""
-        needed: dict[Value, set[int]] = {value: set() for value in self.inside if value in self.whole}
-        for member in reversed(self.rows.members):
-            value = member.output
-            if value in self.whole:
-                if value in self.outputs and not needed[value]:
-                    needed[value].add(self.level[value])
-                computed = sorted(needed[value])[: None if self._is_cheap(value) else 1]
-            else:
-                computed = [] if member.is_elementwise else [self.level[value]]
-            for read in member.inputs:
-                if read in needed:
-                    needed[read].update(computed)
-        return needed
-
-    def _costs(self) -> dict[Value, int]:
-        """Return how many cheap operations lie between values and what is in memory; all others cost more."""
-        cost: dict[Value, int] = {}
-        for member in self.rows.members:
-            read = sum(cost.get(value, 0) for value in dict.fromkeys(member.inputs) if value in self.whole)
-            cost[member.output] = 1 + read if member.primitive in CHEAP else MAX_CHEAP + 1
-            if member.output in self.outputs:
-                cost[member.output] = 0
-        return cost
-
-    def _is_cheap(self, value: Value) -> bool:
-        """Return whether a value is computed again, in each stage in which it is needed."""
-        return value not in self.outputs and self.cost[value] <= MAX_CHEAP
-
-    def _is_kept(self, value: Value) -> bool:
-        return len(self.stages[value]) > 1 and value not in self.outputs and not self._is_cheap(value)
-
-    # --- the code ---------------------------------------------------------------------------------
 
     def text(self) -> str:
         names = [f"i{k}" for k in range(len(self.outer))]
@@ -124,7 +62,8 @@ class _Code:
             f"{stored_type(value.dtype)} *q{self.number[value]} = {self.source.address(array)};"
             for value, array in self.places.items()
         ]
-        lines += [f"{c_type(value.dtype)} b{self.number[value]}[{self.length}];" for value in self.kept]
+        kept = (value for value in self.number if value in self.stages.kept)
+        lines += [f"{c_type(value.dtype)} b{self.number[value]}[{self.length}];" for value in kept]
         lines += [loop(name, str(axis.length)) for name, axis in zip(names, self.outer, strict=True)]
         lines += ["{"]
         lines += [
@@ -132,74 +71,53 @@ class _Code:
             f"{index(names, self.outer, i)};"
             for i, value in enumerate(self.places)
         ]
-        for value in self.inputs:
-            if value not in self.whole:
+        for value in self.rows.inputs:
+            if value not in self.stages.whole:
                 lines.append(self._declared(value, f"*r{self.number[value]}"))
                 self.names[value] = f"v{self.number[value]}"
         lines += self._of_each_row(-1)
-        stages = {self.level[m.output] for m in self.rows.members if not m.is_elementwise}
-        stages |= set().union(*self.stages.values())
-        for stage in sorted(stages):
+        for stage in self.stages:
             lines += [*self._stage(stage), *self._of_each_row(stage)]
         return "{ " + "\n    ".join(lines) + " } }"
 
     def _declared(self, value: Value, written: str) -> str:
-        kind = c_type(value.dtype) if value in self.inside else stored_type(value.dtype)
+        kind = c_type(value.dtype) if value in self.computed else stored_type(value.dtype)
         return f"{kind} v{self.number[value]} = {written};"
 
     def _of_each_row(self, stage: int) -> Iterator[str]:
         """Yield what is computed once for each row, of what is known after a stage."""
-        for member in self.rows.members:
+        for member in self.stages.of_each_row(stage):
             value = member.output
-            if value in self.whole or self.level[value] != stage:
-                continue
             if member.is_elementwise:
                 yield self._declared(value, self._expression(member, self.names))
             self.names[value] = f"v{self.number[value]}"
-            if value in self.outputs:
+            if value in self.stages.outputs:
                 yield f"*r{self.number[value]} = v{self.number[value]};"
 
     def _stage(self, stage: int) -> list[str]:
         """Return a loop over a row that computes, stores and reduces."""
         names, body = dict(self.names), []
-        for value in self.inputs:
-            if value in self.whole and any(value in reader.inputs for reader in self._readers(stage)):
+        for value in self.rows.inputs:
+            if value in self.stages.whole and self.stages.reads(value, stage):
                 body.append(self._declared(value, self._element(value)))
                 names[value] = f"v{self.number[value]}"
         for member in self.rows.members:
-            value = member.output
-            if stage not in self.stages.get(value, ()):
+            value, number = member.output, self.number[member.output]
+            if stage not in self.stages.needed.get(value, ()):
                 continue
-            number = self.number[value]
             names[value] = f"v{number}"
-            is_first = stage == min(self.stages[value])
-            if self._computes(value, stage):
-                body.append(self._declared(value, self._expression(member, names)))
-            else:
-                stored = f"b{number}[c]" if value in self.kept else self._element(value)
-                body.append(self._declared(value, stored))
-            if is_first and value in self.kept:
-                body.append(f"b{number}[c] = v{number};")
-            if is_first and value in self.outputs:
-                body.append(f"{self._element(value)} = v{number};")
+            place = f"b{number}[c]" if value in self.stages.kept else ""
+            if value in self.stages.outputs:
+                place = self._element(value)
+            computes = self.stages.computes(value, stage)
+            body.append(self._declared(value, self._expression(member, names) if computes else place))
+            if place and self.stages.is_first(value, stage):
+                body.append(f"{place} = v{number};")
         reductions = [
             _Reduction(member, self.number[member.output], names[member.inputs[0]])
-            for member in self.rows.members
-            if not member.is_elementwise and self.level[member.output] == stage
+            for member in self.stages.reductions(stage)
         ]
         return _loop_with_reductions(self.length, body, reductions)
-
-    def _computes(self, value: Value, stage: int) -> bool:
-        """Return whether a stage computes a value of whole rows, and does not just read it again."""
-        stages = self.stages.get(value, set())
-        return stage in stages and (stage == min(stages) or self._is_cheap(value))
-
-    def _readers(self, stage: int) -> Iterator[Instruction]:
-        """Yield the members that read whole rows in a stage."""
-        for member in self.rows.members:
-            is_reduced = not member.is_elementwise and self.level[member.output] == stage
-            if is_reduced or self._computes(member.output, stage):
-                yield member
 
     def _element(self, value: Value) -> str:
         step = self.step[value]

@@ -39,7 +39,7 @@ PASSES = (
 )
 
 #: The same for a GPU.
-GPU_PASSES = (order_scatters, *PASSES[:-2], pack_factors, group_elementwise)
+GPU_PASSES = (order_scatters, *PASSES[:-2], pack_factors, *PASSES[-2:])
 
 
 def optimize(program: Program, on_gpu: bool = False) -> Program:

@@ -15,7 +15,7 @@ from minidl.program.program import Group, Instruction, Program, Rows, Step, Valu
 REDUCTIONS = (sum_, max_, min_)
 
 #: Longer rows are not in the first cache together with what is computed from them.
-MAX_LENGTH = 32_768
+MAX_LENGTH = 16_384
 
 Shape = tuple[int, ...]
 
