@@ -12,7 +12,10 @@ from minidl.primitives import elementwise as e
 from minidl.program.program import Instruction, Rows, Value
 
 #: What is computed again rather than kept, up to so many of them in a chain. All others cost more than that.
-CHEAP = {e.add, e.subtract, e.multiply, e.negative, e.maximum, e.minimum, e.relu, e.where_, e.cast}
+CHEAP = {
+    *(e.add, e.subtract, e.multiply, e.negative, e.maximum, e.minimum, e.relu, e.where_, e.cast),
+    *(e.equal, e.less, e.greater),
+}
 MAX_CHEAP = 2
 
 
