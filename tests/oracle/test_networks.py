@@ -14,6 +14,15 @@ functional = torch.nn.functional
 STEPS = 100
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """PyTorch's threads wait for each other at every small operation: for ever where others compute."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 class Convolutional:
     """Convolution, BatchNorm, pooling, Dense; images to classes."""
 
