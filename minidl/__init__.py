@@ -267,7 +267,9 @@ from minidl.random.generator import Generator
 from minidl.tensor import Parameter, Tensor, apply, tensor
 
 if TYPE_CHECKING:
+    from minidl import interop
     from minidl.checks import check_gradients, check_layer
+    from minidl.dlpack import from_dlpack
     from minidl.inspection.confusion import plot_confusion_matrix
     from minidl.training import Callback, History, ReduceOnPlateau, Trainer
 
@@ -398,6 +400,7 @@ __all__ = [
     "flip",
     "floor",
     "floor_divide",
+    "from_dlpack",
     "full",
     "full_like",
     "gelu",
@@ -414,6 +417,7 @@ __all__ = [
     "hypot",
     "initializers",
     "inner",
+    "interop",
     "invert",
     "isclose",
     "isfinite",
@@ -530,6 +534,7 @@ _HIDE_PYTHONS = ["abs", "all", "any", "compile", "max", "min", "round", "sum"]
 
 #: Names that are loaded when they are first used, and from where: not every program trains or checks.
 _WHEN_USED = {
+    "from_dlpack": "minidl.dlpack",
     "Callback": "minidl.training",
     "History": "minidl.training",
     "ReduceOnPlateau": "minidl.training",
@@ -538,6 +543,9 @@ _WHEN_USED = {
     "check_layer": "minidl.checks",
     "plot_confusion_matrix": "minidl.inspection.confusion",
 }
+
+#: Modules that are loaded when they are first used.
+_MODULES_WHEN_USED = ("interop", "sklearn")
 
 
 def __dir__() -> list[str]:
@@ -548,6 +556,8 @@ def __getattr__(name: str) -> Any:
     if name in _WHEN_USED:
         globals()[name] = value = getattr(importlib.import_module(_WHEN_USED[name]), name)
         return value
+    if name in _MODULES_WHEN_USED:
+        return importlib.import_module(f"minidl.{name}")
     if name.startswith("_"):  # what Python, IPython and inspect look for by themselves
         raise AttributeError(f"module 'minidl' has no attribute {name!r}")
     from minidl.foreign_names import NAMES, hint

@@ -19,6 +19,7 @@ def save(
     state: Mapping[str, numpy.ndarray],
     path: str | PathLike[str],
     metadata: Mapping[str, str] | None = None,
+    format: str = "minidl",
 ) -> None:
     """Write arrays by name, and texts about them, to a safetensors file.
 
@@ -28,7 +29,7 @@ def save(
         A text is none, or an array holds something else than numbers.
     """
     with files.replacing(path) as temporary, open(temporary, "wb") as file:
-        _write(file, state, {"format": "minidl", **(metadata or {})})
+        _write(file, state, {"format": format, **(metadata or {})})
 
 
 #: What safetensors calls the dtypes of NumPy.
@@ -119,7 +120,26 @@ def _bytes_of(array: numpy.ndarray) -> memoryview:
     return little_endian.reshape(-1).view(numpy.uint8).data
 
 
-def _on_host(x: Any) -> numpy.ndarray:
+def read_shared_names(path: str | PathLike[str], refuse: str, instead: str) -> dict[str, str]:
+    """Return the further names of arrays that stand in a file once, each with its name there.
+
+    They stand in the metadata, as the library safetensors writes them for PyTorch.
+
+    Parameters
+    ----------
+    refuse, instead : the format of a file whose arrays have another order of axes, and what reads it
+    """
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        texts, stored = file.metadata() or {}, set(file.keys())
+    if texts.get("format") == refuse:
+        raise ValueError(f"{fspath(path)!r} is a file of another framework (format {refuse!r}): {instead}")
+    return {name: kept for name, kept in texts.items() if kept in stored}
+
+
+def on_host(x: Any) -> numpy.ndarray:
+    """Return a Tensor, an array or numbers as a NumPy array."""
     if isinstance(x, Tensor):
         x = x.numpy()
     return devices.to_numpy(x) if devices.is_array(x) else numpy.asarray(x)
@@ -133,7 +153,7 @@ def load_state(
     Numbers must keep their meaning: of the same kind (floating-point, whole, bool), and in the range of the
     Tensor's dtype. Parameters that are NaN are refused unless ``allow_nan``.
     """
-    arrays = {name: _on_host(x) for name, x in state.items()}
+    arrays = {name: on_host(x) for name, x in state.items()}
     no_numbers = [name for name, array in arrays.items() if array.dtype.kind not in "biuf"]
     if no_numbers:
         raise TypeError(f"the state of {source} holds values that are not numbers: {', '.join(no_numbers)}")
