@@ -1,4 +1,5 @@
-"""Runs of a layer for the rows of check_layer: example inputs, outputs, gradients and traces in either mode."""
+"""Runs of a layer for the rows of check_layer: example inputs, outputs, gradients and traces in "
+"either mode."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""check_loss: whether a loss is a number that falls with the error, with right gradients, at its edges too."""
+"""check_loss: whether a loss is a number that falls with the error, with right gradients, at its "
+"edges too."""
 
 from __future__ import annotations
 
@@ -137,7 +138,8 @@ class _Run:
         ).item()
         if not (numpy.isclose(twice, once, rtol=1e-4) or numpy.isclose(twice, 2 * once, rtol=1e-4)):
             raise _Wrong(
-                f"the observations twice give {twice:.8g}, once {once:.8g}: neither the same (a mean) nor twice "
+                f"the observations twice give {twice:.8g}, once {once:.8g}: neither the same (a mean) "
+                "nor twice "
                 "as much (a sum); is something divided by a fixed number?"
             )
 
@@ -163,7 +165,8 @@ class _Run:
                 and not numpy.isclose(single, double, rtol=1e-3, atol=1e-6)
             ):
                 raise _Wrong(
-                    f"for predictions {scale:g} times as large it is {single:.8g} in float32 and {double:.8g} in "
+                    f"for predictions {scale:g} times as large it is {single:.8g} in float32 and "
+                    f"{double:.8g} in "
                     "float64: an overflow, or large numbers that nearly cancel (take dl.log_softmax, "
                     "dl.softplus or dl.logsumexp)"
                 )

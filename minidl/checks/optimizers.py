@@ -179,7 +179,8 @@ class _Run:
             self.compared += p.size
             if not numpy.array_equal(p.numpy(), q.numpy()):
                 raise _Wrong(
-                    f"continued from a saved state, Parameter {i} ends elsewhere: what changes from step to step "
+                    f"continued from a saved state, Parameter {i} ends elsewhere: what changes from "
+                    "step to step "
                     "must be a Tensor that initial_state() makes, and be changed with assign()"
                 )
         return ", ".join(state)

@@ -34,7 +34,8 @@ def finite_outputs(run: LayerRun) -> str | None:
                         mode = "training" if training else "evaluation"
                         always = numpy.isnan(y).all(axis=0).any() if y.ndim > 1 else False
                         raise Problem(
-                            f"output {i} is {y[place]} at {place} for {observations} ordinary observation(s) in "
+                            f"output {i} is {y[place]} at {place} for {observations} ordinary "
+                            "observation(s) in "
                             f"{mode}{', in every observation' if always else ''}"
                             + (f": {reason}" if reason else "")
                         )

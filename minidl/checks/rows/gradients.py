@@ -29,7 +29,10 @@ def gradients_exist(run: LayerRun) -> str | None:
         for training in (True, False):
             try:
                 found = run.gradients(run.observations(stream), training)
-            except (Problem, Skip):
+            except Problem as problem:
+                where = _where(run, next(iter(parameters.values()))) if parameters else ""
+                raise Problem(f"{problem} {where}".rstrip()) from None
+            except Skip:
                 raise
             except Exception as error:
                 raise Skip(f"backward fails: {type(error).__name__}: {error}") from None

@@ -109,7 +109,8 @@ def _compare(
             place = tuple(int(k) for k in numpy.unravel_index(int(numpy.argmax(excess)), b.shape))
             raise Problem(
                 f"for {what}, output {i} at {place} is {a[place]:.8g} in float32, and {b[place]:.8g} in "
-                f"float64, {error[place]:.1g} apart, where rounding the inputs moves it by {moved[place]:.1g}: "
+                f"float64, {error[place]:.1g} apart, where rounding the inputs moves it by "
+                f"{moved[place]:.1g}: "
                 "large numbers that nearly cancel are subtracted on the way (E[x^2] - E[x]^2, 1 - cos x); "
                 "write it so that they do not arise"
             )

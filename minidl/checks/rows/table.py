@@ -74,7 +74,7 @@ _CHANGING = (*_CALLS, evaluation_state, repeatability)
 _BACKWARD = (gradients_exist, gradients_agree)
 #: The rows that see the layer away from where it starts: other Parameters, and state as training leaves it.
 AWAY = (
-    Row(evaluation_state, _CALLS),
+    Row(evaluation_state, (*_CALLS, training_state)),
     Row(repeatability, (*_CALLS, evaluation_state), compares=True),
     Row(independence, _CHANGING, compares=True),
     Row(growth, (*_CALLS, training_state)),
