@@ -96,6 +96,10 @@ class _Run:
         self.compared += 1
         return self.loss(tensor(prediction), tensor(target))
 
+    def as_type(self, dtype: str) -> numpy.ndarray:
+        """Return the target in the dtype of the prediction, if it is no class number."""
+        return self.target.astype(dtype) if self.target.dtype.kind == "f" else self.target
+
     def is_a_number(self) -> None:
         """the loss is one finite number"""
         y = self.value(self.prediction.astype("float32"), self.target)
@@ -146,16 +150,16 @@ class _Run:
     def types(self) -> None:
         """the dtype is the prediction's"""
         for dtype in ("float32", "float64"):
-            found = self.value(self.prediction.astype(dtype), self.target).dtype
+            found = self.value(self.prediction.astype(dtype), self.as_type(dtype)).dtype
             if found != numpy.dtype(dtype):
                 raise _Wrong(f"predictions of {dtype} give a loss of {found}: convert the target to x.dtype")
 
     def large(self) -> str | None:
         """float32 agrees with float64"""
-        for scale in (1.0, 30.0):
+        for scale in (1.0, 30.0, 100.0):
             prediction = (self.prediction * scale).astype("float32")
             try:
-                single = float(self.value(prediction, self.target).item())
+                single = float(self.value(prediction, self.as_type("float32")).item())
                 double = float(self.value(prediction.astype("float64"), self.target).item())
             except ValueError:
                 return "it takes no larger predictions" if scale > 1 else None
@@ -189,9 +193,10 @@ class _Run:
         step = compile(lambda p, t: self.loss(p, t), kernels="numpy")
         for scale in (1.0, 0.5):
             prediction = tensor((self.prediction * scale).astype("float32"))
-            wanted = self.loss(prediction, tensor(self.target)).item()
+            target = tensor(self.as_type("float32"))
+            wanted = self.loss(prediction, target).item()
             try:
-                found = step(prediction, tensor(self.target)).item()
+                found = step(prediction, target).item()
             except RecordingError as error:
                 return f"cannot be compiled: {error}"
             self.compared += 1

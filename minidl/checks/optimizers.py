@@ -49,7 +49,7 @@ def check_optimizer(
     Examples
     --------
     >>> import minidl as dl
-    >>> check_optimizer(lambda p: dl.SGD(p, 0.1), lambda x, g, state: x - 0.1 * g).passed
+    >>> check_optimizer(lambda p: dl.SGD(p, 0.1, momentum=0), lambda x, g, state: x - 0.1 * g).passed
     True
     """
     run = _Run(make, formula, seed, tolerance)

@@ -18,9 +18,9 @@ def finite_outputs(run: LayerRun) -> str | None:
             for observations, stream in ((4, 0), (1, 1)):
                 inputs = run.examples.batch(observations, stream)
                 for i, y in enumerate(run.arrays(inputs, training)):
+                    run.compared += y.size
                     if y.dtype.kind != "f":
                         continue
-                    run.compared += y.size
                     bad = ~numpy.isfinite(y)
                     if not bad.any():
                         continue

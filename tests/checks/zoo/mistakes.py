@@ -167,7 +167,7 @@ plant("rotary_angle_from_batch", "rotary", "dl.arange(x.shape[1]).astype(x.dtype
       INDEPENDENT)
 plant("rotary_float64", "rotary", "rates.astype(\"float32\")", "rates", TYPES, "float64")
 plant("transformer_dropout_always", "transformer_block", "x = x + self.dropout(", "self.dropout.training = True\n        x = x + self.dropout(",
-      REPEATABLE)
+      STATE, "self.training")
 plant("transformer_norm_left_out", "transformer_block", "self.mlp(self.norms[1](x))", "self.mlp(x)", EXIST, "norms.1")
 plant("words_by_numpy", "bag_of_words", "self.table[words].mean(axis=1)", "dl.tensor(self.table.numpy()[words.numpy()]).mean(axis=1)",
       EXIST)
@@ -289,7 +289,7 @@ plant("observer_python_float", "observer", "scale = dl.maximum(self.largest, 0.1
 plant("observer_of_this_batch", "observer", "scale = dl.maximum(self.largest, 0.1)", "scale = dl.maximum(abs(y).max(), 0.1)", INDEPENDENT)
 plant("observer_scale_zero", "observer", "scale = dl.maximum(self.largest, 0.1)", "scale = 0 * self.largest", FINITE, "'divide'")
 plant("memory_list", "memory", "q = x @ self.project", "q = x @ self.project\n        vars(self).setdefault('log', {})[len(getattr(self, 'log', ()))] = q.numpy()", GROWS, "log")
-plant("memory_query_cut", "memory", "dl.softmax(q @ keys.T, axis=-1)", "dl.softmax(q.detach() @ keys.T, axis=-1)", EXIST, "project", "'detach'")
+plant("memory_query_cut", "memory", "dl.softmax(q @ keys.T, axis=-1)", "dl.softmax(q.detach() @ keys.T, axis=-1)", EXIST, "cut off", "'detach'", "q.detach()")
 plant("positions_cached_by_scale", "positions", "self.tables[n] = numpy.sin(", "self.tables[n] = float(self.scale.data[0]) * numpy.sin(", SAVE, "stale cache")
 plant("positions_of_calls", "positions", "y = x * self.scale +", "y = self.calls * x * self.scale +", REPEATABLE)
 plant("positions_latest_with_tape", "positions", "self.latest = y.detach()", "self.latest = y if self.latest is None else y + 0 * self.latest.mean()", GROWS, "latest")
