@@ -23,7 +23,7 @@ from minidl.training.evaluation import evaluate
 from minidl.training.history import History
 from minidl.training.history_tables import append
 from minidl.training.interrupt import stop_on_interrupt
-from minidl.training.live_plot import LivePlot
+from minidl.training.live_plot import live_plot
 from minidl.training.loaders import ArrayLoader, Loader
 from minidl.training.normalization import fit_normalization
 from minidl.training.options import Options
@@ -53,7 +53,7 @@ class Fit(RunState):
             raise ValueError("output_network='best' needs validation_data")
         super().__init__(trainer, loader, validation, options)
         self.callbacks = callbacks
-        self.live_plot = LivePlot() if options.plot is True else None
+        self.live_plot = live_plot() if options.plot is True else None
         self.folder = (
             None
             if options.checkpoint_folder is None
