@@ -28,7 +28,7 @@ def _shell() -> Any:
 
 
 def show(content: Any) -> Any:
-    """Show something in the output of the cell; return a handle, whose update() shows something else there."""
+    """Show something in the output of the cell; return a handle whose update() shows another thing there."""
     display: Any = import_module("IPython.display").display
     return display(content, display_id=True)
 
@@ -118,8 +118,8 @@ class StopButton:
 def _hear_while_the_cell_runs(comm: Any, pressed: Callable[[], Any]) -> None:
     """Have clicks noticed at once, though the kernel answers messages of a widget only after the cell.
 
-    ipykernel 7.4 asks the widget, in the thread that receives messages, which thread shall answer. Before that,
-    7 gave clicks to a thread of their own where the notebook asked for one.
+    ipykernel 7.4 asks the widget, in the thread that receives messages, which thread shall answer. Before
+    that, 7 gave clicks to a thread of their own where the notebook asked for one.
     """
     choose = getattr(comm, "_reply_subshell_for", None)
     if choose is None:
