@@ -20,6 +20,7 @@ from minidl.creation import (
 )
 from minidl.derivatives import hessian, hessian_vector_product, jacobian, value_and_grad
 from minidl.errors import CheckpointError, DeviceError, DivergenceError, KernelError, RecordingError
+from minidl.keywords import answer_in as _answer_in
 from minidl.layers import (
     ELU,
     GELU,
@@ -500,10 +501,17 @@ def __dir__() -> list[str]:
 
 def __getattr__(name: str) -> Any:
     if name in _WHEN_USED:
-        globals()[name] = value = getattr(importlib.import_module(_WHEN_USED[name]), name)
-        return value
+        globals()[name] = getattr(importlib.import_module(_WHEN_USED[name]), name)
+        _answer_in(globals(), [name])
+        return globals()[name]
     if name.startswith("_"):  # what Python, IPython and inspect look for by themselves
         raise AttributeError(f"module 'minidl' has no attribute {name!r}")
     from minidl.foreign_names import NAMES, hint
 
     raise AttributeError(f"module 'minidl' has no attribute {name!r}{hint(name, __dir__(), NAMES)}")
+
+
+_answer_in(globals(), [name for name in (*__all__, *_HIDE_PYTHONS) if name not in _WHEN_USED])
+for _module in (data, initializers, linalg, random, schedules):
+    _answer_in(vars(_module), [name for name in vars(_module) if not name.startswith("_")])
+del _module

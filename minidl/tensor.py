@@ -14,7 +14,7 @@ import numpy
 
 from minidl import autodiff, devices
 from minidl.mode import mode
-from minidl.tracking import TracedNumber
+from minidl.tracking import Answering, TracedNumber
 
 DTypeLike = Any
 
@@ -31,7 +31,7 @@ class _Storage:
         self.assigned_at = 0
 
 
-class Tensor:
+class Tensor(Answering):
     """An array plus how it was made.
 
     Make one with `tensor`, not with this class. A Tensor computes with NumPy's operators, functions

@@ -8,7 +8,7 @@ only where that has moved.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minidl.mode import mode
 
@@ -28,7 +28,25 @@ class _Changes:
 changes = _Changes()
 
 
-class Tracked:
+class Answering:
+    """The base of classes that answer a wrong name of an attribute with the right one."""
+
+    __slots__ = ()
+
+    if not TYPE_CHECKING:  # a type checker would take it that every attribute exists
+
+        def __getattr__(self, name: str) -> Any:
+            """Refuse an attribute that does not exist; Python asks for it last."""
+            if name.startswith("_"):  # what Python and other libraries look for by themselves
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            if any(name in vars(part) for part in type(self).__mro__):
+                return object.__getattribute__(self, name)  # a property that failed: with its own error
+            from minidl.foreign_names import attribute_problem
+
+            raise AttributeError(attribute_problem(self, name))
+
+
+class Tracked(Answering):
     """The base of classes whose attributes are watched; a recorder is told before each change."""
 
     def __setattr__(self, name: str, value: Any) -> None:

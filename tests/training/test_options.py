@@ -29,7 +29,7 @@ def test_fit_describes_every_argument(name):
     ("arguments", "options", "message"),
     [
         ((), {}, r"Trainer\.fit\(\) missing a required argument: 'x'"),
-        ((1,), {"epoch": 3}, r"Trainer\.fit\(\) got an unexpected keyword argument 'epoch'"),
+        ((1,), {"epoch": 3}, r"Trainer\.fit\(\) has no argument 'epoch': did you mean 'epochs'\?"),
         ((1, 2, 3), {}, r"Trainer\.fit\(\) too many positional arguments"),
     ],
 )

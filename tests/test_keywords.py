@@ -1,0 +1,228 @@
+"""Every public function, class and method answers a keyword that it does not have with the right one."""
+
+import copy
+import inspect
+import pickle
+import re
+from types import FunctionType, ModuleType
+
+import pytest
+
+import minidl as dl
+from minidl.foreign_names import ATTRIBUTES, OPTIONS, PLACES
+from minidl.primitives.primitive import Primitive
+
+MODULES = {"data": dl.data, "initializers": dl.initializers, "linalg": dl.linalg, "random": dl.random}
+MODULES |= {"schedules": dl.schedules}
+CALLABLES = {name: getattr(dl, name) for name in dir(dl) if callable(getattr(dl, name))}
+for prefix, module in MODULES.items():
+    names = [name for name in vars(module) if not name.startswith("_")]
+    CALLABLES |= {
+        f"{prefix}.{name}": getattr(module, name) for name in names if callable(getattr(module, name))
+    }
+
+#: What is called with what the user has made: its keywords are those of a function of the user's.
+OF_USERS = {"accuracy", "f_score", "mae", "mape", "precision", "r_squared", "recall", "rmse"}
+FUNCTIONS = {
+    name: x
+    for name, x in CALLABLES.items()
+    if isinstance(x, FunctionType) and x.__module__.startswith("minidl")
+}
+PRIMITIVES = {name: x for name, x in CALLABLES.items() if isinstance(x, Primitive)}
+CLASSES = {
+    name: x for name, x in CALLABLES.items() if isinstance(x, type) and x.__module__.startswith("minidl")
+}
+
+
+def arguments_of(function):
+    """Return something for each argument that must be given: it never comes to be looked at."""
+    parameters = [p for p in inspect.signature(function).parameters.values() if p.name != "self"]
+    return [None for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+
+
+def test_there_is_nothing_else_to_call():
+    rest = set(CALLABLES) - set(FUNCTIONS) - set(PRIMITIVES) - set(CLASSES) - OF_USERS
+    assert all(CALLABLES[name].__module__.partition(".")[0] != "minidl" for name in rest), rest
+    assert len(FUNCTIONS) > 100
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions(name):
+    function = FUNCTIONS[name]
+    with pytest.raises(TypeError, match=rf"{function.__name__}\(\) has no argument 'qqq': it takes "):
+        function(*arguments_of(function), qqq=1)
+
+
+@pytest.mark.parametrize("name", PRIMITIVES)
+def test_primitives(name):
+    with pytest.raises(TypeError, match=r"\w+\(\) has no argument 'qqq'"):
+        PRIMITIVES[name](*[dl.ones(2)] * (PRIMITIVES[name].input_count or 1), qqq=1)
+
+
+def test_primitives_take_their_inputs():
+    x = dl.ones(2)
+    with pytest.raises(TypeError, match=r"^relu\(\) takes 1 input, got 0$"):
+        dl.relu()
+    with pytest.raises(TypeError, match=r"^exp\(\) takes 1 input, got 2$"):
+        dl.exp(x, x)
+    with pytest.raises(TypeError, match=r"^add\(\) takes 2 inputs, got 3$"):
+        dl.add(x, x, x)
+    with pytest.raises(TypeError, match=r"^exp\(\) has no argument 'out'$"):
+        dl.exp(x, out=x)
+
+
+def own_init(cls):
+    return "__init__" in dir(cls) and isinstance(cls.__init__, FunctionType)
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, x in CLASSES.items() if own_init(x) and not issubclass(x, Exception)]
+)
+def test_classes(name):
+    if name in ("no_grad", "enable_grad"):
+        return  # they have no arguments by name
+    arguments = [p for p in [dl.Parameter([1.0])] for _ in arguments_of(CLASSES[name].__init__)]
+    if "parameters" in inspect.signature(CLASSES[name]).parameters:
+        arguments[0] = [dl.Parameter([1.0])]
+    with pytest.raises(TypeError, match=rf"{CLASSES[name].__name__}\(\) has no argument 'qqq': it takes "):
+        CLASSES[name](*arguments, qqq=1)
+
+
+METHODS = {
+    f"{name}.{method}": function
+    for name, cls in CLASSES.items()
+    for method, function in inspect.getmembers(cls, inspect.isfunction)
+    if not isinstance(inspect.getattr_static(cls, method), staticmethod)
+    if not method.startswith("_") and function.__module__.startswith("minidl")
+    if [*inspect.signature(function).parameters][1:]
+    if not any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values())
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods(name):
+    function = METHODS[name]
+    title = function.__qualname__.replace("(", r"\(")
+    with pytest.raises(TypeError, match=rf"{title}\(\) has no argument 'qqq'"):
+        function(None, *arguments_of(function), qqq=1)
+
+
+def net():
+    return dl.Network([dl.Dense(2, 3, seed=0)])
+
+
+@pytest.mark.parametrize(
+    ("call", "answer"),
+    [
+        (
+            lambda: dl.Adam(net().parameters(), lr=1),
+            "Adam() has no argument 'lr': it is called 'learning_rate'",
+        ),
+        (
+            lambda: dl.Adam(net().parameters(), weight_decay=1),
+            "Adam() has no argument 'weight_decay': it is called 'l2'",
+        ),
+        (lambda: dl.Adam(net().parameters(), betas=(0, 1)), "it is called 'beta1' and 'beta2' here"),
+        (lambda: dl.Dense(2, units=3), "Dense() has no argument 'units': it is called 'out_features' here"),
+        (lambda: dl.LSTM(2, units=3), "it is called 'hidden_features' here"),
+        (lambda: dl.Conv2D(2, filters=3, kernel_size=3), "it is called 'out_channels' here"),
+        (lambda: dl.Dense(2, 3, activation="relu"), "(activations are layers: dl.ReLU())"),
+        (lambda: dl.sum(dl.ones(2), dim=0), "sum() has no argument 'dim': it is called 'axis' here"),
+        (
+            lambda: dl.ones(2).sum(keepdim=True),
+            "Tensor.sum() has no argument 'keepdim': it is called 'keepdims'",
+        ),
+        (lambda: dl.schedules.Step(1, 2, gamma=1), "it is called 'factor' here"),
+        (lambda: dl.Trainer(net(), dl.huber, MaxEpochs=1), "'epochs' is an option of Trainer.fit()"),
+        (lambda: dl.Trainer(net(), dl.huber, epochs=1), "'epochs' is an option of Trainer.fit()"),
+        (lambda: dl.Trainer(net(), dl.huber).fit(1, MaxEpochs=1), "it is called 'epochs' here"),
+        (lambda: dl.Trainer(net(), dl.huber).fit(1, lr=1), "'learning_rate' is an option of the optimizer"),
+        (lambda: dl.Dropout(raet=0.5), "did you mean 'rate'?"),
+    ],
+)
+def test_foreign_keywords(call, answer):
+    with pytest.raises(TypeError, match=re.escape(answer)) as caught:
+        call()
+    assert caught.value.__cause__ is None
+
+
+def test_other_errors_stay_as_they_are():
+    with pytest.raises(TypeError, match=r"^unsupported operand type\(s\) for \+"):
+        dl.compile(lambda x, option: x + (1 + "a"), kernels="numpy")(dl.ones(1), option=1)
+    with pytest.raises(TypeError, match="missing a required argument: 'out_features'"):
+        dl.Dense(in_features=3)
+
+
+def test_a_subclass_of_a_users_is_named():
+    class Mine(dl.Dense):
+        def __init__(self, **options):
+            super().__init__(2, 3, **options)
+
+    with pytest.raises(TypeError, match=r"^Mine\(\) has no argument 'use_bias': it is called 'bias' here$"):
+        Mine(use_bias=False)
+
+
+def test_answers_are_options_of_something():
+    parameters = set()
+    for function in [*FUNCTIONS.values(), *CLASSES.values(), *METHODS.values()]:
+        if own_init(function) or isinstance(function, FunctionType):
+            parameters |= set(inspect.signature(function).parameters)
+    for foreign, answers in OPTIONS.items():
+        for ours in (answers,) if isinstance(answers, str) else answers:
+            if not ours.startswith("("):
+                assert set(ours.split(", ")) <= parameters, (foreign, ours)
+    assert set(PLACES) <= parameters
+
+
+def test_functions_are_still_themselves():
+    assert pickle.loads(pickle.dumps(dl.huber)) is dl.huber
+    assert copy.deepcopy(dl.softmax) is dl.softmax
+    assert list(inspect.signature(dl.softmax).parameters) == ["x", "axis"]
+    assert dl.Dense.__init__.__doc__ == inspect.unwrap(dl.Dense.__init__).__doc__
+    assert dl.linalg.matmul is dl.matmul
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "answer"),
+    [
+        (lambda: dl.ones(2), "cuda", "here it is .to('gpu')"),
+        (lambda: dl.ones(2), "exp", "it is a function: dl.exp(x)"),
+        (lambda: dl.ones(2), "shap", "did you mean 'shape'?"),
+        (net, "fit", "here it is dl.Trainer(network, loss).fit(x, y)"),
+        (net, "named_parameter", "did you mean 'named_parameters'?"),
+        (lambda: net()[0], "weigth", "did you mean 'weight'?"),
+        (lambda: dl.Adam(net().parameters()), "lr", "here it is .learning_rate"),
+        (lambda: dl.Trainer(net(), dl.huber), "train", "here it is .fit(x, y)"),
+    ],
+)
+def test_attributes(make, name, answer):
+    owner = make()
+    with pytest.raises(
+        AttributeError, match=re.escape(f"'{type(owner).__name__}' object has no attribute '{name}'")
+    ) as e:
+        getattr(owner, name)
+    assert answer in str(e.value)
+    assert not hasattr(owner, name)
+    assert not hasattr(owner, "__cuda_array_interface__")
+
+
+def test_foreign_attributes_are_not_ours():
+    objects = {"Tensor": dl.ones(2), "Layer": net(), "BaseOptimizer": dl.Adam(net().parameters())}
+    objects["Trainer"] = dl.Trainer(net(), dl.huber)
+    for kind, attributes in ATTRIBUTES.items():
+        for name in attributes:
+            assert kind not in objects or not hasattr(objects[kind], name), (kind, name)
+
+
+def test_a_property_that_fails_says_why_itself():
+    class Broken(dl.Layer):
+        @property
+        def size(self):
+            return self.absent
+
+    with pytest.raises(AttributeError, match="'Broken' object has no attribute 'absent'"):
+        Broken().size  # noqa: B018
+
+
+def test_modules_are_modules():
+    assert all(isinstance(module, ModuleType) for module in MODULES.values())
