@@ -20,6 +20,7 @@ from minidl.creation import (
 )
 from minidl.derivatives import hessian, hessian_vector_product, jacobian, value_and_grad
 from minidl.errors import CheckpointError, DeviceError, DivergenceError, KernelError, RecordingError
+from minidl.keywords import answer_attributes as _answer_attributes
 from minidl.keywords import answer_in as _answer_in
 from minidl.layers import (
     ELU,
@@ -512,6 +513,7 @@ def __getattr__(name: str) -> Any:
 
 
 _answer_in(globals(), [name for name in (*__all__, *_HIDE_PYTHONS) if name not in _WHEN_USED])
+_answer_attributes(Tensor, [name for name in (*__all__, *_HIDE_PYTHONS) if name[0].islower()])
 for _module in (data, initializers, linalg, random, schedules):
     _answer_in(vars(_module), [name for name in vars(_module) if not name.startswith("_")])
 del _module

@@ -14,7 +14,7 @@ import numpy
 
 from minidl import autodiff, devices
 from minidl.mode import mode
-from minidl.tracking import Answering, TracedNumber
+from minidl.tracking import NotHere, TracedNumber
 
 DTypeLike = Any
 
@@ -31,7 +31,7 @@ class _Storage:
         self.assigned_at = 0
 
 
-class Tensor(Answering):
+class Tensor:
     """An array plus how it was made.
 
     Make one with `tensor`, not with this class. A Tensor computes with NumPy's operators, functions
@@ -84,6 +84,8 @@ class Tensor(Answering):
     def data(self, array: devices.Array) -> None:
         if mode.recorder is not None:
             mode.recorder.before_data(self)
+        if not isinstance(getattr(array, "dtype", None), numpy.dtype):
+            raise TypeError(f"data is a NumPy or CuPy array, got {devices.described(array)}: see assign()")
         self._array = array
 
     @property
@@ -155,6 +157,9 @@ class Tensor(Answering):
         if self.requires_grad:
             notes += ", requires_grad=True" if self.primitive is None else f", made by {self.primitive.name}"
         return f"{type(self).__name__.lower()}({text}{notes})"
+
+    def __dir__(self) -> list[str]:
+        return [name for name in object.__dir__(self) if not isinstance(vars(Tensor).get(name), NotHere)]
 
     # --- its values, as something other than a Tensor ---------------------------------------------
 
@@ -732,8 +737,10 @@ def tensor(
     if dtype is None and array.dtype == numpy.float64 and not hasattr(data, "dtype"):
         dtype = numpy.float32
     array = devices.cast(array, array.dtype if dtype is None else dtype)
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"a Tensor holds numbers, got {type(data).__name__} of dtype {array.dtype}")
+    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+        what = devices.described(data)
+        what += "" if hasattr(data, "dtype") else f", which NumPy reads as dtype {array.dtype}"
+        raise TypeError(f"a Tensor holds real numbers of at most 64 bits or bools; got {what}")
     if device is not None:
         array = devices.to_device(array, device)
     return Tensor(array, requires_grad)

@@ -28,10 +28,28 @@ class _Changes:
 changes = _Changes()
 
 
-class Answering:
-    """The base of classes that answer a wrong name of an attribute with the right one."""
+class NotHere:
+    """In the place of an attribute that a class does not have: the error says what to write.
 
-    __slots__ = ()
+    Tensors have these. With ``__getattr__``, as Tracked has it, each use of any attribute of theirs would take
+    longer.
+    """
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def __get__(self, owner: Any, kind: type | None = None) -> Any:
+        if owner is None:
+            raise AttributeError(
+                f"type object {kind.__name__!r} has no attribute {self.name!r}" if kind else ""
+            )
+        from minidl.foreign_names import attribute_problem
+
+        raise AttributeError(attribute_problem(owner, self.name))
+
+
+class Tracked:
+    """The base of classes whose attributes are watched; a recorder is told before each change."""
 
     if not TYPE_CHECKING:  # a type checker would take it that every attribute exists
 
@@ -44,10 +62,6 @@ class Answering:
             from minidl.foreign_names import attribute_problem
 
             raise AttributeError(attribute_problem(self, name))
-
-
-class Tracked(Answering):
-    """The base of classes whose attributes are watched; a recorder is told before each change."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if vars(self).get(name, MISSING) is value:

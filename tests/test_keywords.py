@@ -1,15 +1,18 @@
 """Every public function, class and method answers a keyword that it does not have with the right one."""
 
 import copy
+import dataclasses
 import inspect
 import pickle
 import re
 from types import FunctionType, ModuleType
 
+import numpy
 import pytest
 
 import minidl as dl
 from minidl.foreign_names import ATTRIBUTES, OPTIONS, PLACES
+from minidl.keywords import NOT_OF_TENSORS
 from minidl.primitives.primitive import Primitive
 
 MODULES = {"data": dl.data, "initializers": dl.initializers, "linalg": dl.linalg, "random": dl.random}
@@ -79,8 +82,8 @@ def own_init(cls):
     "name", [n for n, x in CLASSES.items() if own_init(x) and not issubclass(x, Exception)]
 )
 def test_classes(name):
-    if name in ("no_grad", "enable_grad"):
-        return  # they have no arguments by name
+    if name in ("no_grad", "enable_grad", "Tensor"):
+        return  # the first two have no arguments by name, and users make a Tensor with tensor()
     arguments = [p for p in [dl.Parameter([1.0])] for _ in arguments_of(CLASSES[name].__init__)]
     if "parameters" in inspect.signature(CLASSES[name]).parameters:
         arguments[0] = [dl.Parameter([1.0])]
@@ -206,6 +209,13 @@ def test_attributes(make, name, answer):
     assert not hasattr(owner, "__cuda_array_interface__")
 
 
+def test_attributes_that_are_not_here_are_not_listed():
+    assert set(NOT_OF_TENSORS) == set(ATTRIBUTES["Tensor"])
+    assert not {"cuda", "exp", "softmax"} & set(dir(dl.ones(2)))
+    assert {"shape", "sum", "T"} <= set(dir(dl.ones(2)))
+    assert not hasattr(dl.Tensor, "cuda")
+
+
 def test_foreign_attributes_are_not_ours():
     objects = {"Tensor": dl.ones(2), "Layer": net(), "BaseOptimizer": dl.Adam(net().parameters())}
     objects["Trainer"] = dl.Trainer(net(), dl.huber)
@@ -224,5 +234,70 @@ def test_a_property_that_fails_says_why_itself():
         Broken().size  # noqa: B018
 
 
-def test_modules_are_modules():
+def test_only_what_is_minidls_is_changed():
     assert all(isinstance(module, ModuleType) for module in MODULES.values())
+    assert not hasattr(dataclasses.dataclass, "answers_keywords")
+    assert not hasattr(numpy.sum, "answers_keywords")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: dl.Dense("a", 3), "Dense: in_features is an integer, got 'a'"),
+        (lambda: dl.Dense(2.5, 3), "Dense: in_features is an integer, got 2.5"),
+        (lambda: dl.Dense(2, None), "Dense: out_features is an integer, got None"),
+        (lambda: dl.Dense(2, 3, bias="no"), "Dense: bias is True or False, got 'no'"),
+        (lambda: dl.Dropout(None), "Dropout: rate is a number, got None"),
+        (lambda: dl.BatchNorm(3, momentum="a"), "BatchNorm: momentum is a number, got 'a'"),
+        (lambda: dl.LSTM(3, 2.5), "LSTM: hidden_features is an integer, got 2.5"),
+        (lambda: dl.Softmax("a"), "Softmax: axis is an integer, got 'a'"),
+        (lambda: dl.SGD(net().parameters(), momentum="a"), "SGD: momentum is a number, got 'a'"),
+        (lambda: dl.SGD(net().parameters(), "a"), "SGD: learning_rate is a number or a schedule, got 'a'"),
+        (lambda: dl.Adam(net().parameters(), clip_norm="a"), "Adam: clip_norm is a number or None, got 'a'"),
+        (lambda: dl.LBFGS(net().parameters(), 1.5), "LBFGS: max_iterations is an integer, got 1.5"),
+        (lambda: dl.schedules.Step(1, "a"), "Step: period is an integer, got 'a'"),
+        (lambda: dl.huber(dl.ones(2), dl.ones(2), delta="a"), "huber: delta is a number, got 'a'"),
+        (lambda: dl.Trainer(net(), dl.huber, seed=1.5), "Trainer: seed is an integer or None, got 1.5"),
+        (
+            lambda: dl.Trainer(net(), dl.huber).fit(1, 2, epochs=1.5),
+            "epochs is an integer, got 1.5",
+        ),
+        (lambda: dl.Network(net()[0], dl.ReLU()), "Network() takes no more than layers by position; got 2"),
+        (lambda: dl.Network([dl.ReLU]), "Network: entry 0 is a class: write ReLU(...)"),
+        (lambda: dl.Network(3), "Network takes a list of Layers, got int: write Network([...])"),
+        (lambda: dl.Reshape("a"), "Reshape takes lengths, which are integers, got ('a',)"),
+        (lambda: dl.SGD(net()), "SGD takes a list of Parameters, got Network: write network.parameters()"),
+        (lambda: dl.SGD(dl.Parameter([1.0])), "got Parameter: write [parameter]"),
+        (lambda: dl.Trainer(net(), dl.huber, dl.Adam), "write Adam(network.parameters())"),
+        (lambda: dl.Trainer(net(), "cross_entropy"), "it is called 'softmax_cross_entropy' here"),
+        (lambda: dl.Trainer(net(), "huber"), "got the name 'huber': write dl.huber"),
+        (lambda: dl.Trainer(net(), dl.huber, metrics=["accuracy"]), "write dl.accuracy"),
+        (lambda: dl.Trainer(net(), dl.huber, metrics=dl.accuracy), "write metrics=[dl.accuracy]"),
+        (lambda: dl.Trainer(net(), dl.huber, metrics=None), "metrics is a list of functions, got None"),
+        (lambda: dl.Trainer(net(), dl.huber).fit(1, callbacks=print), "callbacks is a list of functions"),
+    ],
+)
+def test_arguments_of_a_wrong_kind(call, message):
+    with pytest.raises(TypeError, match=re.escape(message)):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: dl.Conv2D(3, 4, 3, padding="sam"), 'Conv2D: padding is "valid", "same", an integer'),
+        (lambda: dl.Conv2D(3, 4, 3, padding=-1), "Conv2D: padding must not be negative"),
+        (lambda: dl.MaxPool2D(2, padding="zz"), 'MaxPool2D: padding is "valid", "same", an integer'),
+        (lambda: dl.BatchNorm(3, epsilon=-1), "BatchNorm: epsilon must not be negative, got -1"),
+    ],
+)
+def test_options_of_a_wrong_value(call, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        call()
+
+
+def test_scalars_of_numpy_are_taken():
+    assert repr(dl.Dense(numpy.int64(2), numpy.int32(3), bias=numpy.bool_(True))) == "Dense(2, 3)"
+    adam = dl.Adam(net().parameters(), learning_rate=numpy.float32(0.5), beta1=numpy.float64(0.5), l2=0)
+    assert "beta1=0.5" in repr(adam)
+    assert dl.Dropout(numpy.float16(0.5)).rate == 0.5

@@ -57,7 +57,10 @@ class Layer(Tracked):
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         """Return forward() of the inputs; NumPy and CuPy arrays among them become Tensors."""
         if named:  # hooks see inputs by position
-            call = inspect.signature(self.forward).bind(*inputs, **named)
+            try:
+                call = inspect.signature(self.forward).bind(*inputs, **named)
+            except TypeError as error:
+                raise TypeError(f"{type(self).__name__}.forward() {error}") from None
             call.apply_defaults()
             inputs = call.args
         is_array = [hasattr(x, "dtype") and not isinstance(x, Tensor) for x in inputs]

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from inspect import signature
 from typing import Any
 
+import numpy
+
 from minidl.tensor import Parameter, Tensor
 from minidl.tracking import Tracked
 
@@ -34,6 +36,13 @@ class BaseOptimizer(Tracked):
     full_batch = False
 
     def __init__(self, parameters: Iterable[Parameter], l2: float):
+        if callable(getattr(parameters, "parameters", None)) or isinstance(parameters, Tensor):
+            what = type(parameters).__name__
+            write = "[parameter]" if isinstance(parameters, Tensor) else "network.parameters()"
+            raise TypeError(f"{type(self).__name__} takes a list of Parameters, got {what}: write {write}")
+        if not isinstance(parameters, Iterable):
+            what = type(parameters).__name__
+            raise TypeError(f"{type(self).__name__} takes a list of Parameters, got {what}")
         self.parameters = list({id(parameter): parameter for parameter in parameters}.values())
         if not self.parameters:
             raise ValueError(f"{type(self).__name__} got no parameters to train")
@@ -65,7 +74,8 @@ class BaseOptimizer(Tracked):
 
     def __repr__(self) -> str:
         """Return the settings that are numbers, and how many Parameters are trained."""
-        numbers = [f"{name}={x!r}" for name, x in vars(self).items() if isinstance(x, (int, float))]
+        values = {n: x.item() if isinstance(x, numpy.generic) else x for n, x in vars(self).items()}
+        numbers = [f"{name}={x!r}" for name, x in values.items() if isinstance(x, (int, float))]
         count = len(self.parameters)
         trained = f"{count} Parameter" if count == 1 else f"{count} Parameters"
         return f"{type(self).__name__}({', '.join([trained, *numbers])})"

@@ -81,6 +81,10 @@ class Optimizer(BaseOptimizer):
 
     def set_learning_rate(self, learning_rate: float | Tensor) -> None:
         """Use another constant learning rate from the next step on."""
+        if not hasattr(type(learning_rate), "__float__"):
+            raise TypeError(
+                f"{type(self).__name__}: learning_rate is a number or a schedule, got {learning_rate!r}"
+            )
         if not isinstance(learning_rate, Tensor) and not (
             learning_rate >= 0 and math.isfinite(learning_rate)
         ):

@@ -105,8 +105,11 @@ class Primitive:
             tensors = promote_dtypes(tensors, self.promotes_to_float)
         try:
             return apply(self, tensors, attributes)
-        except TypeError:
+        except TypeError as error:
             self._require_keywords(attributes)
+            if "not supported for the input types" in str(error):
+                dtypes = " and ".join(str(x.dtype) for x in tensors)
+                raise TypeError(f"{self.name} is not defined for {dtypes}") from None
             raise
 
     def _require_inputs(self, given: int) -> None:

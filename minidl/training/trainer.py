@@ -109,6 +109,9 @@ class Trainer(CompiledSteps):
         CheckpointError
             The newest checkpoint is damaged, or belongs to another training.
         """
+        if callable(arguments.callbacks) or not all(map(callable, arguments.callbacks)):
+            raise TypeError(f"callbacks is a list of functions, got {arguments.callbacks!r}")
+        callbacks = list(arguments.callbacks)
         self.network.to(self.device)  # it may have been moved meanwhile
         loader = self._loader(
             arguments.x,
@@ -120,7 +123,7 @@ class Trainer(CompiledSteps):
         )
         validation = self._validation_loader(arguments.validation_data, arguments.batch_size)
         with training(self.network):
-            return Fit(self, loader, validation, arguments, list(arguments.callbacks)).run()
+            return Fit(self, loader, validation, arguments, callbacks).run()
 
     def evaluate(
         self, x: Any, y: Any = None, batch_size: int = 128, verbose: bool = False
