@@ -485,6 +485,9 @@ __all__ = [
     "zeros_like",
 ]
 
+if TYPE_CHECKING:
+    __all__ += ["abs", "all", "any", "compile", "max", "min", "round", "sum"]  # public, for type checkers
+
 _HIDE_PYTHONS = ["abs", "all", "any", "compile", "max", "min", "round", "sum"]
 
 #: Names that are loaded when they are first used, and from where: not every program trains or checks.

@@ -170,7 +170,52 @@ def _answer_in_class(part: type) -> None:
 
 
 #: What other libraries' arrays have, and Tensors have not; foreign_names says what to write.
-NOT_OF_TENSORS = ["cuda", "cpu", "get", "view", "permute", "unsqueeze", "dim", "numel", "t", "mT", "clamp", "clone", "contiguous", "expand", "gather", "masked_fill", "mm", "bmm", "matmul", "pow", "abs", "amax", "amin", "type", "float", "double", "half", "long", "int", "bool", "requires_grad_", "retain_grad", "register_hook", "is_leaf", "grad_fn", "stop_gradient", "copy_", "fill_", "zero_", "add_", "sub_", "mul_", "div_", "set"]
+NOT_OF_TENSORS = [
+    "cuda",
+    "cpu",
+    "get",
+    "view",
+    "permute",
+    "unsqueeze",
+    "dim",
+    "numel",
+    "t",
+    "mT",
+    "clamp",
+    "clone",
+    "contiguous",
+    "expand",
+    "gather",
+    "masked_fill",
+    "mm",
+    "bmm",
+    "matmul",
+    "pow",
+    "abs",
+    "amax",
+    "amin",
+    "type",
+    "float",
+    "double",
+    "half",
+    "long",
+    "int",
+    "bool",
+    "requires_grad_",
+    "retain_grad",
+    "register_hook",
+    "is_leaf",
+    "grad_fn",
+    "stop_gradient",
+    "copy_",
+    "fill_",
+    "zero_",
+    "add_",
+    "sub_",
+    "mul_",
+    "div_",
+    "set",
+]
 
 
 def answer_attributes(tensor: type, functions: Iterable[str]) -> None:

@@ -392,12 +392,12 @@ class Tensor:
     def __rmatmul__(self, other: Any) -> Tensor:
         return linear_algebra.matmul(other, self)
 
-    def __eq__(self, other: Any) -> Any:
+    def __eq__(self, other: Any) -> Tensor:  # type: ignore[override]
         if other is None or isinstance(other, str):
             return NotImplemented  # no element of a Tensor is; Python then compares identities
         return elementwise.equal(self, other)
 
-    def __ne__(self, other: Any) -> Any:
+    def __ne__(self, other: Any) -> Tensor:  # type: ignore[override]
         if other is None or isinstance(other, str):
             return NotImplemented
         return elementwise.not_equal(self, other)

@@ -31,8 +31,7 @@ changes = _Changes()
 class NotHere:
     """In the place of an attribute that a class does not have: the error says what to write.
 
-    Tensors have these. With ``__getattr__``, as Tracked has it, each use of any attribute of theirs would take
-    longer.
+    Tensors have these. With ``__getattr__``, as Tracked has it, each use of any attribute would take longer.
     """
 
     def __init__(self, name: str):
@@ -40,9 +39,7 @@ class NotHere:
 
     def __get__(self, owner: Any, kind: type | None = None) -> Any:
         if owner is None:
-            raise AttributeError(
-                f"type object {kind.__name__!r} has no attribute {self.name!r}" if kind else ""
-            )
+            raise AttributeError(f"type object 'Tensor' has no attribute {self.name!r}")
         from minidl.foreign_names import attribute_problem
 
         raise AttributeError(attribute_problem(owner, self.name))

@@ -82,7 +82,7 @@ def own_init(cls):
     "name", [n for n, x in CLASSES.items() if own_init(x) and not issubclass(x, Exception)]
 )
 def test_classes(name):
-    if name in ("no_grad", "enable_grad", "Tensor"):
+    if CLASSES[name] in (dl.no_grad, dl.enable_grad, dl.Tensor):
         return  # the first two have no arguments by name, and users make a Tensor with tensor()
     arguments = [p for p in [dl.Parameter([1.0])] for _ in arguments_of(CLASSES[name].__init__)]
     if "parameters" in inspect.signature(CLASSES[name]).parameters:
@@ -190,7 +190,6 @@ def test_functions_are_still_themselves():
     [
         (lambda: dl.ones(2), "cuda", "here it is .to('gpu')"),
         (lambda: dl.ones(2), "exp", "it is a function: dl.exp(x)"),
-        (lambda: dl.ones(2), "shap", "did you mean 'shape'?"),
         (net, "fit", "here it is dl.Trainer(network, loss).fit(x, y)"),
         (net, "named_parameter", "did you mean 'named_parameters'?"),
         (lambda: net()[0], "weigth", "did you mean 'weight'?"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy
 
@@ -16,6 +16,15 @@ from minidl.primitives.elementwise import clip, maximum, sqrt
 from minidl.tensor import Parameter, Tensor
 
 Schedule = Callable[[Tensor], Tensor]
+
+
+class OptimizerOptions(TypedDict, total=False):
+    """The options that every Optimizer has, for type checkers."""
+
+    l2: float
+    clip_value: float | None
+    clip_norm: float | None
+    clip_global_norm: float | None
 
 
 class Optimizer(BaseOptimizer):

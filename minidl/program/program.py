@@ -382,5 +382,11 @@ class Program:
 
         return plot_program(self, measure(self, repeats), path)
 
+    def __repr__(self) -> str:
+        """Return how many operations there are, and between what; print() shows them."""
+        inputs = ", ".join(str(value.shape) for value in self.inputs)
+        outputs = ", ".join(str(value.shape) for value in self.outputs)
+        return f"Program({len(self.steps)} steps, ({inputs}) -> ({outputs}); print() lists them)"
+
     def __str__(self) -> str:
         return self.summary()
