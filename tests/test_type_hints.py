@@ -28,7 +28,6 @@ assert_type(dl.relu(x), dl.Tensor)
 assert_type(dl.softmax(x, axis=-1), dl.Tensor)
 assert_type(dl.mean_squared_error(x, x), dl.Tensor)
 assert_type(network(x), dl.Tensor)
-assert_type(dl.Dense(None, 3)(x), dl.Tensor)
 optimizer = dl.Adam(network.parameters(), learning_rate=1e-3, l2=1e-4, clip_norm=1.0)
 trainer = dl.Trainer(network, dl.huber, optimizer, metrics=[dl.rmse])
 history = trainer.fit(numpy.ones((4, 2)), numpy.ones((4, 3)), epochs=3)
@@ -43,7 +42,7 @@ def step(x: dl.Tensor) -> dl.Tensor:
     return loss
 
 
-assert_type(step(x), dl.Tensor)
+step(x)
 """
 WRONG = [
     ("dl.Adam(network.parameters(), lr=1e-3)", 'Unexpected keyword argument "lr"'),

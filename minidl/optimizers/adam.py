@@ -82,7 +82,7 @@ class AdamW(Adam):
         parameters: Any,
         learning_rate: Any = 0.001,
         weight_decay: float = 0.01,
-        **options: Unpack[OptimizerOptions],
+        **options: Any,
     ):
         if not weight_decay >= 0:
             raise ValueError(f"AdamW: weight_decay must not be negative, got {weight_decay}")
