@@ -74,7 +74,8 @@ class BaseOptimizer(Tracked):
 
     def __repr__(self) -> str:
         """Return the settings that are numbers, and how many Parameters are trained."""
-        values = {n: x.item() if isinstance(x, numpy.generic) else x for n, x in vars(self).items()}
+        public = {name: x for name, x in vars(self).items() if not name.startswith("_")}
+        values = {n: x.item() if isinstance(x, numpy.generic) else x for n, x in public.items()}
         numbers = [f"{name}={x!r}" for name, x in values.items() if isinstance(x, (int, float))]
         count = len(self.parameters)
         trained = f"{count} Parameter" if count == 1 else f"{count} Parameters"

@@ -11,7 +11,8 @@ from minidl.training.notebook import NotebookBar, in_notebook
 
 def has_bar() -> bool:
     """Return whether a bar makes sense: the output goes to a terminal or to a notebook."""
-    return in_notebook() or (sys.stderr is not None and sys.stderr.isatty())
+    isatty = getattr(sys.stderr, "isatty", None)  # without a console, stderr is None
+    return in_notebook() or (isatty is not None and isatty())
 
 
 def make_bar(**options: Any) -> Any:
