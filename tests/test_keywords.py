@@ -15,6 +15,7 @@ from minidl.foreign_names import ATTRIBUTES, OPTIONS, PLACES
 from minidl.keywords import NOT_OF_TENSORS
 from minidl.primitives.primitive import Primitive
 
+X = numpy.ones((4, 2), numpy.float32)
 MODULES = {"data": dl.data, "initializers": dl.initializers, "linalg": dl.linalg, "random": dl.random}
 MODULES |= {"schedules": dl.schedules}
 CALLABLES = {name: getattr(dl, name) for name in dir(dl) if callable(getattr(dl, name))}
@@ -25,7 +26,7 @@ for prefix, module in MODULES.items():
     }
 
 #: What is called with what the user has made: its keywords are those of a function of the user's.
-OF_USERS = {"accuracy", "f_score", "mae", "mape", "precision", "r_squared", "recall", "rmse"}
+OF_USERS = {"accuracy", "f_score", "mae", "mape", "perplexity", "precision", "r_squared", "recall", "rmse"}
 FUNCTIONS = {
     name: x
     for name, x in CALLABLES.items()
@@ -273,7 +274,7 @@ def test_only_what_is_minidls_is_changed():
         (lambda: dl.Trainer(net(), dl.huber, metrics=["accuracy"]), "write dl.accuracy"),
         (lambda: dl.Trainer(net(), dl.huber, metrics=dl.accuracy), "write metrics=[dl.accuracy]"),
         (lambda: dl.Trainer(net(), dl.huber, metrics=None), "metrics is a list of functions, got None"),
-        (lambda: dl.Trainer(net(), dl.huber).fit(1, callbacks=print), "callbacks is a list of functions"),
+        (lambda: dl.Trainer(net(), dl.huber).fit(X, X, callbacks=print), "callbacks is a list of functions"),
     ],
 )
 def test_arguments_of_a_wrong_kind(call, message):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy
 
+from minidl.optimizers.groups import require_list_of_parameters
 from minidl.tensor import Parameter, Tensor
 from minidl.tracking import Tracked
 
@@ -36,13 +37,7 @@ class BaseOptimizer(Tracked):
     full_batch = False
 
     def __init__(self, parameters: Iterable[Parameter], l2: float):
-        if callable(getattr(parameters, "parameters", None)) or isinstance(parameters, Tensor):
-            what = type(parameters).__name__
-            write = "[parameter]" if isinstance(parameters, Tensor) else "network.parameters()"
-            raise TypeError(f"{type(self).__name__} takes a list of Parameters, got {what}: write {write}")
-        if not isinstance(parameters, Iterable):
-            what = type(parameters).__name__
-            raise TypeError(f"{type(self).__name__} takes a list of Parameters, got {what}")
+        require_list_of_parameters(type(self).__name__, parameters)
         self.parameters = list({id(parameter): parameter for parameter in parameters}.values())
         if not self.parameters:
             raise ValueError(f"{type(self).__name__} got no parameters to train")
