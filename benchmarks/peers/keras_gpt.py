@@ -55,7 +55,7 @@ class GPT(keras.Model):
             layer.build((*shape, WIDTH))
         self.built = True
 
-    def call(self, x):
+    def call(self, x, training=None):
         h = self.characters(x) + self.positions
         for block in self.blocks:
             h = block(h)

@@ -22,7 +22,7 @@ class LanguageModel(keras.Model):
         self.output_bias = self.add_weight(shape=(WORDS,), initializer="zeros", name="output_bias")
         self.built = True
 
-    def call(self, x):
+    def call(self, x, training=None):
         h = self.embedding(x)
         for lstm in self.lstms:
             h = lstm(h)

@@ -1,4 +1,4 @@
-"""The benchmarks on a CPU: they run, write what they found, and notice a peer that computes something else."""
+"""The benchmarks on a CPU: they run, write what they found, and notice a peer that computes other things."""
 
 import json
 

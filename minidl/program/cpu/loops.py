@@ -29,6 +29,11 @@ C_TYPES = {
 TILE = 16
 
 
+#: Loops as short as this gcc unrolls before it would make vectors of them, and forgets that their rounds are
+#: independent.
+MAX_UNROLLED = 16
+
+
 def c_type(dtype: numpy.dtype) -> str:
     """Return the C type of an element."""
     if dtype.name not in C_TYPES:
@@ -92,6 +97,7 @@ class Loops:
             "{",
             *before,
             *(["#pragma GCC ivdep"] if independent else []),
+            *(["#pragma GCC unroll 1"] if independent and length <= MAX_UNROLLED else []),
             f"{loop(name, end, begin)} {{",
             *(f"    {line}" for line in body),
             "} }",

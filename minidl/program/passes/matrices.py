@@ -1,12 +1,16 @@
 """A pass on shapes: elementwise work on observations of any shape, done on matrices (batch, features).
 
 Images (128, 28, 28, 1) combined with the output of a dense layer (128, 784) are reshaped back and forth.
-After this pass both are matrices, so that they can be stored, partitioned and grouped alike.
+After this pass both are matrices, so that they can be stored, partitioned and grouped alike. What is combined
+with an array that is broadcast along some of the axes (the statistics of BatchNorm, the mask of an attention)
+keeps its axes, and so does all elementwise work that can be grouped with it.
 """
 
 from __future__ import annotations
 
 import math
+
+import numpy
 
 from minidl import devices
 from minidl.primitives.reduction import sum_
@@ -24,6 +28,7 @@ def work_on_matrices(program: Program) -> Program:
     can be written where the old one was.
     """
     steps: list[Step] = []
+    kept = _kept(program)
     sources: dict[Value, Value] = {}  # of a value that is another one, reshaped
 
     def shaped(value: Value, shape: Shape, phase: str) -> Value:
@@ -40,6 +45,7 @@ def work_on_matrices(program: Program) -> Program:
     for step in instructions(program):
         operands = [same.get(value, value) for value in step.inputs]
         output, attributes, shape = step.output, step.attributes, _matrix_shape(step)
+        shape = None if kept.find(_largest(step)) is KEPT else shape
         if step.primitive is reshape_:
             same[output] = shaped(operands[0], output.shape, step.phase)
             continue
@@ -58,6 +64,51 @@ def work_on_matrices(program: Program) -> Program:
         [same.get(value, value) for value in program.outputs],
         {state: same.get(value, value) for state, value in program.updates.items()},
     )
+
+
+#: Stands for all values that keep their axes.
+KEPT = Value((), numpy.dtype(bool))
+
+
+class _Families:
+    """Values that belong together: each is found in its family's representative."""
+
+    def __init__(self) -> None:
+        self.parent: dict[Value, Value] = {}
+
+    def find(self, value: Value) -> Value:
+        """Return the representative of a value's family."""
+        while value in self.parent:
+            above = self.parent[value]
+            self.parent[value] = self.parent.get(above, above)
+            value = above
+        return value
+
+    def join(self, value: Value, other: Value) -> None:
+        """Make one family of two; KEPT stands for the one that it is in."""
+        value, other = self.find(value), self.find(other)
+        if value is not other:
+            value, other = (other, value) if value is KEPT else (value, other)
+            self.parent[value] = other
+
+
+def _kept(program: Program) -> _Families:
+    """Return the values that elementwise work connects; those that cannot be matrices are with KEPT."""
+    families = _Families()
+    for step in instructions(program):
+        shape = step.output.shape
+        if not step.is_elementwise or len(shape) <= 2 or step.phase == "update":
+            continue
+        for value in step.inputs:
+            if value.shape == shape and value.kind != "constant":
+                families.join(value, step.output)
+        if _matrix_shape(step) is None:
+            families.join(step.output, KEPT)
+    return families
+
+
+def _largest(step: Instruction) -> Value:
+    return step.inputs[0] if step.primitive is sum_ else step.output
 
 
 def _matrix_input(value: Value) -> Value:

@@ -25,16 +25,18 @@ def feature_major(program: Program, max_rows: int) -> set[Value]:
     """Return the inputs and results to be stored by columns: those of at most ``max_rows`` rows.
 
     It pays for products of few rows; elementwise groups follow what they read. What becomes the new value of
-    a state is stored by rows, as the state is.
+    a state is stored by rows, as the state is, and what has more axes elsewhere, too.
     """
 
     def is_flat(value: Value) -> bool:
         return len(value.shape) == 2 and 1 < value.shape[0] <= max_rows and value.shape[0] < value.shape[1]
 
-    assigned = set(program.updates.values())
+    by_rows = set(program.updates.values())
+    # Elementwise work on more axes would walk across the columns.
+    by_rows |= {step.inputs[0] for step in program.steps if step.is_view and len(step.outputs[0].shape) > 2}
     chosen: set[Value] = set()
     for step in program.steps:
-        if step.operation in _BY_COLUMNS and assigned.isdisjoint(step.outputs):
+        if step.operation in _BY_COLUMNS and by_rows.isdisjoint(step.outputs):
             chosen |= set(filter(is_flat, _BY_COLUMNS[step.operation](step, chosen)))
     return chosen
 
