@@ -18,6 +18,7 @@ from minidl.program.passes.simplify import (
     protect_old_state,
     transpose_products,
 )
+from minidl.program.passes.slices import join_slices
 from minidl.program.program import Program
 
 #: Single instructions come first, then those that make larger steps of them.
@@ -25,6 +26,7 @@ PASSES = (
     drop_aliases,
     fold_constants,
     drop_idle_casts,
+    join_slices,
     broadcast_in_place,
     work_on_matrices,
     merge_equal,

@@ -20,6 +20,15 @@ def instructions(program: Program) -> list[Instruction]:
     return program.steps  # type: ignore[return-value]
 
 
+def readers_of(program: Program) -> dict[Value, int]:
+    """Return how many times each value is read by steps."""
+    readers: dict[Value, int] = {}
+    for step in program.steps:
+        for value in step.inputs:
+            readers[value] = readers.get(value, 0) + 1
+    return readers
+
+
 def rewritten(program: Program, rewrite: Callable[[Instruction], Instruction | Value]) -> Program:
     """Replace each instruction by what ``rewrite`` returns: an instruction, or a value that exists."""
     same: dict[Value, Value] = {}
@@ -159,10 +168,7 @@ def transpose_products(program: Program) -> Program:
     gradient of a tied weight have the same layout and can be added up in one buffer.
     """
     factors: dict[Value, tuple[Value, Value]] = {}
-    readers: dict[Value, int] = {}
-    for step in program.steps:
-        for value in step.inputs:
-            readers[value] = readers.get(value, 0) + 1
+    readers = readers_of(program)
     kept = set(program.results_needed)
     steps: list[Step] = []
     for step in instructions(program):
@@ -206,10 +212,7 @@ def _undo_double_transposes(program: Program) -> Program:
 
 def accumulate_products(program: Program) -> Program:
     """Turn matrix products into Gemm steps, and sums of them into one Gemm that accumulates."""
-    readers: dict[Value, int] = {}
-    for step in program.steps:
-        for value in step.inputs:
-            readers[value] = readers.get(value, 0) + 1
+    readers = readers_of(program)
     kept = set(program.results_needed)
     products: dict[Value, Gemm] = {}
     merged: set[int] = set()
