@@ -15,6 +15,7 @@ from minidl.program.passes.simplify import (
     drop_idle_casts,
     fold_constants,
     merge_equal,
+    negate_sums,
     protect_old_state,
     transpose_products,
 )
@@ -29,6 +30,7 @@ PASSES = (
     join_slices,
     broadcast_in_place,
     work_on_matrices,
+    negate_sums,
     merge_equal,
     drop_dead,
     transpose_products,
