@@ -163,7 +163,7 @@ def drop_idle_casts(program: Program) -> Program:
 
 
 def negate_sums(program: Program) -> Program:
-    """Write the sum of negated numbers as their sum, negated: it rounds alike, and one array less is stored."""
+    """Write the sum of negated numbers as their sum, negated: rounded alike, and an array less is stored."""
     negated: dict[Value, Value] = {}
     steps: list[Step] = []
     for step in instructions(program):

@@ -47,8 +47,8 @@ class Aliases:
         """
         view, whole = self.array[value], self.array[self.root[value]]
         if view is whole:
-            return axis == major_axis(whole)
-        if not (whole.flags.c_contiguous or whole.flags.f_contiguous) or not whole.size:
+            return whole.ndim > 0 and axis == major_axis(whole)
+        if not whole.ndim or not (whole.flags.c_contiguous or whole.flags.f_contiguous) or not whole.size:
             return False
         major = major_axis(whole)
         row, length = whole.strides[major], whole.shape[major]

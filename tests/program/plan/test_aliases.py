@@ -3,6 +3,7 @@
 import numpy
 import pytest
 
+from minidl.primitives.elementwise import negative
 from minidl.primitives.indexing import slice_
 from minidl.primitives.shape import reshape_, transpose_
 from minidl.program.plan.aliases import Aliases
@@ -58,4 +59,14 @@ def test_columns_of_each_row_are_within_the_row_and_fewer_rows_are_not():
 def test_rows_from_the_end_are_other_blocks():
     aliases, _, view = aliases_of(reshape_, {"shape": (2, 4, 6)}, 8, 6, (2, 4, 6))
     aliases.array[view] = aliases.array[view][::-1]
+    assert not aliases.same_block(view, 0, 2)
+
+
+def test_one_number_has_no_blocks():
+    x = Value((), FLOAT, "input", numpy.ones((), FLOAT))
+    double, view = Value((), FLOAT), Value((1, 1), FLOAT)
+    steps = [Instruction(negative, [x], {}, double), Instruction(reshape_, [double], {"shape": (1, 1)}, view)]
+    aliases = Aliases(Program([x], steps, [view], {}), set())
+    assert aliases.root[view] is double
+    assert not aliases.same_block(view, 0, 1)
     assert not aliases.same_block(view, 0, 2)
