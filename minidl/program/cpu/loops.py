@@ -41,6 +41,11 @@ def c_type(dtype: numpy.dtype) -> str:
     return C_TYPES[dtype.name]
 
 
+def stored_type(dtype: numpy.dtype) -> str:
+    """Return the C type of an element in memory: compilers vectorise few choices by a ``_Bool`` in memory."""
+    return "uint8_t" if dtype.kind == "b" else c_type(dtype)
+
+
 class Loops:
     """The loops over arrays, broadcast to a shape; variables are named by ``name`` and their depth.
 
@@ -96,7 +101,7 @@ class Loops:
         lines += [
             "{",
             *before,
-            *(["#pragma GCC ivdep"] if independent else []),
+            *(["INDEPENDENT"] if independent else []),
             *(["#pragma GCC unroll 1"] if independent and length <= MAX_UNROLLED else []),
             f"{loop(name, end, begin)} {{",
             *(f"    {line}" for line in body),

@@ -21,17 +21,6 @@ def test_empty_arrays_of_many_axes_stay_empty():
 
 
 @pytest.mark.parametrize("kernels", KERNELS)
-def test_what_is_combined_with_a_broadcast_array_is_one_group(rng, kernels):
-    """Work on whole images, before and behind statistics of the channels, has the same shape as these."""
-    x, scale = rng.normal(size=(4, 5, 6, 3)), rng.normal(size=3)
-    step = dl.compile(lambda x, scale: dl.relu(dl.exp(x) * scale - 1), kernels=kernels)
-    result = step(dl.tensor(x), dl.tensor(scale))
-    expected = numpy.maximum(numpy.exp(x) * scale - 1, 0)
-    numpy.testing.assert_allclose(result.numpy(), expected.astype(result.dtype), rtol=1e-5)
-    assert [len(group.members) for group in groups_of(step)] == [4]
-
-
-@pytest.mark.parametrize("kernels", KERNELS)
 def test_images_and_the_output_of_a_dense_layer_are_one_group(rng, kernels):
     x, w = rng.normal(size=(8, 5, 6, 1)), rng.normal(size=(7, 30))
     z = rng.normal(size=(8, 7))
