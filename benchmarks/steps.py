@@ -95,18 +95,19 @@ def first_calls(names: list[str], images: Path | None, batch_size: int, cache: P
     seconds = {}
     for name in names:
         with contextlib.suppress(Failure), contextlib.closing(Child(name, images, cache)) as child:
-            seconds[name] = child.ask("build", batch_size=batch_size)["first_seconds"]
+            seconds[name] = child.ask("build", batch_size=batch_size, checked=1)["first_seconds"]
     return seconds
 
 
 def measure(options, children: dict[str, Child], problems: dict[str, str], images, batch_size, say) -> dict:
     """Build, check and time all peers at one batch size. A peer that fails or disagrees joins `problems`."""
     what = jobs.load(options.job)
-    reference = what.reference_losses(what.step_batches(images, batch_size))
+    checked = jobs.QUICKLY_CHECKED_STEPS if options.quick else jobs.CHECKED_STEPS
+    reference = what.reference_losses(what.step_batches(images, batch_size), checked)
     agreement, first, memory = {}, {}, {}
     for name, child in list(children.items()):
         try:
-            built = child.ask("build", batch_size=batch_size)
+            built = child.ask("build", batch_size=batch_size, checked=checked)
         except Failure as failure:
             exclude(name, str(failure), children, problems, say)
             continue

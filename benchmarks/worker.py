@@ -2,8 +2,8 @@
 
 It reads one JSON object a line from standard input and answers each with one; between them it sleeps.
 
-- `{"command": "build", "batch_size": 128}` builds the peer again and trains the checked steps: `{"losses",
-  "first_seconds"}`, where the first step is the one in which compilers compile.
+- `{"command": "build", "batch_size": 128, "checked": 20}` builds the peer again and trains the checked steps:
+  `{"losses", "first_seconds"}`, where the first step is the one in which compilers compile.
 - `{"command": "block", "seconds": 0.3}` trains for about that time: `{"steps", "seconds", "foreign_load"}`.
 - `{"command": "memory"}` says by how many bytes resident memory has risen, at its highest, since everything
   was imported: `{"peak"}`.
@@ -33,7 +33,7 @@ class Worker:
         self.batches = []
         self.steps = 0
 
-    def build(self, batch_size: int) -> dict:
+    def build(self, batch_size: int, checked: int) -> dict:
         self.job = None  # the previous one's memory goes first
         self.job = self.build_job(self.what.initial_weights(), batch_size)
         self.batches = [self.job.prepare(batch) for batch in self.what.step_batches(self.images, batch_size)]
@@ -41,7 +41,7 @@ class Worker:
         start = time.perf_counter()
         losses = [float(self.step())]
         first = time.perf_counter() - start
-        losses += [float(self.step()) for _ in range(jobs.CHECKED_STEPS - 1)]
+        losses += [float(self.step()) for _ in range(checked - 1)]
         return {"losses": losses, "first_seconds": first}
 
     def step(self) -> Any:

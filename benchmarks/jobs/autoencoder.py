@@ -65,13 +65,13 @@ def step_batches(images: np.ndarray, batch_size: int) -> list[np.ndarray]:
     return [images[generator.choice(len(images), batch_size, replace=False)] for _ in range(BATCHES)]
 
 
-def reference_losses(batches: list[np.ndarray]) -> list[float]:
+def reference_losses(batches: list[np.ndarray], count: int = CHECKED_STEPS) -> list[float]:
     """The losses of the first steps, in float64 as a textbook writes them: every peer must agree."""
     weights = {name: value.astype(np.float64) for name, value in initial_weights().items()}
     first_moment = {name: np.zeros_like(value) for name, value in weights.items()}
     second_moment = {name: np.zeros_like(value) for name, value in weights.items()}
     losses = []
-    for step in range(1, CHECKED_STEPS + 1):
+    for step in range(1, count + 1):
         loss, gradients = reference_gradients(weights, batches[(step - 1) % len(batches)].astype(np.float64))
         losses.append(loss)
         for name, gradient in gradients.items():

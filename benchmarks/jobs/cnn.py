@@ -51,7 +51,7 @@ def step_batches(images: None, batch_size: int) -> list[tuple[np.ndarray, np.nda
     return batches
 
 
-def reference_losses(batches) -> list[float]:
+def reference_losses(batches, count: int) -> list[float]:
     from benchmarks.peers.minidl_cnn import build
 
-    return float64_losses(build, initial_weights(), batches)
+    return float64_losses(build, initial_weights(), batches, count)

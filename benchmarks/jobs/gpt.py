@@ -56,7 +56,7 @@ def step_batches(images: None, batch_size: int) -> list[tuple[np.ndarray, np.nda
     return [(np.ascontiguousarray(text[:, :-1]), np.ascontiguousarray(text[:, 1:])) for text in texts]
 
 
-def reference_losses(batches) -> list[float]:
+def reference_losses(batches, count: int) -> list[float]:
     from benchmarks.peers.minidl_gpt import build
 
-    return float64_losses(build, initial_weights(), batches)
+    return float64_losses(build, initial_weights(), batches, count)
