@@ -67,8 +67,15 @@ class Tensor:
     )
 
     def __init__(self, data: devices.Array, requires_grad: bool = False):
+        try:
+            dtype = data.dtype
+        except AttributeError:
+            raise TypeError(
+                f"Tensor() takes a NumPy or CuPy array, got {type(data).__name__}: dl.tensor() takes lists, "
+                "numbers and much else"
+            ) from None
         if requires_grad:
-            check_differentiable(data.dtype)
+            check_differentiable(dtype)
         self._array = data
         self._requires_grad = requires_grad
         self._grad: Tensor | None = None

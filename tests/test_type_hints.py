@@ -42,10 +42,31 @@ def step(x: dl.Tensor) -> dl.Tensor:
     return loss
 
 
-step(x)
+assert_type(step(x), dl.Tensor)
+assert_type(step(numpy.ones((1, 2))), dl.Tensor)  # arrays become Tensors
+
+
+@dl.compile(kernels="numpy", threads=1)
+def both(x: dl.Tensor) -> tuple[dl.Tensor, dl.Tensor]:
+    return x, x
+
+
+assert_type(both(x), tuple[dl.Tensor, dl.Tensor])
+dl.Dense(None, 3), dl.LSTM(in_features=None, hidden_features=3), dl.Conv2D(1, 2, (3, 3), padding="same")
+dl.Dense(in_features=2, out_features=3, seed=0, weight_initializer="zeros"), dl.BatchNorm(3, momentum=0.2)
+print(len(step.programs), step.kernels)
 """
 WRONG = [
     ("dl.Adam(network.parameters(), lr=1e-3)", 'Unexpected keyword argument "lr"'),
+    ("dl.Dense(2, 3, units=4)", 'Unexpected keyword argument "units"'),
+    ("dl.Dense('2', 3)", 'incompatible type "str"; expected "int | None"'),
+    ("dl.Dense(2)", 'Missing positional argument "out_features"'),
+    ("dl.Conv2D(1, 2, kernel=3)", 'Unexpected keyword argument "kernel"'),
+    ("dl.LSTM(2, 3, batch_first=True)", 'Unexpected keyword argument "batch_first"'),
+    ("dl.BatchNorm(3, eps=1e-3)", 'Unexpected keyword argument "eps"'),
+    ("dl.compile(3)", "No overload variant"),
+    ("dl.compile(step, kernel='c')", "No overload variant"),
+    ("step(x).fit()", '"Tensor" has no attribute "fit"'),
     ("dl.Dropout(p=0.5)", 'Unexpected keyword argument "p"'),
     ("dl.sum(x, dim=0)", 'Unexpected keyword argument "dim"'),
     ("x.sum(keepdim=True)", 'Unexpected keyword argument "keepdim"'),

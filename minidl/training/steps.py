@@ -57,7 +57,8 @@ class CompiledSteps(Tracked):
         self.seed_is_given = seed is not None
         self.seed = int(numpy.random.SeedSequence().generate_state(1)[0]) if seed is None else index(seed)
         options = compile if isinstance(compile, dict) else {}
-        compiled = compile_function(**options) if compile or isinstance(compile, dict) else lambda f: f
+        to_compile = bool(compile) or isinstance(compile, dict)
+        compiled: Callable[..., Any] = compile_function(**options) if to_compile else lambda f: f
         self.train_step = compiled(self._train_step)
         self.gradient_step = compiled(self._gradient_step)
         self.evaluation_step = compiled(self.plain_evaluation_step)
