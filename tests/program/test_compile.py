@@ -343,14 +343,14 @@ def test_other_things_a_replay_cannot_honour_are_refused():
         (
             abs,
             {"kernels": "cuda"},
-            "unknown kernels 'cuda': use one of 'auto', 'c', 'numpy'; a GPU always has",
+            "kernels 'cuda': use one of 'auto', 'c', 'numpy'; a GPU always has",
         ),
         (None, {"kernels": "numba"}, "unknown kernels 'numba'"),
-        (abs, {"kernels": None}, "kernels is a string, got None|unknown kernels None"),
+        (abs, {"kernels": None}, "kernels is a string, got None"),
         (
             abs,
             {"precision": "double"},
-            "unknown precision 'double': use one of 'float32', 'tf32', 'bfloat16'",
+            "precision 'double': use one of 'float32', 'tf32', 'bfloat16'",
         ),
         (abs, {"precision": numpy.float32}, "unknown precision <class 'numpy.float32'>"),
         (abs, {"threads": 0}, "threads is 1 or more, or None, got 0"),
