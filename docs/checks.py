@@ -1,8 +1,8 @@
 """The same functions and mistakes through minidl, torch.autograd.gradcheck and jax.test_util.check_grads.
 
 ``python docs/checks.py`` prints the table of docs/checks.md, ``--write`` replaces it there. It needs PyTorch
-and JAX. Each case is a function with a gradient rule, written once with names that the three libraries share; all
-three check it in float64 with the defaults of their checks.
+and JAX. Each case is a function with a gradient rule, written once with names that the three libraries
+share; all three check it in float64 with the defaults of their checks.
 """
 
 from __future__ import annotations
