@@ -13,6 +13,7 @@ from minidl.checks.rows.values import all_equal
 from minidl.mode import no_grad
 from minidl.tensor import Tensor
 
+_FEW = 1  # directions, or elements, of each Tensor that are measured with a batch of one
 _BATCHES = 8  # in which a Parameter may be used at last: an expert that is seldom chosen
 
 
@@ -117,7 +118,7 @@ def _checked(run: LayerRun, options: dict[str, object], order: int) -> str:
     for training in modes:
         _check(run, inputs, options, order, training, notes)
     if order == 1 and run.axis is not None:
-        few = options | {"sample": options["sample"] or 2}
+        few = options | {"sample": options["sample"] or _FEW}
         _check(run, run.examples.batch(1, 1), few, order, modes[0], notes)
     return "; ".join(dict.fromkeys(notes))
 
