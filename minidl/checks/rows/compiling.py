@@ -61,7 +61,7 @@ def _calls(run: LayerRun, predict: Any, step: Any) -> list[tuple[Any, bool, tupl
     inputs = run.observations()
     predicted, trained = (run.from_the_start(inputs, training) for training in (False, True))
     run.rewind()
-    calls = [(step, True, (0, 1))]
+    calls: list[tuple[Any, bool, tuple[int, ...]]] = [(step, True, (0, 1))]
     return calls if all_equal(predicted, trained) else [(predict, False, (0, 1, 0)), *calls]
 
 

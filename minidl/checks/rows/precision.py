@@ -130,10 +130,10 @@ def _compare(
     found = _excess(low, high, rounding, own, typical)
     if found is not None:
         i, place = found
-        a, b = float(low[i][place]), float(high[i][place])
+        single, double = float(low[i][place]), float(high[i][place])
         raise Problem(
-            f"for {what}, output {i} at {place} is {a:.8g} in float32, and {b:.8g} in float64, "
-            f"{abs(a - b):.1g} apart, where rounding the inputs moves it by {rounding[i][place]:.1g}: large "
+            f"for {what}, output {i} at {place} is {single:.8g} in float32, and {double:.8g} in "
+            f"float64, {abs(single - double):.1g} apart, where rounding the inputs moves it by {rounding[i][place]:.1g}: large "
             "numbers that nearly cancel are subtracted on the way (E[x^2] - E[x]^2, 1 - cos x); write it so "
             "that they do not arise"
         )
