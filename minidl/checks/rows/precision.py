@@ -133,7 +133,8 @@ def _compare(
         single, double = float(low[i][place]), float(high[i][place])
         raise Problem(
             f"for {what}, output {i} at {place} is {single:.8g} in float32, and {double:.8g} in "
-            f"float64, {abs(single - double):.1g} apart, where rounding the inputs moves it by {rounding[i][place]:.1g}: large "
+            f"float64, {abs(single - double):.1g} apart, where rounding the inputs moves it by "
+            f"{rounding[i][place]:.1g}: large "
             "numbers that nearly cancel are subtracted on the way (E[x^2] - E[x]^2, 1 - cos x); write it so "
             "that they do not arise"
         )
