@@ -1,7 +1,6 @@
 """Networks as estimators of scikit-learn: `Classifier`, `Regressor` and `Autoencoder`, a transformer.
 
-They work in pipelines, grid searches and cross-validation, with DataFrames, and are cloned, pickled and
-dumped like any other. Import ``minidl.sklearn``, or use ``dl.sklearn``; nothing else here needs scikit-learn.
+They work in pipelines and grid searches, with DataFrames, and are cloned, pickled and dumped like any other.
 """
 
 from __future__ import annotations
@@ -85,8 +84,7 @@ class _Estimator(base.BaseEstimator):  # type: ignore[misc]
         return validate_data(self, *arrays, dtype=numpy.float32, allow_nd=images, **options)
 
     def _default(self, inputs: int, outputs: int, generator: Generator) -> Layer:
-        sizes = [inputs, *self.hidden, outputs]
-        dense = [Dense(a, b, seed=generator) for a, b in pairwise(sizes)]
+        dense = [Dense(a, b, seed=generator) for a, b in pairwise([inputs, *self.hidden, outputs])]
         between = [part for layer in dense[:-1] for part in (layer, ReLU())]
         return Network([Normalize((inputs,)), *between, dense[-1]])
 
@@ -100,17 +98,16 @@ class _Estimator(base.BaseEstimator):  # type: ignore[misc]
             self.network_ = make(x.shape[-1], outputs, Generator(generator))
         weights = _check_sample_weight(weights, x, dtype=numpy.float32)
         weights = weights / (weights.mean() or 1)
-        loss = usual if self.loss is None else self.loss
+        loss = self.loss or usual
 
         def weighted(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
             each = loss(prediction, target, reduction="none")
             return (each.reshape(len(weight), -1).mean(1) * weight).mean()
 
-        optimizer = self.optimizer
-        if callable(optimizer):
-            optimizer = optimizer(self.network_.parameters())
-        options: dict[str, Any] = {"device": self.device, "compile": self.compile, "seed": seed}
-        trainer = Trainer(self.network_, weighted, optimizer, **options)
+        make_optimizer = self.optimizer if callable(self.optimizer) else lambda parameters: self.optimizer
+        where: dict[str, Any] = {"device": self.device, "compile": self.compile}
+        optimizer = make_optimizer(self.network_.parameters())
+        trainer = Trainer(self.network_, weighted, optimizer, seed=seed, **where)
         if self.learning_rate is not None:
             trainer.optimizer.learning_rate = self.learning_rate
         order, kept = random.permutation(len(x)), math.ceil(len(x) * self.validation_fraction)
@@ -162,8 +159,8 @@ class Classifier(base.ClassifierMixin, _Estimator):  # type: ignore[misc]
 
     def predict(self, X: Any) -> Any:
         """Return labels (samples,)."""
-        outputs = self._outputs(X)
-        return self.classes_[outputs.argmax(-1)]
+        numbers = self._outputs(X).argmax(-1)
+        return self.classes_[numbers]
 
 
 class Regressor(base.RegressorMixin, _Estimator):  # type: ignore[misc]
@@ -209,8 +206,7 @@ class _Tied(Layer):
 
     def decode(self, x: Tensor) -> Tensor:
         """Compute inputs from codes."""
-        pairs = list(zip(self.dense, self.biases, strict=True))
-        for i, (layer, bias) in enumerate(reversed(pairs)):
+        for i, (layer, bias) in enumerate(zip(self.dense[::-1], self.biases[::-1], strict=True)):
             x = (relu(x) if i else x) @ layer.weight.T + bias
         return x / self.normalize.factor + self.normalize.offset
 
@@ -238,7 +234,7 @@ class Autoencoder(base.ClassNamePrefixFeaturesOutMixin, base.TransformerMixin, _
         """Train on X (samples, features)."""
         x = self._checked(X)
         self._train(x, x, sample_weight, x.shape[-1], mean_squared_error)
-        self._n_features_out = self.transform(X[:1]).shape[-1]
+        self._n_features_out = self._outputs(X[:1], "encode").shape[-1]
         return self
 
     def transform(self, X: Any) -> Any:
