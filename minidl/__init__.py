@@ -55,18 +55,48 @@ from minidl.layers import (
     Softplus,
     Tanh,
     UpSample2D,
+    fit_batch_norm,
 )
 from minidl.losses import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
+    cosine_distance,
+    hinge,
     huber,
+    kl_divergence,
     mean_absolute_error,
     mean_squared_error,
     softmax_cross_entropy,
+    triplet,
 )
-from minidl.metrics import Metric, accuracy, auc, f_score, mae, mape, precision, r_squared, recall, rmse
+from minidl.metrics import (
+    Metric,
+    accuracy,
+    auc,
+    confusion_matrix,
+    f_score,
+    mae,
+    mape,
+    perplexity,
+    precision,
+    r_squared,
+    recall,
+    rmse,
+    top_k_accuracy,
+)
 from minidl.mode import enable_grad, no_grad
-from minidl.optimizers import LBFGS, SGD, Adam, AdamW, Optimizer, RMSProp, schedules
+from minidl.optimizers import (
+    LBFGS,
+    SGD,
+    Adagrad,
+    Adam,
+    AdamW,
+    ConjugateGradient,
+    Nadam,
+    Optimizer,
+    RMSProp,
+    schedules,
+)
 from minidl.primitives.activations import (
     elu,
     gelu,
@@ -241,7 +271,8 @@ if TYPE_CHECKING:
     from minidl import interop
     from minidl.checks import check_gradients, check_layer
     from minidl.dlpack import from_dlpack
-    from minidl.training import History, Trainer
+    from minidl.inspection.confusion import plot_confusion_matrix
+    from minidl.training import Callback, History, ReduceOnPlateau, Trainer
 
 
 __version__ = "0.1.0"
@@ -255,11 +286,14 @@ __all__ = [
     "LSTM",
     "RNN",
     "SGD",
+    "Adagrad",
     "Adam",
     "AdamW",
     "AveragePool2D",
     "BatchNorm",
+    "Callback",
     "CheckpointError",
+    "ConjugateGradient",
     "Conv1D",
     "Conv2D",
     "ConvTranspose2D",
@@ -281,6 +315,7 @@ __all__ = [
     "MaxPool2D",
     "Metric",
     "MultiHeadAttention",
+    "Nadam",
     "Network",
     "Normalize",
     "Optimizer",
@@ -290,6 +325,7 @@ __all__ = [
     "RMSProp",
     "ReLU",
     "RecordingError",
+    "ReduceOnPlateau",
     "Reshape",
     "SiLU",
     "Sigmoid",
@@ -332,11 +368,13 @@ __all__ = [
     "check_layer",
     "clip",
     "concatenate",
+    "confusion_matrix",
     "conv1d",
     "conv2d",
     "conv_transpose2d",
     "cos",
     "cosh",
+    "cosine_distance",
     "count_nonzero",
     "cummax",
     "cummin",
@@ -360,6 +398,7 @@ __all__ = [
     "expm1",
     "eye",
     "f_score",
+    "fit_batch_norm",
     "flip",
     "floor",
     "floor_divide",
@@ -374,6 +413,7 @@ __all__ = [
     "group_norm",
     "hessian",
     "hessian_vector_product",
+    "hinge",
     "hstack",
     "huber",
     "hypot",
@@ -386,6 +426,7 @@ __all__ = [
     "isinf",
     "isnan",
     "jacobian",
+    "kl_divergence",
     "layer_norm",
     "leaky_relu",
     "less",
@@ -428,6 +469,8 @@ __all__ = [
     "outer",
     "overlap_add",
     "pad",
+    "perplexity",
+    "plot_confusion_matrix",
     "power",
     "precision",
     "prod",
@@ -471,10 +514,12 @@ __all__ = [
     "tensor",
     "tensordot",
     "tile",
+    "top_k_accuracy",
     "topk",
     "trace",
     "transpose",
     "tril",
+    "triplet",
     "triu",
     "trunc",
     "upsample2d",
@@ -492,10 +537,13 @@ _HIDE_PYTHONS = ["abs", "all", "any", "compile", "max", "min", "round", "sum"]
 #: Names that are loaded when they are first used, and from where: not every program trains or checks.
 _WHEN_USED = {
     "from_dlpack": "minidl.dlpack",
+    "Callback": "minidl.training",
     "History": "minidl.training",
+    "ReduceOnPlateau": "minidl.training",
     "Trainer": "minidl.training",
     "check_gradients": "minidl.checks",
     "check_layer": "minidl.checks",
+    "plot_confusion_matrix": "minidl.inspection.confusion",
 }
 
 #: Modules that are loaded when they are first used.

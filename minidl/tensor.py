@@ -15,7 +15,7 @@ import numpy
 
 from minidl import autodiff, devices
 from minidl.mode import mode
-from minidl.tracking import TracedNumber
+from minidl.tracking import TracedNumber, changes
 
 DTypeLike = Any
 
@@ -30,6 +30,12 @@ class _Storage:
 
     def __init__(self) -> None:
         self.assigned_at = 0
+
+
+def check_differentiable(dtype: numpy.dtype) -> None:
+    """Raise a TypeError unless Tensors of a dtype can require gradients."""
+    if dtype.kind != "f":
+        raise TypeError(f"only floating-point Tensors can require a gradient, got {dtype}")
 
 
 class Tensor:
@@ -52,19 +58,19 @@ class Tensor:
         "__weakref__",
         "_array",
         "_grad",
+        "_requires_grad",
         "_storage",
         "attributes",
         "created_at",
         "inputs",
         "primitive",
-        "requires_grad",
     )
 
     def __init__(self, data: devices.Array, requires_grad: bool = False):
-        if requires_grad and data.dtype.kind != "f":
-            raise TypeError(f"only floating-point Tensors can require a gradient, got {data.dtype}")
+        if requires_grad:
+            check_differentiable(data.dtype)
         self._array = data
-        self.requires_grad = requires_grad
+        self._requires_grad = requires_grad
         self._grad: Tensor | None = None
         self._storage: _Storage | None = None
         self.primitive: Primitive | None = None
@@ -86,6 +92,19 @@ class Tensor:
         if mode.recorder is not None:
             mode.recorder.before_data(self)
         self._array = array
+        changes.count += 1
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether gradients are computed for this Tensor, or through it."""
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, requires_grad: bool) -> None:
+        if requires_grad:
+            check_differentiable(self.dtype)
+        self._requires_grad = bool(requires_grad)
+        changes.count += 1
 
     @property
     def grad(self) -> Tensor | None:
@@ -506,13 +525,13 @@ class Tensor:
             return self
         return elementwise.cast(self if dtype.kind == "f" else self.detach(), dtype=dtype)
 
-    def sum(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        """Return the sum over the axes."""
-        return reduction.sum(self, axis, keepdims)
+    def sum(self, axis: Any = None, keepdims: bool = False, dtype: Any = None) -> Tensor:
+        """Return the sum over the axes, computed in another dtype if one is given."""
+        return reduction.sum(self, axis, keepdims, dtype)
 
-    def mean(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        """Return the mean over the axes."""
-        return reduction.mean(self, axis, keepdims)
+    def mean(self, axis: Any = None, keepdims: bool = False, dtype: Any = None) -> Tensor:
+        """Return the mean over the axes, computed in another dtype if one is given."""
+        return reduction.mean(self, axis, keepdims, dtype)
 
     def max(self, axis: Any = None, keepdims: bool = False) -> Tensor:
         """Return the largest element over the axes."""
@@ -590,22 +609,41 @@ class Parameter(Tensor):
         biases and gains, which are told apart by having fewer than two axes
     """
 
-    __slots__ = ("l2_factor", "learning_rate_factor")
+    __slots__ = ("_l2_factor", "_learning_rate_factor")
 
     def __init__(self, value: Any, learning_rate_factor: float = 1.0, l2_factor: float | None = None):
         source = tensor(value)
         if source.dtype.kind != "f":
             source = source.astype(numpy.float32)
         super().__init__(devices.copy(source._array), requires_grad=True)
-        self.learning_rate_factor = learning_rate_factor
-        self.l2_factor = (1.0 if self.ndim >= 2 else 0.0) if l2_factor is None else l2_factor
+        self._learning_rate_factor = learning_rate_factor
+        self._l2_factor = (1.0 if self.ndim >= 2 else 0.0) if l2_factor is None else l2_factor
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         twin = super().__deepcopy__(memo)
         assert isinstance(twin, Parameter)
-        twin.learning_rate_factor = self.learning_rate_factor
-        twin.l2_factor = self.l2_factor
+        twin._learning_rate_factor, twin._l2_factor = self._learning_rate_factor, self._l2_factor
         return twin
+
+    @property
+    def learning_rate_factor(self) -> float:
+        """What the optimizer's learning rate is multiplied by; 0 freezes the Parameter."""
+        return self._learning_rate_factor
+
+    @learning_rate_factor.setter
+    def learning_rate_factor(self, factor: float) -> None:
+        self._learning_rate_factor = factor
+        changes.count += 1
+
+    @property
+    def l2_factor(self) -> float:
+        """What the optimizer's L2 regularisation is multiplied by."""
+        return self._l2_factor
+
+    @l2_factor.setter
+    def l2_factor(self, factor: float) -> None:
+        self._l2_factor = factor
+        changes.count += 1
 
 
 def apply(primitive: Primitive, inputs: tuple[Tensor, ...], attributes: dict[str, Any]) -> Tensor:
@@ -641,12 +679,12 @@ def apply(primitive: Primitive, inputs: tuple[Tensor, ...], attributes: dict[str
     out = Tensor(data)
     if mode.grad_enabled and primitive.differentiable:
         for index, x in enumerate(inputs):
-            if x.requires_grad and primitive.rule(index) is not None:
-                out.requires_grad = True
+            if x._requires_grad and primitive.rule(index) is not None:
+                out._requires_grad = True
                 break
     if data.base is not None:
         _share_storage(out, inputs)
-    if out.requires_grad or primitive.keeps_inputs:
+    if out._requires_grad or primitive.keeps_inputs:
         out.primitive, out.inputs, out.attributes = primitive, inputs, attributes
     if mode.recorder is not None:
         mode.recorder.record(primitive, inputs, attributes, out)
@@ -778,9 +816,9 @@ def _recorded_copy(x: Tensor, dtype: DTypeLike, device: str | None, requires_gra
     if device is not None and devices.resolve(device) != x.device:
         x._values("tensor() on another device")
     copy = elementwise.cast(x.detach(), dtype=x.dtype if dtype is None else numpy.dtype(dtype))
-    if requires_grad and copy.dtype.kind != "f":
-        raise TypeError(f"only floating-point Tensors can require a gradient, got {copy.dtype}")
-    copy.requires_grad = requires_grad
+    if requires_grad:
+        check_differentiable(copy.dtype)
+    copy._requires_grad = requires_grad
     return copy
 
 

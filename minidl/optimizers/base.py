@@ -65,7 +65,8 @@ class BaseOptimizer(Tracked):
 
     def __repr__(self) -> str:
         """Return the settings that are numbers, and how many Parameters are trained."""
-        numbers = [f"{name}={x!r}" for name, x in vars(self).items() if isinstance(x, (int, float))]
+        public = {name: x for name, x in vars(self).items() if not name.startswith("_")}
+        numbers = [f"{name}={x!r}" for name, x in public.items() if isinstance(x, (int, float))]
         count = len(self.parameters)
         trained = f"{count} Parameter" if count == 1 else f"{count} Parameters"
         return f"{type(self).__name__}({', '.join([trained, *numbers])})"

@@ -40,7 +40,7 @@ class RMSProp(Optimizer):
         """Return the running mean of squared gradients."""
         return {"v": parameter.zeros_like()}
 
-    def update(self, parameter: Parameter, gradient: Tensor, rate: Tensor, **state: Tensor) -> None:
+    def update(self, parameter: Parameter, gradient: Tensor, rate: Tensor, **state: Any) -> None:
         """Make one step."""
         v = self.decay * state["v"] + (1 - self.decay) * (gradient * gradient)
         state["v"].assign(v)

@@ -41,7 +41,7 @@ class SGD(Optimizer):
         """Return the velocity, if there is momentum."""
         return {"velocity": parameter.zeros_like()} if self.momentum else {}
 
-    def update(self, parameter: Parameter, gradient: Tensor, rate: Tensor, **state: Tensor) -> None:
+    def update(self, parameter: Parameter, gradient: Tensor, rate: Tensor, **state: Any) -> None:
         """Make one step against the gradient, or along the velocity."""
         direction = gradient
         if self.momentum:

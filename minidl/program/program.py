@@ -190,6 +190,20 @@ class Group(BaseStep):
 
 
 @dataclass(eq=False)
+class Rows(Group):
+    """Elementwise instructions and reductions along the last axis that run together, row by row, in cache.
+
+    Results of members are of one shape, or have a last axis of length 1 instead: one number for each row.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of all rows."""
+        reduction = next(member for member in self.members if not member.is_elementwise)
+        return reduction.inputs[0].shape
+
+
+@dataclass(eq=False)
 class Gemm(BaseStep):
     """A sum of matrix products, ``a1 @ b1 + a2 @ b2 + ...``, in one buffer."""
 
@@ -291,7 +305,7 @@ class Partial(BaseStep):
         return {self.output: xp.stack([forward(xp, *b, **self.whole.attributes) for b in blocks])}
 
 
-Step = Instruction | Group | Gemm | PartialSum | Partial
+Step = Instruction | Group | Rows | Gemm | PartialSum | Partial
 
 
 def share(length: int, index: int, parts: int) -> slice:

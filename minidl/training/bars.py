@@ -10,7 +10,8 @@ from typing import Any
 
 def has_bar() -> bool:
     """Return whether a bar makes sense: the output goes to a terminal or to a notebook."""
-    return sys.stderr.isatty() or "ipykernel" in sys.modules
+    isatty = getattr(sys.stderr, "isatty", None)  # without a console, stderr is None
+    return "ipykernel" in sys.modules or (isatty is not None and isatty())
 
 
 def make_bar(**options: Any) -> Any:

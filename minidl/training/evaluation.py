@@ -29,10 +29,10 @@ def evaluate(
     pending = PendingFigures()
     with using(steps.network, "evaluate"), steps.network.evaluating():
         batches = steps.uploaded(loader.epoch(1))
-        for inputs, targets in with_bar(batches, loader.steps, "evaluating", verbose):
+        for inputs, targets, *weights in with_bar(batches, loader.steps, "evaluating", verbose):
             is_rare = compiled_size is not None and len(targets[0]) != compiled_size
             step = steps.plain_evaluation_step if is_rare else steps.evaluation_step
-            loss, observed, outputs = step(inputs, targets)
+            loss, observed, outputs = step(inputs, targets, *weights)
             pending.append(len(targets[0]), [loss, *observed])
             if outputs:
                 kept.append((*(x.data for x in outputs), *targets))

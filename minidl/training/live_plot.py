@@ -6,8 +6,9 @@ import sys
 import time
 from typing import Any
 
+from minidl.training.callbacks import Watcher
 from minidl.training.plot import draw, has_windows, training_figure
-from minidl.training.run_state import RunState, Watcher
+from minidl.training.run_state import RunState
 
 #: How many seconds pass at least between two drawings.
 LIVE_SECONDS = 1.0

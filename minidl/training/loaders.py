@@ -1,23 +1,17 @@
-"""Loaders: mini-batches cut from arrays, or taken from an iterable of them.
-
-A mini-batch is a pair (inputs, targets), each a tuple of arrays, as networks take several inputs and
-give several outputs.
-"""
+"""Loaders: mini-batches cut from arrays, or taken from an iterable of them."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sized
+from functools import cached_property
 from typing import Any
 
 import numpy
 
 from minidl import devices
 from minidl.data import batches, check_finite, prefetch
-from minidl.tensor import Tensor
-
-Arrays = tuple[Any, ...]
-Batch = tuple[Arrays, Arrays]
+from minidl.training.arrays import Arrays, Batch, OnDisk, as_arrays, fingerprint, prepared
 
 SHUFFLES = ("every-epoch", "once", "never")
 
@@ -29,21 +23,45 @@ class ArrayLoader:
     repeated.
     """
 
+    is_used_up_by_reading = False
+
     def __init__(
-        self, inputs: Arrays, targets: Arrays, batch_size: int, shuffle: str, drop_last: bool, seed: int
+        self,
+        inputs: Arrays,
+        targets: Arrays,
+        batch_size: int,
+        shuffle: str,
+        drop_last: bool,
+        seed: int,
+        steps_per_epoch: int | None = None,
+        weights: Arrays = (),
     ):
         if shuffle not in SHUFFLES:
             raise ValueError(f"shuffle must be one of {', '.join(SHUFFLES)}; got {shuffle!r}")
-        self.inputs, self.targets = inputs, targets
+        self.inputs, self.targets, self.weights = inputs, targets, weights
         self.batch_size, self.shuffle, self.drop_last, self.seed = batch_size, shuffle, drop_last, seed
         self.observations = len(inputs[0]) if getattr(inputs[0], "shape", None) else 0
         self.steps: int | None = len(self._batches(1))
-        self._reads_ahead = any(isinstance(array, numpy.memmap) for array in (*inputs, *targets))
+        if steps_per_epoch is not None:
+            self.steps = min(self.steps, steps_per_epoch)
+        self._reads_ahead = any(
+            isinstance(array, (numpy.memmap, OnDisk)) for array in (*inputs, *targets, *weights)
+        )
 
     @property
     def _arrays(self) -> list[Any]:
         """The arrays, each once: an autoencoder's targets are its inputs, and are cut with them."""
-        return list({id(array): array for array in (*self.inputs, *self.targets)}.values())
+        return list({id(array): array for group in self.whole() for array in group}.values())
+
+    def whole(self) -> Batch:
+        """Return all data as one mini-batch."""
+        groups = (self.inputs, self.targets)
+        return (*groups, self.weights) if self.weights else groups
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A text that tells these data from others."""
+        return fingerprint(self._arrays)
 
     def _batches(self, epoch: int) -> Any:
         shuffled = self.shuffle != "never"
@@ -58,15 +76,12 @@ class ArrayLoader:
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """Yield the mini-batches of an epoch (from 1) from position ``start`` on."""
-        cut = itertools.islice(self._batches(number), start, None)
+        cut = itertools.islice(self._batches(number), start, self.steps)
         whole = self._arrays
         for parts in prefetch(cut) if self._reads_ahead else cut:
             parts = parts if isinstance(parts, tuple) else (parts,)
             part_of = {id(array): part for array, part in zip(whole, parts, strict=True)}
-            yield (
-                tuple(part_of[id(array)] for array in self.inputs),
-                tuple(part_of[id(array)] for array in self.targets),
-            )
+            yield tuple(tuple(part_of[id(array)] for array in group) for group in self.whole())
 
     def extra_pass(self) -> Iterator[Batch]:
         """Yield the mini-batches of the first epoch, for a pass through the data before the training."""
@@ -77,11 +92,13 @@ class ArrayLoader:
         if device == "cpu" or any(type(array) is not numpy.ndarray for array in self._arrays):
             return
         if devices.has_room(device, sum(array.nbytes for array in self._arrays)):
-            self.inputs, self.targets = prepared((self.inputs, self.targets), dtype, device)
+            assert self.fingerprint  # of the arrays that were given
+            self.inputs, self.targets, *weights = prepared(self.whole(), dtype, device)
+            self.weights = weights[0] if weights else ()
 
     def check(self, what: str) -> None:
         """Refuse NaN and infinity in arrays that are in memory."""
-        for kind, arrays in (("inputs", self.inputs), ("targets", self.targets)):
+        for kind, arrays in zip(("inputs", "targets", "weights"), self.whole(), strict=False):
             for i, array in enumerate(arrays):
                 if type(array) is numpy.ndarray:
                     check_finite(array, f"{what} {kind}" + (f" {i}" if len(arrays) > 1 else ""))
@@ -90,25 +107,44 @@ class ArrayLoader:
 class IterableLoader:
     """Mini-batches from an iterable of them, or from a function that returns an iterator over an epoch.
 
-    They are read ahead in a thread.
+    They are read ahead in a thread. With ``steps_per_epoch``, an iterator (a generator, say) goes on in the
+    next epoch where it was, and may be endless; other iterables begin anew.
     """
 
-    steps: int | None = None
     observations: int | None = None
+    fingerprint: str | None = None
 
-    def __init__(self, iterable: Iterable[Any] | Callable[[], Iterable[Any]], with_targets: bool = True):
+    def __init__(
+        self,
+        iterable: Iterable[Any] | Callable[[], Iterable[Any]],
+        with_targets: bool = True,
+        steps_per_epoch: int | None = None,
+    ):
+        if not any(hasattr(iterable, name) for name in ("__call__", "__iter__", "__getitem__")):
+            raise TypeError(
+                "expected arrays, an iterable of mini-batches (inputs, targets) or a function that returns "
+                f"one, got {type(iterable).__name__}"
+            )
         self.iterable = iterable
         self.with_targets = with_targets
-        if isinstance(iterable, Sized):
-            self.steps = len(iterable)
+        self.limit = steps_per_epoch
+        self.is_used_up_by_reading = isinstance(iterable, Iterator)
+        self._taken = 0  # from an iterator, in all epochs
+        length = _length(iterable)
+        self.steps = length if steps_per_epoch is None else min(length or steps_per_epoch, steps_per_epoch)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """Yield the mini-batches of an epoch (from 1) from position ``start`` on."""
         items = self.iterable() if callable(self.iterable) else self.iterable
+        skipped = start
+        if self.is_used_up_by_reading and self.limit is not None:  # of a resumed training, those it has had
+            skipped = max(0, (number - 1) * self.limit + start - self._taken)
+        end = None if self.limit is None else skipped + self.limit - start
         count = 0
-        for item in prefetch(itertools.islice(items, start, None)):
+        for item in prefetch(itertools.islice(items, skipped, end)):
             count += 1
             yield self._pair(item)
+        self._taken += skipped + count
         if count == 0 and start == 0:
             again = (
                 ""
@@ -128,7 +164,7 @@ class IterableLoader:
         ValueError
             They come from an iterator, which would have none left.
         """
-        if isinstance(self.iterable, Iterator):
+        if self.is_used_up_by_reading:
             raise ValueError(
                 "the Normalize layers must be fitted first, with layer.fit(x): these mini-batches come "
                 "from an iterator, which can be used only once"
@@ -137,13 +173,14 @@ class IterableLoader:
 
     def _pair(self, item: Any) -> Batch:
         if not self.with_targets:
-            return as_arrays(item), ()
-        if not (isinstance(item, (tuple, list)) and len(item) == 2):
+            return _in_memory(item), ()
+        if not (isinstance(item, (tuple, list)) and len(item) in (2, 3)):
             raise ValueError(
                 f"a mini-batch must be a pair (inputs, targets), got {type(item).__name__}"
                 + (f" of length {len(item)}" if hasattr(item, "__len__") else "")
+                + "; weights of the observations may be a third entry"
             )
-        return as_arrays(item[0]), as_arrays(item[1])
+        return tuple(map(_in_memory, item))
 
     def check(self, what: str) -> None:
         """Do nothing: the data cannot be checked beforehand."""
@@ -152,41 +189,13 @@ class IterableLoader:
 Loader = ArrayLoader | IterableLoader
 
 
-def is_array(x: Any) -> bool:
-    """Return whether something is an array, and not an iterable of mini-batches."""
-    return hasattr(x, "shape") and hasattr(x, "dtype")
+def _in_memory(x: Any) -> Arrays:
+    return tuple(array[:] if isinstance(array, OnDisk) else array for array in as_arrays(x))
 
 
-def as_arrays(x: Any) -> Arrays:
-    """Return one array, or a tuple or list of them, as a tuple; Tensors give theirs."""
-    items = x if isinstance(x, (tuple, list)) else (x,)
-    arrays = tuple(item.data if isinstance(item, Tensor) else item for item in items)
-    for array in arrays:
-        if not is_array(array):
-            raise TypeError(f"expected an array or a tuple of arrays, got {type(array).__name__}")
-    return arrays
-
-
-def converted(batch: Batch, dtype: numpy.dtype) -> Batch:
-    """Return a mini-batch with floating-point arrays in the dtype that the network computes in."""
-    return _each(batch, lambda x: _as(dtype, x))
-
-
-def prepared(batch: Batch, dtype: numpy.dtype, device: str) -> Batch:
-    """Return a mini-batch converted() and on a device."""
-    return _each(batch, lambda x: devices.to_device(_as(dtype, x), device))
-
-
-def _as(dtype: numpy.dtype, array: Any) -> Any:
-    fits = array.dtype.kind != "f" or array.dtype == dtype
-    return array if fits else devices.cast(array, dtype)
-
-
-def _each(batch: Batch, change: Callable[[Any], Any]) -> Batch:
-    """Return a mini-batch with each array changed; one that occurs twice stays one array."""
-    changed: dict[int, Any] = {}
-    for array in itertools.chain(*batch):
-        if id(array) not in changed:
-            changed[id(array)] = change(array)
-    inputs, targets = (tuple(changed[id(array)] for array in arrays) for arrays in batch)
-    return inputs, targets
+def _length(iterable: Any) -> int | None:
+    """Return how many mini-batches there are, where that is known: some have a __len__ that fails."""
+    try:
+        return len(iterable) if isinstance(iterable, Sized) else None
+    except (TypeError, NotImplementedError):
+        return None

@@ -6,7 +6,8 @@ import sys
 import time
 
 from minidl.training.bars import has_bar, make_bar
-from minidl.training.run_state import RunState, Watcher
+from minidl.training.callbacks import Watcher
+from minidl.training.run_state import RunState
 
 
 def progress_display(line_frequency: int) -> Watcher:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import index
 from typing import Any
@@ -11,14 +12,16 @@ import numpy
 from minidl import devices
 from minidl.data import prefetch_to_device
 from minidl.layers import Layer
+from minidl.layers.layer import layer_hook
 from minidl.metrics import Metric
 from minidl.mode import no_grad
 from minidl.optimizers.base import BaseOptimizer
 from minidl.optimizers.optimizer import Optimizer
+from minidl.primitives.shape import stack
 from minidl.program.compile import compile as compile_function
 from minidl.tensor import Tensor
 from minidl.tracking import Tracked
-from minidl.training.loaders import Arrays, Batch, converted, prepared
+from minidl.training.arrays import Arrays, Batch, converted, prepared
 from minidl.training.solvers import optimizer_of
 
 
@@ -48,6 +51,8 @@ class CompiledSteps(Tracked):
         self.loss = loss
         self.optimizer = optimizer  # a name too
         self.metrics = metrics  # a sequence too
+        self.accumulation_steps = 1
+        self.seed_is_given = seed is not None
         self.seed = int(numpy.random.SeedSequence().generate_state(1)[0]) if seed is None else index(seed)
         options = compile if isinstance(compile, dict) else {}
         compiled = compile_function(**options) if compile or isinstance(compile, dict) else lambda f: f
@@ -102,35 +107,74 @@ class CompiledSteps(Tracked):
                 for metric in metrics
             ]
 
-    def _train_step(self, inputs: Arrays, targets: Arrays) -> Any:
+    def _train_step(self, inputs: Arrays, targets: Arrays, weights: Arrays = ()) -> Any:
         assert isinstance(self.optimizer, Optimizer)
-        loss, observed = self._gradient_step(inputs, targets)
+        loss, observed = self._gradient_step(inputs, targets, weights)
         self.optimizer.step()
         return loss, observed, self.optimizer.learning_rate.copy()
 
-    def _gradient_step(self, inputs: Arrays, targets: Arrays) -> Any:
-        outputs, targets = self._outputs(inputs), _tensors(targets)
-        loss = self.loss(*outputs, *targets)
-        loss.backward()
+    def _gradient_step(self, inputs: Arrays, targets: Arrays, weights: Arrays = ()) -> Any:
+        """Leave the gradients of a mini-batch in the Parameters; return its loss and what metrics observe."""
+        totals: list[Tensor] = []
+        for (x, y, w), share, share_of_loss in _parts((inputs, targets, weights), self.accumulation_steps):
+            outputs = self._outputs(x)
+            loss = self._loss(outputs, y, w)
+            (loss if share == 1 else loss * share_of_loss).backward()
+            figures = [_observed(loss, w), *self._observations(outputs, y, self.step_metrics)]
+            totals = figures if share == 1 else _added(totals, figures, share)
         trained = {id(parameter) for parameter in self.optimizer.parameters}
         for parameter in self.network.parameters():
             if id(parameter) not in trained:  # the optimizer would not clear what backward leaves there
                 parameter.grad = None
-        return loss, self._observations(outputs, targets, self.step_metrics)
+        return totals[0], totals[1:]
+
+    def _loss(self, outputs: Arrays, targets: Arrays, weights: Arrays) -> Tensor:
+        return self.loss(*outputs, *targets, **({"weight": weights[0]} if weights else {}))
 
     @no_grad()
-    def plain_evaluation_step(self, inputs: Arrays, targets: Arrays) -> Any:
+    def plain_evaluation_step(self, inputs: Arrays, targets: Arrays, weights: Arrays = ()) -> Any:
         """Return the loss, what metrics observe, and outputs that other metrics need, of one mini-batch."""
         outputs, targets = self._outputs(inputs), _tensors(targets)
-        loss = self.loss(*outputs, *targets)
+        weights = _tensors(weights)
+        loss = _observed(self._loss(outputs, targets, weights), weights)
         averaged = [name for name, metric in self.metrics.items() if isinstance(metric, Metric)]
         kept = outputs if len(averaged) < len(self.metrics) else ()
         return loss, self._observations(outputs, targets, averaged), kept
 
     @no_grad()
-    def plain_prediction_step(self, inputs: Arrays) -> Any:
-        """Return the outputs of one mini-batch."""
-        return self._outputs(inputs)
+    def plain_prediction_step(self, inputs: Arrays, names: tuple[str, ...] = ()) -> Any:
+        """Return the outputs of one mini-batch, or those of the layers of some names."""
+        if not names:
+            return self._outputs(inputs)
+        wanted = {id(layer): name for name, layer in self.network.named_layers() if name in names}
+        found: dict[str, Any] = {}
+
+        def observe(layer: Layer, arguments: tuple[Any, ...]) -> Any:
+            outputs = layer.forward(*arguments)
+            name = wanted.get(id(layer))
+            if name in found:
+                raise ValueError(f"outputs: layer {name!r} is called more than once")
+            if name is not None:
+                found[name] = outputs
+            return outputs
+
+        with layer_hook(observe):
+            self.network(*_tensors(inputs))
+        missing = [name for name in names if not isinstance(found.get(name), Tensor)]
+        if missing:
+            raise ValueError(
+                f"outputs: the network does not call {', '.join(map(repr, missing))}, or gets no Tensor"
+            )
+        return tuple(found[name] for name in names)
+
+    def layer_names(self, names: str | Sequence[str]) -> tuple[str, ...]:
+        """Return the names of layers as a tuple; refuse those that are not there."""
+        several = (names,) if isinstance(names, str) else tuple(names)
+        known = [name for name, _ in self.network.named_layers()]
+        for name in several:
+            if name not in known:
+                raise ValueError(f"outputs: there is no layer {name!r}; there are {', '.join(known)}")
+        return several
 
     @property
     def step_metrics(self) -> list[str]:
@@ -148,14 +192,47 @@ class CompiledSteps(Tracked):
             return (self.prepared(*batch) for batch in batches)
         return prefetch_to_device((converted(batch, self.dtype) for batch in batches), self.device)
 
-    def prepared(self, inputs: Arrays, targets: Arrays = ()) -> Batch:
-        """Return a mini-batch as the steps take it."""
-        return prepared((inputs, targets), self.dtype, self.device)
+    def prepared(self, *batch: Arrays) -> Batch:
+        """Return a mini-batch (its tuples of inputs, targets and weights) as the steps take it."""
+        return prepared(batch, self.dtype, self.device)
 
 
 def _tensors(arrays: Arrays) -> tuple[Tensor, ...]:
     """Return arrays as Tensors, without the copy that tensor() makes: nothing writes to them."""
     return tuple(x if isinstance(x, Tensor) else Tensor(x) for x in arrays)
+
+
+def _parts(batch: Batch, count: int) -> Iterator[tuple[Batch, float, Any]]:
+    """Yield a mini-batch in parts along its first axis, each with its share in means over the observations.
+
+    The second share is that in the loss, which counts weights where there are some.
+    """
+    whole = tuple(map(_tensors, batch))
+    observations, weights = len(whole[0][0]), whole[-1]
+    ends = [i * observations // count for i in range(count + 1)]
+    for start, end in itertools.pairwise(ends):
+        if end - start == observations:
+            yield whole, 1.0, 1.0
+        elif start < end:
+            part = tuple(tuple(x[start:end] for x in group) for group in whole)
+            share = (end - start) / observations
+            yield part, share, part[-1][0].sum() / weights[0].sum() if weights else share
+
+
+@no_grad()
+def _observed(loss: Tensor, weights: Arrays) -> Tensor:
+    """Return what is averaged of a loss over mini-batches: with weights, two means whose ratio it is."""
+    if not weights:
+        return loss
+    weight = weights[0].mean().astype(loss.dtype)
+    return stack([loss * weight, weight])
+
+
+@no_grad()
+def _added(totals: list[Tensor], figures: list[Tensor], share: Any) -> list[Tensor]:
+    """Return the sums of figures so far with those of another part."""
+    shared = [figure * share for figure in figures]
+    return [total + x for total, x in zip(totals, shared, strict=True)] if totals else shared
 
 
 def _name(metric: Any) -> str:

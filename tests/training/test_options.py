@@ -63,7 +63,7 @@ def test_data_may_be_named(make_trainer, data):
         ({"resume": True}, "needs the checkpoint_folder"),
         ({"keep_checkpoints": 0}, "keep_checkpoints must be at least 1"),
         ({"plot": "nowhere/picture.png"}, "there is no folder 'nowhere'"),
-        ({"validation_data": (1, 2, 3)}, "must be a pair"),
+        ({"validation_data": (1, 2, 3, 4)}, "must be a pair"),
     ],
 )
 def test_bad_options_are_refused_before_training(make_trainer, data, options, message):

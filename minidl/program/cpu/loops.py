@@ -36,6 +36,11 @@ def c_type(dtype: numpy.dtype) -> str:
     return C_TYPES[dtype.name]
 
 
+def stored_type(dtype: numpy.dtype) -> str:
+    """Return the C type of an element in memory: compilers vectorise few choices by a ``_Bool`` in memory."""
+    return "uint8_t" if dtype.kind == "b" else c_type(dtype)
+
+
 class Loops:
     """The loops over arrays, broadcast to a shape; variables are named by ``name`` and their depth.
 
@@ -91,7 +96,7 @@ class Loops:
         lines += [
             "{",
             *before,
-            *(["#pragma GCC ivdep"] if independent else []),
+            *(["INDEPENDENT"] if independent else []),
             f"{loop(name, end, begin)} {{",
             *(f"    {line}" for line in body),
             "} }",

@@ -5,7 +5,9 @@ from __future__ import annotations
 from minidl.program.passes.expand import expand_reductions
 from minidl.program.passes.group import group_elementwise
 from minidl.program.passes.matrices import work_on_matrices
+from minidl.program.passes.picks import compare_picks
 from minidl.program.passes.precision import pack_factors
+from minidl.program.passes.rows import fuse_rows
 from minidl.program.passes.scatter import order_scatters
 from minidl.program.passes.simplify import (
     accumulate_products,
@@ -22,6 +24,8 @@ from minidl.program.program import Program
 
 #: Single instructions come first, then those that make larger steps of them.
 PASSES = (
+    compare_picks,
+    expand_reductions,
     drop_aliases,
     fold_constants,
     drop_idle_casts,
@@ -33,10 +37,11 @@ PASSES = (
     protect_old_state,
     accumulate_products,
     group_elementwise,
+    fuse_rows,
 )
 
 #: The same for a GPU.
-GPU_PASSES = (expand_reductions, order_scatters, *PASSES[:-1], pack_factors, PASSES[-1])
+GPU_PASSES = (compare_picks, order_scatters, *PASSES[1:-2], pack_factors, *PASSES[-2:])
 
 
 def optimize(program: Program, on_gpu: bool = False) -> Program:

@@ -134,7 +134,9 @@ class _Planner:
         writer = self.producer.get(value)
         others = [task for task in (*self.readers.get(state, []), *self.checks) if task is not writer]
         if (
-            isinstance(writer, Group)
+            writer is not None
+            and writer.operation is Group  # not Rows, whose members read again what others have written
+            and isinstance(writer, Group)
             and value not in self.result.in_place
             and state.array.flags.c_contiguous
             and self._writes_after_reading(writer, state, value)
