@@ -3,6 +3,7 @@
 Everything here imports the other library when it is used.
 """
 
+from minidl.interop.keras_weights import load_keras
 from minidl.interop.logs import CSVLog, JSONLinesLog, Log, MLflowLog, TensorBoardLog, WandbLog
 from minidl.interop.mat_weights import load_mat, save_mat
 from minidl.interop.onnx_export import to_onnx
@@ -17,6 +18,7 @@ __all__ = [
     "OnnxNetwork",
     "TensorBoardLog",
     "WandbLog",
+    "load_keras",
     "load_mat",
     "load_torch",
     "read_onnx",

@@ -342,6 +342,14 @@ class Layer(Tracked):
 
         save_torch(self, path, every_name, flattened)
 
+    def load_keras(
+        self, path: str | PathLike[str], strict: bool = True, rename: Renaming | None = None
+    ) -> LoadReport:
+        """Set Parameters and state Tensors from Keras's: see `minidl.interop.load_keras`."""
+        from minidl.interop.keras_weights import load_keras
+
+        return load_keras(self, path, strict, rename)
+
     def load_mat(
         self,
         path: str | PathLike[str],

@@ -150,7 +150,8 @@ def test_layers(name, path):
 
 def test_there_is_a_test_of_every_layer():
     tested = {name.split()[0].rstrip(",") for name in LAYERS} | {"Layer", "Network", "Embedding"}
-    assert set(dl.layers.__all__) <= tested
+    kinds = {name for name in dl.layers.__all__ if isinstance(getattr(dl.layers, name), type)}
+    assert kinds <= tested
 
 
 def test_embeddings(path):
