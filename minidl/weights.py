@@ -98,6 +98,9 @@ def read_with_texts(path: str | PathLike[str]) -> tuple[dict[str, numpy.ndarray]
     if unknown:  # where another library has taught NumPy bfloat16
         raise ValueError(f"{fspath(path)!r} holds numbers of a type unknown to NumPy: {', '.join(unknown)}")
     expected = _checksum(arrays, texts)
+    unknown = {x.dtype.name for x in arrays.values() if x.dtype.kind not in "biufc"}
+    if unknown:  # which NumPy knows only where another library has been imported
+        raise ValueError(f"{fspath(path)!r} holds numbers of a type unknown to NumPy: {', '.join(unknown)}")
     if texts.get(CHECKSUM, expected) != expected:
         raise ValueError(f"{fspath(path)!r} is damaged: its contents do not match their checksum")
     return arrays, texts
@@ -149,12 +152,12 @@ def on_host(x: Any) -> numpy.ndarray:
 
 
 def load_state(
-    tensors: Mapping[str, Tensor], state: Mapping[str, Any], source: str, allow_nan: bool = False
+    tensors: Mapping[str, Tensor], state: Mapping[str, Any], source: str, allow_nan: bool = True
 ) -> None:
     """Assign arrays (or Tensors) to Tensors by name: all of them, or, if anything does not fit, none.
 
     Numbers must keep their meaning: of the same kind (floating-point, whole, bool), and in the range of the
-    Tensor's dtype. Parameters that are NaN are refused unless ``allow_nan``.
+    Tensor's dtype. Without ``allow_nan``, Parameters that are NaN are refused.
     """
     arrays = {name: on_host(x) for name, x in state.items()}
     no_numbers = [name for name, array in arrays.items() if array.dtype.kind not in "biuf"]

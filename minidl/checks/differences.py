@@ -14,6 +14,7 @@ which minidl does not support.)
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -99,7 +100,8 @@ class Part:
 
 
 def parts_of_outputs(outputs: list[numpy.ndarray], weights: list[numpy.ndarray], limit: int) -> list[Part]:
-    """Split outputs into parts of finite numbers of one size; beyond a limit, outputs are joined no further."""
+    """Split outputs into parts of finite numbers of one size; beyond a limit, outputs are joined no "
+    "further."""
     parts: list[Part] = []
     for i, (y, w) in enumerate(zip(outputs, weights, strict=True)):
         with numpy.errstate(all="ignore"):
@@ -470,7 +472,7 @@ class _Series:
         """Return what quotients converge to, and an error: from the two neighbours that agree best."""
         order = numpy.argsort(_FACTORS[: len(quotients)])[::-1]
         best = (numpy.nan, numpy.inf)
-        for a, b in zip(order, order[1:], strict=False):
+        for a, b in itertools.pairwise(order):
             error = abs(quotients[a] - quotients[b]) + min(self.noise[a], self.noise[b])
             if error < best[1]:
                 best = (quotients[b] if self.noise[b] <= error else quotients[a], error)

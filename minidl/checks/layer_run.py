@@ -1,4 +1,5 @@
-"""Runs of a layer for the rows of check_layer: example inputs, outputs, gradients and traces in either mode."""
+"""Runs of a layer for the rows of check_layer: example inputs, outputs, gradients and traces in "
+"either mode."""
 
 from __future__ import annotations
 
@@ -65,6 +66,7 @@ class LayerRun:
     ----------
     snapshot : the state of the layer when the row began
     compared : how many numbers the row has compared
+    wrong_gradients : whether an earlier row has found gradients that are wrong
     stateful : whether each call begins where the last one ended; then outputs() starts anew at each call
     """
 
@@ -74,6 +76,7 @@ class LayerRun:
         self.layer, self.examples, self.options, self.order = layer, examples, options, order
         self.axis = examples.axis
         self.compared = 0
+        self.wrong_gradients = False  # whether they are known to be wrong
         self.stateful = any(
             getattr(part, "stateful", None) is True or (resets(part) and not hasattr(part, "stateful"))
             for part in self.parts()

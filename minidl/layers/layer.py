@@ -268,6 +268,7 @@ class Layer(Tracked):
         prefix: str,
         rename: Renaming | None,
         source: str,
+        allow_nan: bool = True,
     ) -> LoadReport:
         from minidl import weight_names
 
@@ -280,6 +281,7 @@ class Layer(Tracked):
             prefix=prefix,
             rename=rename,
             source=source,
+            allow_nan=allow_nan,
         )
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -307,13 +309,14 @@ class Layer(Tracked):
         Raises
         ------
         FileNotFoundError, ValueError
-            The file is missing, is no safetensors file, or does not fit; nothing is changed.
+            The file is missing, is no safetensors file, does not fit, or has Parameters that are NaN;
+            nothing is changed.
         """
         state = weights.read(path)
         shared = weights.read_shared_names(
             path, refuse="pt", instead="read PyTorch's weights with load_torch()"
         )
-        loaded = self._load(state, shared, strict, prefix, rename, f"{path}")
+        loaded = self._load(state, shared, strict, prefix, rename, f"{path}", allow_nan=False)
         if report is not None:
             report(loaded)
         return self

@@ -39,7 +39,10 @@ class BaseOptimizer(Tracked):
             raise ValueError(f"{type(self).__name__} got no parameters to train")
         for parameter in self.parameters:
             if not isinstance(parameter, Parameter):
-                raise TypeError(f"{type(self).__name__} trains Parameters, got {type(parameter).__name__}")
+                hint = ", and has no groups of them" if isinstance(parameter, dict) else ""
+                raise TypeError(
+                    f"{type(self).__name__} trains Parameters{hint}, got {type(parameter).__name__}"
+                )
         self.require_not_negative("l2", l2)
         self.l2 = float(l2)  # a scalar of NumPy could turn float32 gradients into float64
 

@@ -71,6 +71,8 @@ def groups_of(
     learning_rate : the optimizer's, which a group's own is a multiple of
     options : the settings that a group may have
     """
+    if isinstance(parameters, Mapping):
+        raise TypeError(f"{optimizer} takes a list of groups, got one: put it into a list, [{{...}}]")
     plain: list[Any] = []
     dicts: list[Mapping[str, Any]] = []
     for x in parameters:

@@ -161,3 +161,10 @@ def test_a_group_has_no_other_settings():
         group.weight_decay = -1
     group.l2 = numpy.float32(0.5)
     assert repr(group) == "ParameterGroup(1 parameters, learning_rate_factor=1.0, l2=0.5)"
+
+
+def test_groups_stand_in_a_list_and_are_for_optimizers_of_mini_batches():
+    with pytest.raises(TypeError, match="SGD takes a list of groups, got one"):
+        dl.SGD({"parameters": [P]}, 0.1)
+    with pytest.raises(TypeError, match="LBFGS trains Parameters, and has no groups of them, got dict"):
+        dl.LBFGS([{"parameters": [P]}])

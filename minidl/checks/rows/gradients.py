@@ -29,7 +29,10 @@ def gradients_exist(run: LayerRun) -> str | None:
         for training in (True, False):
             try:
                 found = run.gradients(run.observations(stream), training)
-            except (Problem, Skip):
+            except Problem as problem:
+                where = _where(run, next(iter(parameters.values()))) if parameters else ""
+                raise Problem(f"{problem} {where}".rstrip()) from None
+            except Skip:
                 raise
             except Exception as error:
                 raise Skip(f"backward fails: {type(error).__name__}: {error}") from None
@@ -78,9 +81,10 @@ def _where(run: LayerRun, p: Tensor) -> str:
     """Return which operation stops the gradient of a Parameter, and in which line."""
     for training in (True, False):
         trace, _ = run.trace(run.observations(), training)
-        reached = trace.descendants(p)
+        reached = {id(p)}
         for operation in trace.operations:
-            if any(id(x) in reached for x in operation.inputs):
+            if operation.primitive.kind != "assign" and any(id(x) in reached for x in operation.inputs):
+                reached.add(id(operation.out))
                 if not operation.taped:
                     return f"with no_grad() ({operation.line})"
                 if not operation.primitive.differentiable:

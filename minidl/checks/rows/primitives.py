@@ -33,7 +33,8 @@ def _check(run: LayerRun, operation: TracedOperation) -> None:
     for index, (x, before) in enumerate(zip(arrays, operation.arrays, strict=True)):
         if not _same(devices.to_numpy(x), devices.to_numpy(before)):
             raise Problem(
-                f"the forward of '{name}' overwrites its input {index}: write to out= alone, or to a new array "
+                f"the forward of '{name}' overwrites its input {index}: write to out= alone, or to a "
+                "new array "
                 f"({operation.line})"
             )
     run.compared += expected.size
@@ -56,7 +57,8 @@ def _check(run: LayerRun, operation: TracedOperation) -> None:
         _forward(operation, arrays, arrays[index])
         if not _same(devices.to_numpy(arrays[index]), expected):
             raise Problem(
-                f"the forward of '{name}' gives another result if out= is the memory of its input {index}: it "
+                f"the forward of '{name}' gives another result if out= is the memory of its input "
+                f"{index}: it "
                 f"reads that input after it has written to out. Leave {index} out of may_alias, or compute "
                 f"the result before writing ({operation.line})"
             )
