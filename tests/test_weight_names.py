@@ -190,6 +190,12 @@ def test_the_longest_key_renames_whole_parts(name, new):
     assert weight_names.renamed(name, "q.", None) is None
 
 
+def test_what_renames_nothing_is_refused():
+    layer = Untied()
+    with pytest.raises(TypeError, match="rename is a dict or a function of a name, got str"):
+        layer.load_state_dict(layer.state_dict(), rename="encoder")
+
+
 def test_a_shared_name_that_another_parameter_has_too():
     layer = dl.Layer()
     layer.a = dl.Parameter([1.0])
