@@ -20,6 +20,8 @@ from minidl.creation import (
 )
 from minidl.derivatives import hessian, hessian_vector_product, jacobian, value_and_grad
 from minidl.errors import CheckpointError, DeviceError, DivergenceError, KernelError, RecordingError
+from minidl.keywords import answer_attributes as _answer_attributes
+from minidl.keywords import answer_in as _answer_in
 from minidl.layers import (
     ELU,
     GELU,
@@ -532,6 +534,9 @@ __all__ = [
     "zeros_like",
 ]
 
+if TYPE_CHECKING:
+    __all__ += ["abs", "all", "any", "compile", "max", "min", "round", "sum"]  # public, for type checkers
+
 _HIDE_PYTHONS = ["abs", "all", "any", "compile", "max", "min", "round", "sum"]
 
 #: Names that are loaded when they are first used, and from where: not every program trains or checks.
@@ -556,8 +561,9 @@ def __dir__() -> list[str]:
 
 def __getattr__(name: str) -> Any:
     if name in _WHEN_USED:
-        globals()[name] = value = getattr(importlib.import_module(_WHEN_USED[name]), name)
-        return value
+        globals()[name] = getattr(importlib.import_module(_WHEN_USED[name]), name)
+        _answer_in(globals(), [name])
+        return globals()[name]
     if name in _MODULES_WHEN_USED:
         return importlib.import_module(f"minidl.{name}")
     if name.startswith("_"):  # what Python, IPython and inspect look for by themselves
@@ -565,3 +571,10 @@ def __getattr__(name: str) -> Any:
     from minidl.foreign_names import NAMES, hint
 
     raise AttributeError(f"module 'minidl' has no attribute {name!r}{hint(name, __dir__(), NAMES)}")
+
+
+_answer_in(globals(), [name for name in (*__all__, *_HIDE_PYTHONS) if name in globals()])
+_answer_attributes(Tensor, [name for name in (*__all__, *_HIDE_PYTHONS) if name[0].islower()])
+for _module in (data, initializers, linalg, random, schedules):
+    _answer_in(vars(_module), [name for name in vars(_module) if not name.startswith("_")])
+del _module

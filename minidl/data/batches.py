@@ -28,6 +28,10 @@ class Batches:
     def __len__(self) -> int:
         return self.count
 
+    def __repr__(self) -> str:
+        order = "in order" if self.random is None else "shuffled"
+        return f"Batches({self.count} of {self.batch_size} from {self.observations:,} observations, {order})"
+
     def __iter__(self) -> Iterator[Any]:
         starts = range(0, self.count * self.batch_size, self.batch_size)
         if self.random is None:

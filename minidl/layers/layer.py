@@ -56,10 +56,16 @@ class Layer(Tracked):
         """Compute the output Tensor, or a tuple of them, from the input Tensors."""
         raise NotImplementedError(f"{type(self).__name__} has no forward()")
 
-    def __call__(self, *inputs: Any, **named: Any) -> Any:
-        """Return forward() of the inputs; NumPy and CuPy arrays among them become Tensors."""
+    def __call__(self, *inputs: Any, **named: Any) -> Tensor:
+        """Return forward() of the inputs; NumPy and CuPy arrays among them become Tensors.
+
+        Type checkers take the result for a Tensor, which can be unpacked as a tuple of them can.
+        """
         if named:  # hooks see inputs by position
-            call = inspect.signature(self.forward).bind(*inputs, **named)
+            try:
+                call = inspect.signature(self.forward).bind(*inputs, **named)
+            except TypeError as error:
+                raise TypeError(f"{type(self).__name__}.forward() {error}") from None
             call.apply_defaults()
             inputs = call.args
         is_array = [hasattr(x, "dtype") and not isinstance(x, Tensor) for x in inputs]

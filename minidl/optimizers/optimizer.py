@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy
 
@@ -18,6 +18,16 @@ from minidl.primitives.elementwise import clip, maximum, minimum, sqrt
 from minidl.tensor import Parameter, Tensor
 
 Schedule = Callable[[Tensor], Tensor]
+
+
+class OptimizerOptions(TypedDict, total=False):
+    """The options that every Optimizer has, for type checkers."""
+
+    l2: float
+    clip_value: float | None
+    clip_norm: float | None
+    clip_global_norm: float | None
+    average_decay: float | None
 
 
 class Optimizer(BaseOptimizer):
@@ -101,6 +111,10 @@ class Optimizer(BaseOptimizer):
 
     def set_learning_rate(self, learning_rate: float | Tensor) -> None:
         """Use another constant learning rate from the next step on."""
+        if not hasattr(type(learning_rate), "__float__"):
+            raise TypeError(
+                f"{type(self).__name__}: learning_rate is a number or a schedule, got {learning_rate!r}"
+            )
         if not isinstance(learning_rate, Tensor) and not (
             learning_rate >= 0 and math.isfinite(learning_rate)
         ):

@@ -22,6 +22,8 @@ from minidl.program.lowered.rounding import as_factors
 from minidl.random.generator import Generator
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from minidl.program.executor import Executor
 
 
@@ -384,12 +386,21 @@ class Program:
 
         return listing(self, measure(self, repeats))
 
-    def plot(self, path: str | PathLike[str], repeats: int = 20) -> None:
-        """Draw where the time goes and how the memory is used over the step, into an image file."""
+    def plot(self, path: str | PathLike[str] | None = None, repeats: int = 20) -> Figure:
+        """Draw where the time goes and how the memory is used over the step.
+
+        Returns the figure, which a notebook shows; it is written to a file if one is named.
+        """
         from minidl.program.reports.plot import plot_program
         from minidl.program.reports.profile import measure
 
-        plot_program(self, measure(self, repeats), path)
+        return plot_program(self, measure(self, repeats), path)
+
+    def __repr__(self) -> str:
+        """Return how many operations there are, and between what; print() shows them."""
+        inputs = ", ".join(str(value.shape) for value in self.inputs)
+        outputs = ", ".join(str(value.shape) for value in self.outputs)
+        return f"Program({len(self.steps)} steps, ({inputs}) -> ({outputs}); print() lists them)"
 
     def __str__(self) -> str:
         return self.summary()

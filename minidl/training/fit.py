@@ -24,7 +24,7 @@ from minidl.training.divergence import advice, find_cause, has_finite_weights
 from minidl.training.history import History
 from minidl.training.history_tables import append
 from minidl.training.interrupt import stop_on_interrupt
-from minidl.training.live_plot import LivePlot
+from minidl.training.live_plot import live_plot
 from minidl.training.loaders import ArrayLoader, Loader
 from minidl.training.normalization import fit_normalization
 from minidl.training.options import Options
@@ -58,7 +58,7 @@ class Fit(RunState):
         self._validation = Validation()
         if options.verbose:
             self.display = Unbreakable(progress_display(options.verbose_frequency))
-        self.live_plot = LivePlot() if options.plot is True else None
+        self.live_plot = live_plot() if options.plot is True else None
         self.callbacks = [
             self._validation,
             self.display,

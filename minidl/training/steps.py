@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy
 
-from minidl import devices
+from minidl import devices, losses
+from minidl import metrics as module_of_metrics
 from minidl.data import prefetch_to_device
 from minidl.layers import Layer
 from minidl.layers.layer import layer_hook
@@ -45,6 +46,7 @@ class CompiledSteps(Tracked):
     ):
         if not isinstance(network, Layer):
             raise TypeError(f"Trainer trains a Layer, got {type(network).__name__}")
+        _require_function("loss", loss)
         self.device = devices.resolve(device)
         self.why_cpu = devices.gpu_problem() if device == "auto" and self.device == "cpu" else None
         self.network = network.to(self.device)
@@ -77,7 +79,13 @@ class CompiledSteps(Tracked):
 
     @metrics.setter
     def metrics(self, metrics: Sequence[Callable[..., Tensor]] | dict[str, Callable[..., Tensor]]) -> None:
+        if callable(metrics) or isinstance(metrics, str):
+            raise TypeError(f"metrics is a list of functions: write metrics=[dl.{_name(metrics)}]")
+        if metrics is None:
+            raise TypeError("metrics is a list of functions, got None: leave it out, or write ()")
         several = list(metrics.values() if isinstance(metrics, dict) else metrics)
+        for metric in several:
+            _require_function("a metric", metric)
         by_name = {_name(metric): metric for metric in several}
         if len(by_name) < len(several) or "loss" in by_name:
             raise ValueError(
@@ -236,4 +244,17 @@ def _added(totals: list[Tensor], figures: list[Tensor], share: Any) -> list[Tens
 
 
 def _name(metric: Any) -> str:
-    return getattr(metric, "__name__", type(metric).__name__)
+    return metric if isinstance(metric, str) else getattr(metric, "__name__", type(metric).__name__)
+
+
+def _require_function(what: str, value: Any) -> None:
+    """Refuse a loss or a metric that cannot be called with outputs and targets: a name, for example."""
+    if isinstance(value, str):
+        from minidl.foreign_names import NAMES, hint
+
+        ours = [name for module in (losses, module_of_metrics) for name in vars(module) if name[0] != "_"]
+        known = hint(value, ours, NAMES) if value not in ours else f": write dl.{value}"
+        raise TypeError(f"{what} is a function of outputs and targets, got the name {value!r}{known}")
+    if isinstance(value, type) or not callable(value):
+        name = value.__name__ if isinstance(value, type) else type(value).__name__
+        raise TypeError(f"{what} is a function of outputs and targets, got {name}")

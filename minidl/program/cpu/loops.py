@@ -26,6 +26,11 @@ C_TYPES = {
 TILE = 16
 
 
+#: Loops as short as this gcc unrolls before it would make vectors of them, and forgets that their rounds are
+#: independent.
+MAX_UNROLLED = 16
+
+
 def c_type(dtype: numpy.dtype) -> str:
     """Return the C type of an element."""
     kind = C_TYPES.get(dtype)
@@ -95,6 +100,7 @@ class Loops:
             "{",
             *before,
             *(["INDEPENDENT"] if independent else []),
+            *(["#pragma GCC unroll 1"] if independent and length <= MAX_UNROLLED else []),
             f"{loop(name, end, begin)} {{",
             *(f"    {line}" for line in body),
             "} }",

@@ -17,9 +17,11 @@ from minidl.program.passes.simplify import (
     drop_idle_casts,
     fold_constants,
     merge_equal,
+    negate_sums,
     protect_old_state,
     transpose_products,
 )
+from minidl.program.passes.slices import join_slices
 from minidl.program.program import Program
 
 #: Single instructions come first, then those that make larger steps of them.
@@ -29,8 +31,10 @@ PASSES = (
     drop_aliases,
     fold_constants,
     drop_idle_casts,
+    join_slices,
     broadcast_in_place,
     work_on_matrices,
+    negate_sums,
     merge_equal,
     drop_dead,
     transpose_products,

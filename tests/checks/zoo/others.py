@@ -110,7 +110,10 @@ class Pair(NamedTuple):
 
 class GaussianHead(dl.Layer):
     def __init__(self, inside, outside, seed):
-        self.heads = {"mean": dl.Dense(inside, outside, seed=seed), "raw": dl.Dense(inside, outside, seed=seed + 1)}
+        self.heads = {
+            "mean": dl.Dense(inside, outside, seed=seed),
+            "raw": dl.Dense(inside, outside, seed=seed + 1),
+        }
 
     def forward(self, x):
         return Pair(self.heads["mean"](x), dl.softplus(self.heads["raw"](x)) + 1e-3)
