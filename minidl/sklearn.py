@@ -98,10 +98,9 @@ class _Estimator(base.BaseEstimator):  # type: ignore[misc]
             self.network_ = make(x.shape[-1], outputs, Generator(generator))
         weights = _check_sample_weight(weights, x, dtype=numpy.float32)
         weights = weights / (weights.mean() or 1)
-        loss = self.loss or usual
 
         def weighted(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-            each = loss(prediction, target, reduction="none")
+            each = (self.loss or usual)(prediction, target, reduction="none")
             return (each.reshape(len(weight), -1).mean(1) * weight).mean()
 
         make_optimizer = self.optimizer if callable(self.optimizer) else lambda parameters: self.optimizer
