@@ -144,8 +144,8 @@ class _Check:
         for i, value in enumerate(values):
             if value.size and not numpy.isfinite(value).any():
                 raise GradientError(
-                    f"output {i}: none of its {value.size} numbers is finite, so nothing can be compared: use "
-                    "other inputs"
+                    f"output {i}: none of its {value.size} numbers is finite, so nothing can be compared: "
+                    "use other inputs"
                 )
         limit = _MAX_PARTS if len(outputs) <= _MAX_PARTS else len(outputs)
         self.parts = parts_of_outputs(values, self.weights, limit)

@@ -41,8 +41,8 @@ def output_sizes(run: LayerRun) -> str | None:
     ]
     if again != [y.shape for y in one]:
         raise Problem(
-            f"one observation gives {listed([y.shape for y in one])}, and {listed(again)} after a larger batch: "
-            "forward keeps a size from an earlier call"
+            f"one observation gives {listed([y.shape for y in one])}, and {listed(again)} after a larger "
+            "batch: forward keeps a size from an earlier call"
         )
     for observations, outputs in ((1, one), (SEVERAL, several)):
         trained = [y.shape for y in run.outputs(run.examples.batch(observations), training=True)]
