@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from minidl import data, devices, initializers, linalg, random
+from minidl import data, devices, distributed, initializers, linalg, random
 from minidl.autodiff import backward, grad
 from minidl.creation import (
     arange,
@@ -19,7 +19,14 @@ from minidl.creation import (
     zeros_like,
 )
 from minidl.derivatives import hessian, hessian_vector_product, jacobian, value_and_grad
-from minidl.errors import CheckpointError, DeviceError, DivergenceError, KernelError, RecordingError
+from minidl.errors import (
+    CheckpointError,
+    DeviceError,
+    DivergenceError,
+    DriftError,
+    KernelError,
+    RecordingError,
+)
 from minidl.layers import (
     ELU,
     GELU,
@@ -265,6 +272,7 @@ __all__ = [
     "DepthwiseConv2D",
     "DeviceError",
     "DivergenceError",
+    "DriftError",
     "Dropout",
     "Embedding",
     "Flatten",
@@ -344,6 +352,7 @@ __all__ = [
     "devices",
     "diag",
     "diagonal",
+    "distributed",
     "divide",
     "dot",
     "einsum",

@@ -21,7 +21,17 @@ from minidl.program.lowered.selection import Selection
 from minidl.program.plan.layout import empty
 from minidl.program.plan.placement import selection_of
 from minidl.program.plan.tasks import Copy, Task
-from minidl.program.program import Gemm, Group, Instruction, Operation, Partial, PartialSum, Value
+from minidl.program.program import (
+    BeginSum,
+    EndSum,
+    Gemm,
+    Group,
+    Instruction,
+    Operation,
+    Partial,
+    PartialSum,
+    Value,
+)
 
 Call = Callable[[], Any]
 
@@ -63,6 +73,14 @@ def _gemm(gemm: Gemm, block: Block, scratch: Scratch) -> Iterator[Call]:
 
 def _copy(copy: Copy, block: Block, scratch: Scratch) -> Iterator[Call]:
     yield partial(numpy.copyto, block.outputs[0], block.inputs[0])
+
+
+def _begin_sum(step: BeginSum, block: Block, scratch: Scratch) -> Iterator[Call]:
+    yield partial(step.run, block.inputs)
+
+
+def _end_sum(step: EndSum, block: Block, scratch: Scratch) -> Iterator[Call]:
+    yield step.message.end
 
 
 def _moves(step: Instruction, block: Block, scratch: Scratch) -> Iterator[Call]:
@@ -181,4 +199,6 @@ CALLS: dict[Operation, Callable[[Any, Block, Scratch], Iterator[Call]]] = {
     pad_: _moves,
     reshape_: _moves,
     scatter_add_: _scatter,
+    BeginSum: _begin_sum,
+    EndSum: _end_sum,
 }

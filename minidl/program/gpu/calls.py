@@ -18,7 +18,7 @@ from minidl.program.gpu.kernels.elementwise import fill_kernel
 from minidl.program.gpu.kernels.source import Kernel
 from minidl.program.lowered.rounding import are_packed, as_factors
 from minidl.program.plan.tasks import Task
-from minidl.program.program import Gemm, Group, Instruction, Operation, Value
+from minidl.program.program import BeginSum, EndSum, Gemm, Group, Instruction, Operation, Value
 
 
 @dataclass(eq=False)
@@ -107,6 +107,12 @@ class LibraryCalls:
         yield from _copies(step, factors)
         yield Launch([step], run, captured=True)
 
+    def _begin_sum(self, step: BeginSum) -> Iterator[Launch]:
+        yield Launch([step], partial(step.run, [self.arrays[value] for value in step.values]))
+
+    def _end_sum(self, step: EndSum) -> Iterator[Launch]:
+        yield Launch([step], step.message.end)
+
     def _members(self, group: Group) -> Iterator[Launch]:
         """Yield the call that computes a group without a kernel, member by member."""
         yield Launch([group], partial(self._run_members, group))
@@ -132,6 +138,8 @@ CALLS: dict[Operation, Callable[[LibraryCalls, Any], Iterator[Launch]]] = {
     Gemm: LibraryCalls._gemm,
     Group: LibraryCalls._members,
     matmul_: LibraryCalls._stacked,
+    BeginSum: LibraryCalls._begin_sum,
+    EndSum: LibraryCalls._end_sum,
 }
 
 
