@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 
-from minidl import devices
 from minidl.mode import mode, no_grad
 from minidl.primitives.primitive import Primitive
 from minidl.tensor import Parameter, Tensor, as_tensor
@@ -74,5 +73,3 @@ def _summed(x: Tensor, communicator: Communicator, waits: bool) -> Tensor:
         raise TypeError(f"allreduce adds up numbers, got a Tensor of {x.dtype}")
     result: Tensor = allreduce_(wide, communicator=communicator, waits=waits).astype(x.dtype)
     return result
-
-

@@ -43,12 +43,17 @@ class Communicator:
         """Whether this is rank 0, which prints and writes files."""
         return self.rank == 0
 
-    def share(self, observations: int) -> Share:
+    def share(self, observations: int, pieces: int | None = None) -> Share:
         """Return which rows of a mini-batch of so many observations this process computes.
 
         The parts are as equal as can be. A mini-batch with fewer observations than processes is computed
-        whole by each of them.
+        whole by each of them. With ``pieces``, it is first cut into so many parts, and the share is some of
+        these: there may be none.
         """
+        if pieces is not None:
+            pieces = min(pieces, observations)
+            first, end = (pieces * rank // self.size for rank in (self.rank, self.rank + 1))
+            return Share(self, observations * first // pieces, observations * end // pieces, observations)
         if observations < self.size:
             return Share(self, 0, observations, observations)
         start, stop = (observations * rank // self.size for rank in (self.rank, self.rank + 1))

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class Share(NamedTuple):
     """The part of a mini-batch that one process computes: rows ``start`` to ``stop`` of ``total``.
 
-    It may be an argument of a compiled function. Where there are fewer rows than processes, each computes
-    all of them.
+    It may be an argument of a compiled function. That of a process alone is a micro-batch: the rest is
+    computed at another time. Where there are fewer rows than processes, each computes all of them.
     """
 
     communicator: Communicator
@@ -57,7 +57,8 @@ def sharing(share: Share | None) -> Iterator[None]:
     BatchNorm then normalises by the mean and variance over all processes, and random numbers that are drawn
     for the observations of the mini-batch are those that one process would draw for the same observations.
     """
-    outer, mode.share = mode.share, None if share is None or share.is_whole else share
+    is_shared = share is not None and share.communicator.size > 1 and not share.is_whole
+    outer, mode.share = mode.share, share if is_shared else None
     try:
         yield
     finally:
@@ -93,6 +94,6 @@ def batch_draw(draw: Callable[..., Tensor], x: Tensor, generator: Generator) -> 
 def _rows_of_each(x: Tensor) -> int | None:
     """Return how many rows of x belong to each observation of a share; None if x is no such Tensor."""
     share: Any = mode.share
-    if share is None or not x.ndim or x.shape[0] == 0 or x.shape[0] % share.size:
+    if share is None or not x.ndim or x.shape[0] == 0 or not share.size or x.shape[0] % share.size:
         return None
     return int(x.shape[0] // share.size)

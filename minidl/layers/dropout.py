@@ -13,7 +13,9 @@ from minidl.tensor import Tensor
 class Dropout(Layer):
     """Set a random part of the inputs to 0 while training, and scale up the rest.
 
-    The first axis of the input has the observations of a mini-batch. In evaluation mode the input passes unchanged (Srivastava et al., 2014; "inverted" scaling).
+    In evaluation mode the input passes unchanged (Srivastava et al., 2014; "inverted" scaling). Where several
+    processes share a mini-batch, along the first axis, an observation's mask does not depend on which of them
+    computes it.
 
     Parameters
     ----------

@@ -16,8 +16,9 @@ class BatchNorm(Layer):
 
     In training, mean and variance are those of the mini-batch, over all axes but the last, and the running
     ones move towards them: ``running = (1 - momentum) * running + momentum * batch``. In evaluation, the
-    running ones are used. Where several processes share a mini-batch, mean and variance are those of the whole. The normalisation takes the biased variance (divided by the count), the running
-    one is unbiased (divided by the count - 1), as in PyTorch. Keras's momentum is 1 minus this one.
+    running ones are used. The normalisation takes the biased variance (divided by the count), the running
+    one is unbiased (divided by the count - 1), as in PyTorch. Keras's momentum is 1 minus this one. Where
+    several processes share a mini-batch, mean and variance are those of the whole.
 
     Parameters
     ----------

@@ -72,7 +72,7 @@ def resume(run: RunState, path: Path) -> History:
     CheckpointError
         The file is damaged or belongs to another training; it is named, and nothing is changed.
     """
-    checkpoint = read(path)
+    checkpoint = run.trainer.ranks.from_first(lambda: read(path))
     try:
         _refuse_another(run, checkpoint)
         restore(run, checkpoint)

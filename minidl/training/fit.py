@@ -17,17 +17,17 @@ from minidl.errors import DivergenceError
 from minidl.optimizers.full_batch import FullBatchOptimizer
 from minidl.tensor import Tensor
 from minidl.training.capture import capture, checkpoint_of, resume
-from minidl.training.checkpoints import CheckpointFolder
 from minidl.training.divergence import find_cause, has_finite_weights
 from minidl.training.evaluation import evaluate
 from minidl.training.history import History
 from minidl.training.history_tables import append
 from minidl.training.interrupt import stop_on_interrupt
 from minidl.training.live_plot import LivePlot
-from minidl.training.loaders import ArrayLoader, Loader
+from minidl.training.loaders import ArrayLoader, Loader, observation_count, share_of
 from minidl.training.normalization import fit_normalization
 from minidl.training.options import Options
 from minidl.training.progress import progress_display
+from minidl.training.ranks import COMPARE_STEPS, SharedFolder, agreed_reason, require_mean
 from minidl.training.run_state import RunState, Watcher
 from minidl.training.steps import CompiledSteps
 
@@ -57,15 +57,17 @@ class Fit(RunState):
         self.folder = (
             None
             if options.checkpoint_folder is None
-            else CheckpointFolder(options.checkpoint_folder, options.keep_checkpoints)
+            else SharedFolder(options.checkpoint_folder, options.keep_checkpoints, trainer.ranks)
         )
         self._checkpointed = -1
         self._best_written: int | None = None
+        self.is_checked = False  # whether the loss is one for parts of mini-batches
 
     # --- the course of a training -----------------------------------------------------------------
 
     def run(self) -> History:
         """Train; return what happened."""
+        self.trainer.ranks.synchronize(self.network, self.trainer.optimizer)
         refit = self.options.normalization == "all"
         batches = lambda: (self.trainer.prepared(inputs)[0] for inputs, _ in self.loader.extra_pass())
         fit_normalization(self.network, batches, refit)
@@ -73,7 +75,10 @@ class Fit(RunState):
             self._resume(self.folder)
         if self.options.verbose:
             self.display = progress_display(self.options.verbose_frequency)
-        with self.network.evaluating(), stop_on_interrupt() as self.request:  # modes come back as they were
+        with (
+            self.network.evaluating(),
+            stop_on_interrupt(self.trainer.ranks.is_first) as self.request,
+        ):  # modes come back as they were
             self.network.train()
             for watcher in self._watchers():
                 watcher.start(self)
@@ -97,22 +102,38 @@ class Fit(RunState):
         if self.trainer.optimizer.full_batch:
             self._minimize()
             return
-        while self.epoch <= self.options.epochs and not self.request:
+        while self.epoch <= self.options.epochs and not self._must_stop():
             for inputs, targets in self.trainer.uploaded(self.loader.epoch(self.epoch, self.position)):
                 self._train(inputs, targets)
-                if self.request:
+                if self._must_stop():
                     return
             self._end_epoch()
 
     def _train(self, inputs: tuple[Any, ...], targets: tuple[Any, ...]) -> None:
-        if not len(targets) or not len(targets[0]):
+        if not len(targets) or not observation_count(targets):
             raise ValueError(f"the mini-batch of step {self.step + 1} is empty")
-        loss, observed, rate = self.trainer.train_step(inputs, targets)
+        if not self.is_checked:
+            self._check_loss(inputs, targets)
+        loss, observed, rate = self.trainer.train(inputs, targets)
         end_of_epoch = self.position + 1 == self.loader.steps
-        self._after_step(len(targets[0]), [loss, *observed, rate], end_of_epoch)
+        self._after_step(observation_count(targets), [loss, *observed, rate], end_of_epoch)
         if self.step - self.snapshot.values["step"] >= SNAPSHOT_STEPS:
             self._require_finite_weights()
             self.snapshot = capture(self)
+
+    def _check_loss(self, inputs: tuple[Any, ...], targets: tuple[Any, ...]) -> None:
+        """Refuse a loss that several processes cannot compute in parts."""
+        self.is_checked = True
+        if share_of(targets) is not None:
+            with self.network.evaluating():
+                outputs = lambda: self.trainer.plain_prediction_step(tuple(inputs))
+                require_mean(self.trainer.ranks, self.trainer.loss, outputs, targets)
+
+    def _must_stop(self) -> bool:
+        """Return whether to stop, which all processes do after the same step."""
+        reason = agreed_reason(self.trainer.ranks, self.request.reason)
+        self.request.reason = self.request.reason or reason  # Ctrl-C may have come meanwhile
+        return bool(reason)
 
     def _minimize(self) -> None:
         """Train on all data at once; the optimizer decides where it needs the loss and its gradient."""
@@ -123,22 +144,24 @@ class Fit(RunState):
                 f"{type(optimizer).__name__} trains on all data at once: pass arrays, not an iterable of "
                 "mini-batches"
             )
-        inputs, targets = self.trainer.prepared(self.loader.inputs, self.loader.targets)
+        inputs, targets = self.trainer.prepared(*self.loader.everything())
         observed: list[Tensor] = []
 
         def closure() -> Tensor:
             loss: Tensor
-            loss, observed[:] = self.trainer.gradient_step(inputs, targets)
+            loss, observed[:] = self.trainer.gradients(inputs, targets)
             return loss
 
         def after_step(loss: float) -> bool:
-            self._after_step(len(targets[0]), [Tensor(numpy.asarray(loss)), *observed])
-            return bool(self.request)
+            self._after_step(observation_count(targets), [Tensor(numpy.asarray(loss)), *observed])
+            return self._must_stop()
 
         self._history.stop_reason = optimizer.minimize(closure, after_step)
 
     def _after_step(self, observations: int, figures: list[Tensor], end_of_epoch: bool = False) -> None:
         self.count_step(observations, figures)
+        if self.step % COMPARE_STEPS == 0:
+            self.trainer.ranks.require_equal(self.network, self.trainer.optimizer)
         if self.validation is not None and _due(self.options.validation_frequency, self.step, end_of_epoch):
             self._validate(self.validation)
         self._run_callbacks("step")
@@ -162,6 +185,7 @@ class Fit(RunState):
 
     def _finish(self) -> None:
         self._require_finite_weights()
+        self.trainer.ranks.require_equal(self.network, self.trainer.optimizer)
         history = self._history
         if self.folder is not None and self._checkpointed != self.step:
             self._write_checkpoint(self.folder)  # before a validation that a longer training would not make
@@ -194,7 +218,7 @@ class Fit(RunState):
             return
         self.flush()
         self.validated = self.step
-        figures = evaluate(self.trainer, loader)
+        figures = evaluate(self.trainer, loader, ranks=self.trainer.ranks)
         append(self._history.validation, {"step": self.step, **figures})
         if math.isnan(figures["loss"]):  # infinity can be right: a certain prediction that is wrong
             self.diverged(self.step + 1, figures["loss"], "validation loss")
@@ -211,14 +235,15 @@ class Fit(RunState):
 
     # --- checkpoints ------------------------------------------------------------------------------
 
-    def _write_checkpoint(self, folder: CheckpointFolder) -> None:
+    def _write_checkpoint(self, folder: SharedFolder) -> None:
         self._require_finite_weights()
-        with self._writing("checkpoint"):
-            folder.write(self.step, checkpoint_of(self))
+        if self.trainer.ranks.is_first:
+            with self._writing("checkpoint"):
+                folder.write(self.step, checkpoint_of(self))
         self._write_best(folder)
         self._checkpointed = self.step
 
-    def _write_best(self, folder: CheckpointFolder) -> None:
+    def _write_best(self, folder: SharedFolder) -> None:
         if self._history.best_step != self._best_written:
             with self._writing("best network"):
                 folder.write_best({name: devices.to_numpy(array) for name, array in self.best.items()})
@@ -243,7 +268,7 @@ class Fit(RunState):
         except Exception as error:
             warnings.warn(f"the plot {fspath(path)!r} could not be written: {error}", stacklevel=2)
 
-    def _resume(self, folder: CheckpointFolder) -> None:
+    def _resume(self, folder: SharedFolder) -> None:
         newest = folder.newest()
         if newest is None:
             return

@@ -14,12 +14,43 @@ import numpy
 
 from minidl import devices
 from minidl.data import batches, check_finite, prefetch
+from minidl.distributed.share import Share
 from minidl.tensor import Tensor
 
 Arrays = tuple[Any, ...]
 Batch = tuple[Arrays, Arrays]
 
 SHUFFLES = ("every-epoch", "once", "never")
+
+
+class Part(tuple[Any, ...]):
+    """The inputs or the targets of the part of a mini-batch that this process computes."""
+
+    share: Share
+
+
+def part(arrays: Arrays, share: Share | None) -> Arrays:
+    """Return arrays as the part of a mini-batch, if they are one."""
+    if share is None:
+        return arrays
+    result = Part(arrays)
+    result.share = share
+    return result
+
+
+def share_of(arrays: Arrays) -> Share | None:
+    """Return which part of a mini-batch arrays are; None if they are the whole of it."""
+    return arrays.share if isinstance(arrays, Part) else None
+
+
+def observation_count(arrays: Arrays) -> int:
+    """Return how many observations a mini-batch has, on all processes together."""
+    share = share_of(arrays)
+    return len(arrays[0]) if share is None else share.total
+
+
+#: Which part of a mini-batch of so many observations this process computes.
+Shares = Callable[[int], Share | None]
 
 
 class ArrayLoader:
@@ -38,6 +69,7 @@ class ArrayLoader:
         self.batch_size, self.shuffle, self.drop_last, self.seed = batch_size, shuffle, drop_last, seed
         self.observations = len(inputs[0]) if getattr(inputs[0], "shape", None) else 0
         self.steps: int | None = len(self._batches(1))
+        self.shares: Shares = lambda observations: None  # all of them
         self._reads_ahead = any(isinstance(array, numpy.memmap) for array in (*inputs, *targets))
 
     @property
@@ -58,19 +90,34 @@ class ArrayLoader:
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """Yield the mini-batches of an epoch (from 1) from position ``start`` on."""
-        cut = itertools.islice(self._batches(number), start, None)
+        yield from self._epoch(number, start, self.shares)
+
+    def _epoch(self, number: int, start: int, shares: Shares) -> Iterator[Batch]:
+        every = self._batches(number)
+        every.rows = lambda size: slice(0, size) if (share := shares(size)) is None else share.rows
+        cut = itertools.islice(every, start, None)
         whole = self._arrays
-        for parts in prefetch(cut) if self._reads_ahead else cut:
+        for i, parts in enumerate(prefetch(cut) if self._reads_ahead else cut, start):
             parts = parts if isinstance(parts, tuple) else (parts,)
             part_of = {id(array): part for array, part in zip(whole, parts, strict=True)}
+            share = shares(every.size(i))
             yield (
-                tuple(part_of[id(array)] for array in self.inputs),
-                tuple(part_of[id(array)] for array in self.targets),
+                part(tuple(part_of[id(array)] for array in self.inputs), share),
+                part(tuple(part_of[id(array)] for array in self.targets), share),
             )
 
     def extra_pass(self) -> Iterator[Batch]:
-        """Yield the mini-batches of the first epoch, for a pass through the data before the training."""
-        return self.epoch(1)
+        """Yield the whole mini-batches of the first epoch, for a pass through them before training."""
+        return self._epoch(1, 0, lambda observations: None)
+
+    def everything(self) -> Batch:
+        """Return all observations as one mini-batch."""
+        share = self.shares(self.observations)
+        inputs, targets = (
+            tuple(array if share is None else array[share.rows] for array in arrays)
+            for arrays in (self.inputs, self.targets)
+        )
+        return part(inputs, share), part(targets, share)
 
     def keep_on(self, device: str, dtype: numpy.dtype) -> None:
         """Move arrays that are in memory to a GPU once, if there is room, and not in every mini-batch."""
@@ -99,6 +146,7 @@ class IterableLoader:
     def __init__(self, iterable: Iterable[Any] | Callable[[], Iterable[Any]], with_targets: bool = True):
         self.iterable = iterable
         self.with_targets = with_targets
+        self.shares: Shares = lambda observations: None  # all of them
         if isinstance(iterable, Sized):
             self.steps = len(iterable)
 
@@ -108,7 +156,7 @@ class IterableLoader:
         count = 0
         for item in prefetch(itertools.islice(items, start, None)):
             count += 1
-            yield self._pair(item)
+            yield self._own(*self._pair(item))
         if count == 0 and start == 0:
             again = (
                 ""
@@ -133,7 +181,18 @@ class IterableLoader:
                 "the Normalize layers must be fitted first, with layer.fit(x): these mini-batches come "
                 "from an iterator, which can be used only once"
             )
-        return self.epoch(1)
+        return map(self._pair, prefetch(self.iterable() if callable(self.iterable) else self.iterable))
+
+    def _own(self, inputs: Arrays, targets: Arrays) -> Batch:
+        """Return the part of a mini-batch that this process computes."""
+        share = self.shares(len(inputs[0]))
+        if share is None:
+            return inputs, targets
+        own = {id(x): x[share.rows] for x in (*inputs, *targets)}
+        return (
+            part(tuple(own[id(x)] for x in inputs), share),
+            part(tuple(own[id(x)] for x in targets), share),
+        )
 
     def _pair(self, item: Any) -> Batch:
         if not self.with_targets:
@@ -188,5 +247,7 @@ def _each(batch: Batch, change: Callable[[Any], Any]) -> Batch:
     for array in itertools.chain(*batch):
         if id(array) not in changed:
             changed[id(array)] = change(array)
-    inputs, targets = (tuple(changed[id(array)] for array in arrays) for arrays in batch)
+    inputs, targets = (
+        part(tuple(changed[id(array)] for array in arrays), share_of(arrays)) for arrays in batch
+    )
     return inputs, targets

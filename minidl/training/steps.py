@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import index
 from typing import Any
@@ -10,6 +11,9 @@ import numpy
 
 from minidl import devices
 from minidl.data import prefetch_to_device
+from minidl.distributed.allreduce import sum_gradients, summed_later
+from minidl.distributed.communicator import Communicator
+from minidl.distributed.share import Share, sharing
 from minidl.layers import Layer
 from minidl.metrics import Metric
 from minidl.mode import no_grad
@@ -18,7 +22,8 @@ from minidl.optimizers.optimizer import Optimizer
 from minidl.program.compile import compile as compile_function
 from minidl.tensor import Tensor
 from minidl.tracking import Tracked
-from minidl.training.loaders import Arrays, Batch, converted, prepared
+from minidl.training.loaders import Arrays, Batch, converted, part, prepared, share_of
+from minidl.training.ranks import OrderedSums, device_of_rank, options_of_rank, processes
 from minidl.training.solvers import optimizer_of
 
 
@@ -39,20 +44,28 @@ class CompiledSteps(Tracked):
         device: str,
         compile: bool | dict[str, Any],
         seed: int | None,
+        distributed: bool | Communicator = False,
+        reproducible: bool = False,
     ):
         if not isinstance(network, Layer):
             raise TypeError(f"Trainer trains a Layer, got {type(network).__name__}")
+        self.ranks = processes(distributed)
+        self.is_reproducible = bool(reproducible)
+        device = device_of_rank(device, self.ranks)
         self.device = devices.resolve(device)
         self.why_cpu = devices.gpu_problem() if device == "auto" and self.device == "cpu" else None
         self.network = network.to(self.device)
         self.loss = loss
         self.optimizer = optimizer  # a name too
         self.metrics = metrics  # a sequence too
-        self.seed = int(numpy.random.SeedSequence().generate_state(1)[0]) if seed is None else index(seed)
+        drawn = int(numpy.random.SeedSequence().generate_state(1)[0]) if seed is None else index(seed)
+        self.seed = self.ranks.broadcast(drawn)
         options = compile if isinstance(compile, dict) else {}
+        options = options_of_rank(options, self.ranks, reproducible)
         compiled = compile_function(**options) if compile or isinstance(compile, dict) else lambda f: f
         self.train_step = compiled(self._train_step)
         self.gradient_step = compiled(self._gradient_step)
+        self.update_step = compiled(self._update_step)
         self.evaluation_step = compiled(self.plain_evaluation_step)
         self.prediction_step = compiled(self.plain_prediction_step)
 
@@ -102,21 +115,64 @@ class CompiledSteps(Tracked):
                 for metric in metrics
             ]
 
-    def _train_step(self, inputs: Arrays, targets: Arrays) -> Any:
-        assert isinstance(self.optimizer, Optimizer)
-        loss, observed = self._gradient_step(inputs, targets)
-        self.optimizer.step()
-        return loss, observed, self.optimizer.learning_rate.copy()
+    def train(self, inputs: Arrays, targets: Arrays) -> Any:
+        """Make one step with a mini-batch, or this process's part of it.
 
-    def _gradient_step(self, inputs: Arrays, targets: Arrays) -> Any:
-        outputs, targets = self._outputs(inputs), _tensors(targets)
-        loss = self.loss(*outputs, *targets)
+        Returns the loss, what metrics observe, and the learning rate: those of the whole mini-batch.
+        """
+        share = share_of(targets)
+        if not self.is_reproducible:
+            return self.train_step(tuple(inputs), tuple(targets), *([] if share is None else [share]))
+        loss, observed = self._ordered_gradients(inputs, targets)
+        return loss, observed, self.update_step()
+
+    def gradients(self, inputs: Arrays, targets: Arrays) -> Any:
+        """Compute the gradients of a mini-batch, or of this process's part; return loss and metrics."""
+        share = share_of(targets)
+        if not self.is_reproducible:
+            return self.gradient_step(tuple(inputs), tuple(targets), *([] if share is None else [share]))
+        return self._ordered_gradients(inputs, targets)
+
+    def _ordered_gradients(self, inputs: Arrays, targets: Arrays) -> Any:
+        """Compute the gradients micro-batch by micro-batch, and add them up in one order."""
+        whole = share_of(targets)
+        assert whole is not None
+        sums = OrderedSums(self.network, self.optimizer.parameters, whole)
+        for number, rows in sums.own:
+            share = sums.begin(number, rows)
+            own = {id(x): x[rows] for x in (*inputs, *targets)}
+            arrays = [tuple(own[id(x)] for x in several) for several in (inputs, targets)]
+            loss, observed = self.gradient_step(*arrays, share)
+            sums.add(share, [loss, *observed])
+        loss, *observed = sums.finish()
+        return loss, observed
+
+    def _train_step(self, inputs: Arrays, targets: Arrays, share: Share | None = None) -> Any:
+        loss, observed = self._gradient_step(inputs, targets, share)
+        return loss, observed, self._update_step()
+
+    def _update_step(self) -> Tensor:
+        assert isinstance(self.optimizer, Optimizer)
+        self.optimizer.step()
+        return self.optimizer.learning_rate.copy()
+
+    def _gradient_step(self, inputs: Arrays, targets: Arrays, share: Share | None = None) -> Any:
+        with sharing(share):
+            outputs, targets = self._outputs(inputs), _tensors(targets)
+            loss = self.loss(*outputs, *targets)
+        loss = loss if share is None else loss * share.weight
         loss.backward()
         trained = {id(parameter) for parameter in self.optimizer.parameters}
         for parameter in self.network.parameters():
             if id(parameter) not in trained:  # the optimizer would not clear what backward leaves there
                 parameter.grad = None
-        return loss, self._observations(outputs, targets, self.step_metrics)
+        observed = self._observations(outputs, targets, self.step_metrics)
+        if share is None:
+            return loss, observed
+        sum_gradients(self.optimizer.parameters, share.communicator)
+        figures = [loss.detach(), *(x * share.weight for x in observed)]
+        loss, *observed = [summed_later(x, share.communicator) for x in figures]
+        return loss, observed
 
     @no_grad()
     def plain_evaluation_step(self, inputs: Arrays, targets: Arrays) -> Any:
@@ -146,7 +202,19 @@ class CompiledSteps(Tracked):
         """Yield mini-batches as the steps take them, each uploaded while the one before is computed with."""
         if self.device == "cpu":
             return (self.prepared(*batch) for batch in batches)
-        return prefetch_to_device((converted(batch, self.dtype) for batch in batches), self.device)
+        shares: deque[Share | None] = deque()
+
+        def noted() -> Iterator[Batch]:
+            for batch in batches:
+                shares.append(share_of(batch[1]))
+                yield converted(batch, self.dtype)
+
+        def uploads() -> Iterator[Batch]:
+            for inputs, targets in prefetch_to_device(noted(), self.device):
+                share = shares.popleft()
+                yield part(inputs, share), part(targets, share)
+
+        return uploads()
 
     def prepared(self, inputs: Arrays, targets: Arrays = ()) -> Batch:
         """Return a mini-batch as the steps take it."""

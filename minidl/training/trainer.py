@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy
 
 from minidl import devices
+from minidl.distributed.communicator import Communicator
 from minidl.layers import Layer
 from minidl.optimizers.base import BaseOptimizer
 from minidl.tensor import Tensor
@@ -18,6 +20,7 @@ from minidl.training.fit import Fit
 from minidl.training.history import History
 from minidl.training.loaders import ArrayLoader, IterableLoader, Loader, as_arrays, is_array
 from minidl.training.options import FitArguments, takes_fit_arguments
+from minidl.training.ranks import micro_batches, quiet
 from minidl.training.steps import CompiledSteps
 
 
@@ -38,6 +41,11 @@ class Trainer(CompiledSteps):
     compile : whether steps are compiled; a dict gives options of minidl.compile, for example
         ``{"kernels": "numpy"}``
     seed : decides the order of the observations; with None, each Trainer draws a new one
+    distributed : train on all processes that ``mpiexec`` started, each of which computes a part of every
+        mini-batch; ``batch_size`` is that of all together. Every process makes the same calls. True, or a
+        `Communicator`; see docs/distributed.md
+    reproducible : compute every mini-batch in 12 micro-batches, and add up in their order, so that any
+        number of processes gives the same bits. `BatchNorm` then normalises micro-batches.
 
     Examples
     --------
@@ -60,8 +68,20 @@ class Trainer(CompiledSteps):
         device: str = "auto",
         compile: bool | dict[str, Any] = True,
         seed: int | None = None,
+        distributed: bool | Communicator = False,
+        reproducible: bool = False,
     ):
-        super().__init__(network, loss, optimizer, metrics, device=device, compile=compile, seed=seed)
+        super().__init__(
+            network,
+            loss,
+            optimizer,
+            metrics,
+            device=device,
+            compile=compile,
+            seed=seed,
+            distributed=distributed,
+            reproducible=reproducible,
+        )
 
     @takes_fit_arguments(FitArguments)
     def fit(self, arguments: FitArguments) -> History:
@@ -119,7 +139,13 @@ class Trainer(CompiledSteps):
             drop_last=arguments.drop_last,
         )
         validation = self._validation_loader(arguments.validation_data, arguments.batch_size)
-        with training(self.network):
+        if self.is_reproducible:
+            loader.shares = lambda observations: self.ranks.share(observations, micro_batches(observations))
+        elif self.ranks.size > 1:
+            loader.shares = self.ranks.share
+        if not self.ranks.is_first:
+            arguments = replace(arguments, verbose=False, plot=False)
+        with training(self.network), quiet(self.ranks):
             return Fit(self, loader, validation, arguments, list(arguments.callbacks)).run()
 
     def evaluate(
