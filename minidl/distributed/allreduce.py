@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy
@@ -54,9 +55,10 @@ def sum_gradients(parameters: Iterable[Parameter], communicator: Communicator) -
     In a compiled step, they travel in a few large messages while the step goes on.
     """
     once = {id(parameter): parameter for parameter in parameters}
-    for parameter in once.values():
-        if parameter.grad is not None:
-            parameter.grad = summed_later(parameter.grad, communicator)
+    with nullcontext() if mode.recorder is None else mode.recorder.phase("backward"):
+        for parameter in once.values():
+            if parameter.grad is not None:
+                parameter.grad = summed_later(parameter.grad, communicator)
 
 
 @no_grad()

@@ -18,9 +18,9 @@ def ordered_sum(
     """Return the sum of the parts of all processes, in the order of ranks, and of parts in a rank.
 
     Floating-point sums depend on their order. Here it is ``((0 + p0) + p1) + p2 ...`` over all parts,
-    wherever they lie: the sum so far goes from each process to the next, which adds its own parts, and from the last
-    one to all. Each process sends the whole sum once, and receives it twice; the chunks of it are on their
-    way at the same time.
+    wherever they lie: the sum so far goes from each process to the next, which adds its own parts, and from
+    the last one to all. Each process sends the whole sum once, and receives it twice; the chunks of it are on
+    their way at the same time.
 
     Parameters
     ----------

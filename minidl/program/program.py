@@ -303,13 +303,13 @@ class Message:
     Attributes
     ----------
     array : the memory, in which all values of the message lie
-    computing, waiting : how many seconds went by between the latest beginning and the call that waits for
-        the end, and then until the end
+    times : how many seconds went by, the last time, between the beginning and the call that waits for the
+        end, and from there to the end
     """
 
     def __init__(self, communicator: Any, array: Array):
         self.communicator, self.array = communicator, array
-        self.computing = self.waiting = 0.0
+        self.times = (0.0, 0.0)
         self._finish: Any = None
         self._begun = 0.0
 
@@ -323,7 +323,7 @@ class Message:
         """Wait until the memory has the sum."""
         asked = perf_counter()
         self._finish()
-        self.computing, self.waiting = asked - self._begun, perf_counter() - asked
+        self.times = (asked - self._begun, perf_counter() - asked)
 
 
 @dataclass(eq=False)

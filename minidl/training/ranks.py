@@ -22,8 +22,8 @@ from minidl.program.recorder import ChangeLog
 from minidl.tensor import Tensor
 from minidl.training.checkpoints import Checkpoint, CheckpointFolder
 
-#: In how many micro-batches a mini-batch is computed with ``reproducible=True`` (1, 2, 3, 4 and 6 divide it), as
-#: far as each has MIN_ROWS observations.
+#: In how many micro-batches a mini-batch is computed with ``reproducible=True`` (1, 2, 3, 4 and 6 divide it),
+#: as far as each has MIN_ROWS observations.
 MICRO_BATCHES, MIN_ROWS = 12, 4
 
 #: The processes of a micro-batch: it is computed by one alone.
@@ -97,7 +97,7 @@ def require_mean(
                     for part in (slice(None), slice(0, half), slice(half, None))
                 )
                 mean = (half * first + (rows - half) * second) / rows
-                if abs(whole - mean) > 1e-3 * max(abs(first), abs(second), abs(whole)):
+                if abs(whole - mean) > 1e-4 * max(abs(first), abs(second), abs(whole)):
                     found = f"of {rows} observations it is {whole:.6g}, of their halves {first:.6g} and "
                     found += f"{second:.6g}"
     finally:

@@ -169,9 +169,9 @@ class CompiledSteps(Tracked):
         observed = self._observations(outputs, targets, self.step_metrics)
         if share is None:
             return loss, observed
-        sum_gradients(self.optimizer.parameters, share.communicator)
         figures = [loss.detach(), *(x * share.weight for x in observed)]
         loss, *observed = [summed_later(x, share.communicator) for x in figures]
+        sum_gradients(self.optimizer.parameters, share.communicator)
         return loss, observed
 
     @no_grad()

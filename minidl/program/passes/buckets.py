@@ -57,7 +57,24 @@ def send_in_buckets(program: Program) -> Program:
             steps.append(bucket.begin(placed, like))
     for bucket in buckets:
         steps += bucket.end()
-    return Program(program.inputs, steps, program.outputs, program.updates)
+    return Program(program.inputs, _as_sums_arrive(steps), program.outputs, program.updates)
+
+
+def _as_sums_arrive(steps: list[Step]) -> list[Step]:
+    """Order steps by the latest message that they need: what needs none, or an earlier one, comes first."""
+    number = {step.message: i for i, step in enumerate(s for s in steps if isinstance(s, BeginSum))}
+    latest: dict[Value, int] = {}
+    keys: list[int] = []
+    last_draw = -1
+    for step in steps:
+        key = max((latest.get(value, -1) for value in step.inputs), default=-1)
+        if isinstance(step, EndSum):
+            key = max(key, number[step.message])
+        if step.generator is not None:  # draws stay in their order
+            key = last_draw = max(key, last_draw)
+        keys.append(key)
+        latest |= dict.fromkeys(step.outputs, key)
+    return [steps[i] for i in sorted(range(len(steps)), key=keys.__getitem__)]
 
 
 @dataclass(eq=False)
@@ -89,7 +106,7 @@ class _Bucket:
         for value, place in zip(self.values, places, strict=True):
             if value in placed:
                 value.array = self.message.array[place].reshape(value.shape)
-        return BeginSum(self.values, places, self.message, self.token, self.sums[0].phase)
+        return BeginSum(self.values, places, self.message, self.token, self.sums[-1].phase)
 
     def end(self) -> list[Step]:
         """Return the steps that wait for the sums and find them in the memory, unless that was done."""
@@ -97,7 +114,7 @@ class _Bucket:
             return []
         self.is_ended = True
         assert self.message is not None
-        phase = self.sums[0].phase
+        phase = "update" if self.sums[0].attributes["waits"] else self.sums[0].phase
         array = self.message.array
         whole = Value(array.shape, array.dtype, array=array)
         steps: list[Step] = [EndSum(self.token, self.message, whole, phase)]
