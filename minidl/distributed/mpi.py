@@ -76,7 +76,7 @@ class MPICommunicator(Communicator):
             if request.Test():
                 return
         started = time.monotonic()
-        seen: float | None = None
+        seen, source = 0.0, -1
         while not request.Test():
             now = time.monotonic()
             if now - started < PATIENT_SECONDS:
@@ -84,11 +84,11 @@ class MPICommunicator(Communicator):
                 continue
             time.sleep(0.0005)
             status = self.mpi.Status()
-            if seen is None and self.comm.Iprobe(self.mpi.ANY_SOURCE, LEFT, status):
-                seen = now
-            if seen is not None and now - seen > GRACE_SECONDS:
+            if source < 0 and self.comm.Iprobe(self.mpi.ANY_SOURCE, LEFT, status):
+                seen, source = now, status.source
+            if source >= 0 and now - seen > GRACE_SECONDS:
                 raise RuntimeError(
-                    f"rank {self.rank} waits for the others, but rank {status.source} has ended: all "
+                    f"rank {self.rank} waits for the others, but rank {source} has ended: all "
                     "processes must make the same steps"
                 )
 

@@ -127,7 +127,9 @@ def test_sums_of_sums(kernels):
 
 def test_each_dtype_has_messages_of_its_own():
     ranks = Mirror(2)
-    parameters = [dl.Parameter(numpy.ones(3, dtype)) for dtype in ("float32", "float64", "float32", "float16")]
+    parameters = [
+        dl.Parameter(numpy.ones(3, dtype)) for dtype in ("float32", "float64", "float32", "float16")
+    ]
 
     @dl.compile(kernels="numpy")
     def step(x):
