@@ -7,5 +7,6 @@ Trainer does all this with ``distributed=True``; a loop of one's own begins with
 from minidl.distributed.allreduce import allreduce, sum_gradients
 from minidl.distributed.communicator import Communicator, communicator
 from minidl.distributed.share import Share, sharing
+from minidl.distributed.sweep import sweep
 
-__all__ = ["Communicator", "Share", "allreduce", "communicator", "sharing", "sum_gradients"]
+__all__ = ["Communicator", "Share", "allreduce", "communicator", "sharing", "sum_gradients", "sweep"]

@@ -2,8 +2,8 @@
 
     mpiexec -n 3 python tests/distributed/campaign.py FOLDER STEPS [ERROR_STEP]
 
-Rank 0 prints "step N" after each step, and the hash of the weights at the end. Every process writes its number
-into the folder. With ERROR_STEP, rank 1 raises an error at this step.
+Rank 0 prints "step N" after each step, and the hash of the weights at the end. Every process writes its
+number into the folder. With ERROR_STEP, rank 1 raises an error at this step.
 """
 
 import hashlib

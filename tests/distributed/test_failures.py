@@ -78,7 +78,7 @@ def kill(folder, processes, draw, steps):
 
 
 def run_campaign(kills, folder, steps, seed=0):
-    """Kill trainings, each of which goes on where the one before was, on 1 to 4 processes; return the times."""
+    """Kill trainings, each of which goes on where the one before was, on 2 to 4 processes; return times."""
     draw, times = random.Random(seed), []
     folder.mkdir(exist_ok=True)
     while len(times) < kills:

@@ -102,9 +102,10 @@ def _totals(program: Program, profile: Profile | None) -> list[str]:
 def _traffic(messages: list[Message], profile: Profile | None) -> str:
     """Return what a process sends in a step, and how much of the time it computes meanwhile."""
     size, nbytes = messages[0].communicator.size, sum(message.array.nbytes for message in messages)
+    least = 2 * (size - 1) / size * nbytes
     line = (
-        f"{len(messages)} sums over {size} processes, {nbytes / 2**20:.2f} MB: each sends and receives at least "
-        f"{2 * (size - 1) / size * nbytes / 2**20:.2f} MB"
+        f"{len(messages)} sums over {size} processes, {nbytes / 2**20:.2f} MB; each sends and receives at "
+        f"least {least / 2**20:.2f} MB"
     )
     if profile:
         computing, waiting = (sum(times) for times in zip(*(m.times for m in messages), strict=True))

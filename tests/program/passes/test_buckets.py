@@ -13,7 +13,7 @@ KERNELS = ["numpy", "c"]
 
 
 def training_step(ranks, layers=5, kernels="numpy", threads=1):
-    """Return a step that doubles its gradients by two processes that are the same, its Parameters, and data."""
+    """Return a step that sums its gradients, its network, and data."""
     network = dl.Network([x for i in range(layers) for x in (dl.Dense(32, 32, seed=i), dl.Tanh())])
     optimizer = dl.SGD(network.parameters(), 0.1)
 
@@ -44,7 +44,7 @@ def test_a_step_with_messages_is_the_plain_step(kernels, threads, monkeypatch):
 def test_messages_begin_in_the_order_of_backward_and_end_when_they_are_read(monkeypatch):
     monkeypatch.setattr(buckets, "BUCKET_BYTES", 5000)
     ranks = Mirror(2)
-    step, network, x = training_step(ranks)
+    step, _, x = training_step(ranks)
     step(x)
     (program,) = step.programs
     begins = [step for step in program.steps if isinstance(step, BeginSum)]
