@@ -63,7 +63,7 @@ class GPUSums:
 
         def wait() -> None:
             finish()
-            devices.write(array, host)
+            devices.write(array, devices.to_device(host, devices.device_of(array)))
 
         return wait
 

@@ -47,8 +47,9 @@ def micro_batches(observations: int) -> int:
 
 def device_of_rank(device: str, ranks: Communicator) -> str:
     """Return the device of this process: the GPUs of a machine are shared out among its processes."""
-    if ranks.size == 1 or device not in ("auto", "gpu") or (count := len(devices.gpu_names())) == 0:
+    if ranks.size == 1 or device not in ("auto", "gpu") or devices.gpu_problem() is not None:
         return device
+    count = len(devices.gpu_names())
     return f"gpu:{ranks.local_rank % count}"
 
 
