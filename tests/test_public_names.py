@@ -40,7 +40,7 @@ def test_dir_gives_the_public_names_and_nothing_else():
         if not name.startswith("_") and not isinstance(value, types.ModuleType) and name != "Any"
     }
     public -= {"TYPE_CHECKING"}
-    modules = {"data", "devices", "initializers", "linalg", "random", "schedules"}
+    modules = {"data", "devices", "distributed", "initializers", "linalg", "random", "schedules"}
     when_used = {"History", "Trainer", "check_gradients", "check_layer"}
     assert set(names) == public | modules | when_used | {"__version__"}
     assert all(hasattr(dl, name) for name in names)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import queue
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from os import PathLike
@@ -78,6 +75,8 @@ def _outcomes(
     function: Callable[[Row], Row], settings: dict[str, Row], executor: Any
 ) -> Iterator[tuple[str, Any]]:
     """Yield the key and the result, or the exception, of all settings as they are ready."""
+    import queue
+
     ready: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
     futures = []
     for key, row in settings.items():
@@ -124,6 +123,7 @@ def _processes(workers: int | None, jobs: int) -> Iterator[Any]:
 def _begin_worker() -> None:
     """Use one thread of BLAS in this process, and end with its parent."""
     import multiprocessing
+    import threading
 
     import threadpoolctl
 
@@ -151,6 +151,8 @@ def _plain(row: Any) -> Row:
     """
     if not isinstance(row, dict):
         raise TypeError(f"sweep: settings and results are dicts, got {type(row).__name__}")
+    import json  # which programs without sweeps do not need
+
     plain: Row = json.loads(json.dumps(row, default=_number))
     return plain
 
@@ -164,10 +166,14 @@ def _number(x: Any) -> Any:
 
 
 def _key(row: Row) -> str:
+    import json
+
     return json.dumps(row, sort_keys=True)
 
 
 def _append(path: Path, line: Row) -> None:
+    import json
+
     with open(path, "a") as file:
         file.write(json.dumps(line) + "\n")
         file.flush()
@@ -182,6 +188,8 @@ def _read(path: Path) -> dict[str, Row]:
     ValueError
         The file is something else.
     """
+    import json
+
     if not path.exists():
         return {}
     data = path.read_bytes()

@@ -374,6 +374,37 @@ class BeginSum(BaseStep):
 
 
 @dataclass(eq=False)
+class AdvanceSum(BaseStep):
+    """Lets messages on their way move on between long steps: most kinds of MPI do so only when called."""
+
+    token: Value
+    message: Message
+    output: Value
+    phase: str = "backward"
+    name: str = "advance allreduce"
+
+    @property
+    def inputs(self) -> list[Value]:
+        """The token of the beginning."""
+        return [self.token]
+
+    @property
+    def outputs(self) -> list[Value]:
+        """A number that nobody reads."""
+        return [self.output]
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether it keeps its place: one thread talks with other processes."""
+        return True
+
+    def evaluate(self, xp: Any, arrays: Mapping[Value, Array]) -> dict[Value, Array]:
+        """Let messages move on."""
+        self.message.communicator.progress()
+        return {self.output: xp.zeros((), numpy.uint8)}
+
+
+@dataclass(eq=False)
 class EndSum(BaseStep):
     """Waits until a message has come to its end; then its memory has the sums."""
 
@@ -411,7 +442,7 @@ def is_same_memory(array: Array, other: Array) -> bool:
     return bool(array.flags.c_contiguous and array.data.ptr == other.data.ptr)
 
 
-Step = Instruction | Group | Gemm | PartialSum | Partial | BeginSum | EndSum
+Step = Instruction | Group | Gemm | PartialSum | Partial | BeginSum | AdvanceSum | EndSum
 
 
 def share(length: int, index: int, parts: int) -> slice:

@@ -22,6 +22,7 @@ from minidl.program.plan.layout import empty
 from minidl.program.plan.placement import selection_of
 from minidl.program.plan.tasks import Copy, Task
 from minidl.program.program import (
+    AdvanceSum,
     BeginSum,
     EndSum,
     Gemm,
@@ -77,6 +78,10 @@ def _copy(copy: Copy, block: Block, scratch: Scratch) -> Iterator[Call]:
 
 def _begin_sum(step: BeginSum, block: Block, scratch: Scratch) -> Iterator[Call]:
     yield partial(step.run, block.inputs)
+
+
+def _advance_sum(step: AdvanceSum, block: Block, scratch: Scratch) -> Iterator[Call]:
+    yield step.message.communicator.progress
 
 
 def _end_sum(step: EndSum, block: Block, scratch: Scratch) -> Iterator[Call]:
@@ -200,5 +205,6 @@ CALLS: dict[Operation, Callable[[Any, Block, Scratch], Iterator[Call]]] = {
     reshape_: _moves,
     scatter_add_: _scatter,
     BeginSum: _begin_sum,
+    AdvanceSum: _advance_sum,
     EndSum: _end_sum,
 }

@@ -18,7 +18,7 @@ from minidl.program.gpu.kernels.elementwise import fill_kernel
 from minidl.program.gpu.kernels.source import Kernel
 from minidl.program.lowered.rounding import are_packed, as_factors
 from minidl.program.plan.tasks import Task
-from minidl.program.program import BeginSum, EndSum, Gemm, Group, Instruction, Operation, Value
+from minidl.program.program import AdvanceSum, BeginSum, EndSum, Gemm, Group, Instruction, Operation, Value
 
 
 @dataclass(eq=False)
@@ -110,6 +110,9 @@ class LibraryCalls:
     def _begin_sum(self, step: BeginSum) -> Iterator[Launch]:
         yield Launch([step], partial(step.run, [self.arrays[value] for value in step.values]))
 
+    def _advance_sum(self, step: AdvanceSum) -> Iterator[Launch]:
+        yield from ()  # NCCL needs no help, and a call would split the CUDA graph
+
     def _end_sum(self, step: EndSum) -> Iterator[Launch]:
         yield Launch([step], step.message.end)
 
@@ -139,6 +142,7 @@ CALLS: dict[Operation, Callable[[LibraryCalls, Any], Iterator[Launch]]] = {
     Group: LibraryCalls._members,
     matmul_: LibraryCalls._stacked,
     BeginSum: LibraryCalls._begin_sum,
+    AdvanceSum: LibraryCalls._advance_sum,
     EndSum: LibraryCalls._end_sum,
 }
 

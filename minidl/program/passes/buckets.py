@@ -13,10 +13,14 @@ from minidl.devices import Array
 from minidl.distributed.allreduce import allreduce_
 from minidl.primitives.indexing import slice_
 from minidl.primitives.shape import reshape_
-from minidl.program.program import BeginSum, EndSum, Instruction, Message, Program, Step, Value
+from minidl.program.costs import flops
+from minidl.program.program import AdvanceSum, BeginSum, EndSum, Instruction, Message, Program, Step, Value
 
 #: A message is sent when it has so many bytes. Larger ones cost less each byte, smaller ones begin earlier.
 BUCKET_BYTES = 1 << 20
+
+#: After steps of so many floating-point operations, messages on their way are moved on.
+LONG_STEP = 10_000_000
 
 #: Values in a message begin at multiples of so many bytes, as vector instructions like it.
 ALIGNMENT = 64
@@ -57,7 +61,8 @@ def send_in_buckets(program: Program) -> Program:
             steps.append(bucket.begin(placed, like))
     for bucket in buckets:
         steps += bucket.end()
-    return Program(program.inputs, _as_sums_arrive(steps), program.outputs, program.updates)
+    steps = [*_advancing(_as_sums_arrive(steps))]
+    return Program(program.inputs, steps, program.outputs, program.updates)
 
 
 def _as_sums_arrive(steps: list[Step]) -> list[Step]:
@@ -75,6 +80,20 @@ def _as_sums_arrive(steps: list[Step]) -> list[Step]:
         keys.append(key)
         latest |= dict.fromkeys(step.outputs, key)
     return [steps[i] for i in sorted(range(len(steps)), key=keys.__getitem__)]
+
+
+def _advancing(steps: list[Step]) -> Iterator[Step]:
+    """Yield the steps, and after each long one, while messages are on their way, one that moves them on."""
+    on_their_way: list[BeginSum] = []
+    for step in steps:
+        yield step
+        if isinstance(step, BeginSum):
+            on_their_way.append(step)
+        elif isinstance(step, EndSum):
+            on_their_way = [begin for begin in on_their_way if begin.message is not step.message]
+        elif on_their_way and flops(step) >= LONG_STEP:
+            begin = on_their_way[-1]
+            yield AdvanceSum(begin.token, begin.message, Value((), numpy.dtype(numpy.uint8)), step.phase)
 
 
 @dataclass(eq=False)

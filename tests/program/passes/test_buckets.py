@@ -62,6 +62,20 @@ def test_messages_begin_in_the_order_of_backward_and_end_when_they_are_read(monk
     assert order == [(kind, number) for kind in ("begin", "end") for number in range(3)]
 
 
+def test_messages_move_on_after_long_steps(monkeypatch):
+    monkeypatch.setattr(buckets, "BUCKET_BYTES", 5000)
+    monkeypatch.setattr(buckets, "LONG_STEP", 2 * 8 * 32 * 32)
+    ranks = Mirror(2)
+    step, _, x = training_step(ranks)
+    step(x)
+    (program,) = step.programs
+    names = [step.name for step in program.steps]
+    first, last = names.index("begin allreduce of 8 KB"), len(names) - names[::-1].index("advance allreduce")
+    products = [name for name in names[first:last] if name == "matmul"]
+    assert len(products) == names.count("advance allreduce") == 5
+    assert ranks.progressed == 5 + 2  # each message that begins moves on those before it
+
+
 def test_buckets_do_not_depend_on_the_rows_of_a_process(monkeypatch):
     monkeypatch.setattr(buckets, "BUCKET_BYTES", 5000)
     logs = []
