@@ -245,7 +245,9 @@ from minidl.random.generator import Generator
 from minidl.tensor import Parameter, Tensor, apply, tensor
 
 if TYPE_CHECKING:
+    from minidl import interop
     from minidl.checks import check_gradients, check_layer
+    from minidl.dlpack import from_dlpack
     from minidl.training import History, Trainer
 
 
@@ -370,6 +372,7 @@ __all__ = [
     "flip",
     "floor",
     "floor_divide",
+    "from_dlpack",
     "full",
     "full_like",
     "gelu",
@@ -385,6 +388,7 @@ __all__ = [
     "hypot",
     "initializers",
     "inner",
+    "interop",
     "invert",
     "isclose",
     "isfinite",
@@ -496,11 +500,15 @@ _HIDE_PYTHONS = ["abs", "all", "any", "compile", "max", "min", "round", "sum"]
 
 #: Names that are loaded when they are first used, and from where: not every program trains or checks.
 _WHEN_USED = {
+    "from_dlpack": "minidl.dlpack",
     "History": "minidl.training",
     "Trainer": "minidl.training",
     "check_gradients": "minidl.checks",
     "check_layer": "minidl.checks",
 }
+
+#: Modules that are loaded when they are first used.
+_MODULES_WHEN_USED = ("interop", "sklearn")
 
 
 def __dir__() -> list[str]:
@@ -511,6 +519,8 @@ def __getattr__(name: str) -> Any:
     if name in _WHEN_USED:
         globals()[name] = value = getattr(importlib.import_module(_WHEN_USED[name]), name)
         return value
+    if name in _MODULES_WHEN_USED:
+        return importlib.import_module(f"minidl.{name}")
     if name.startswith("_"):  # what Python, IPython and inspect look for by themselves
         raise AttributeError(f"module 'minidl' has no attribute {name!r}")
     from minidl.foreign_names import NAMES, hint

@@ -61,7 +61,7 @@ def grad(
     several = isinstance(xs, (list, tuple))
     targets: list[Any] = list(xs) if several else [xs]
     for i, x in enumerate(targets):
-        if not x.requires_grad:
+        if not x._requires_grad:
             raise RuntimeError(f"grad: Tensor {i} of xs does not require a gradient: {x!r}")
     found: dict[int, Tensor] = {}
     if not y.requires_grad and not mode.grad_enabled:
@@ -141,7 +141,7 @@ def _topological_order(output: Tensor, is_target: Callable[[Tensor], bool]) -> l
                 "freed. Compute the result again, or call the first backward() with retain_graph=True"
             )
         for source in x.inputs:
-            if source.requires_grad and id(source) not in seen:
+            if source._requires_grad and id(source) not in seen:
                 seen[id(source)] = source
                 waiting.append(source)
     leads_to_target: set[int] = set()

@@ -97,5 +97,5 @@ def _applied(
     x = as_tensor(arguments[position])
     if not x.requires_grad:
         x = x.detach()
-        x.requires_grad = True
+        x._requires_grad = True
     return x, function(*arguments[:position], x, *arguments[position + 1 :], **options)

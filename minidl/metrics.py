@@ -57,6 +57,13 @@ class Metric(Tracked):
         """Return the figure of one batch, or of a whole data set at once."""
         return self.finish(self.observe(prediction, target))
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickle the metrics of this module by their names, and others by their functions."""
+        if globals().get(self.__name__) is self:
+            return self.__name__
+        observe, finish = self.observe.__wrapped__, getattr(self.finish, "__wrapped__", None)  # type: ignore[attr-defined]
+        return Metric, (observe, finish, self.__name__, self.larger_is_better)
+
     def __repr__(self) -> str:
         return f"metric {self.__name__}"
 

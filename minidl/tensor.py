@@ -6,6 +6,7 @@ result how it was made. autodiff.py follows these notes back to compute gradient
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ import numpy
 
 from minidl import autodiff, devices
 from minidl.mode import mode
-from minidl.tracking import TracedNumber
+from minidl.tracking import TracedNumber, changes
 
 DTypeLike = Any
 
@@ -29,6 +30,12 @@ class _Storage:
 
     def __init__(self) -> None:
         self.assigned_at = 0
+
+
+def check_differentiable(dtype: numpy.dtype) -> None:
+    """Raise a TypeError unless Tensors of a dtype can require gradients."""
+    if dtype.kind != "f":
+        raise TypeError(f"only floating-point Tensors can require a gradient, got {dtype}")
 
 
 class Tensor:
@@ -51,19 +58,19 @@ class Tensor:
         "__weakref__",
         "_array",
         "_grad",
+        "_requires_grad",
         "_storage",
         "attributes",
         "created_at",
         "inputs",
         "primitive",
-        "requires_grad",
     )
 
     def __init__(self, data: devices.Array, requires_grad: bool = False):
-        if requires_grad and data.dtype.kind != "f":
-            raise TypeError(f"only floating-point Tensors can require a gradient, got {data.dtype}")
+        if requires_grad:
+            check_differentiable(data.dtype)
         self._array = data
-        self.requires_grad = requires_grad
+        self._requires_grad = requires_grad
         self._grad: Tensor | None = None
         self._storage: _Storage | None = None
         self.primitive: Primitive | None = None
@@ -85,6 +92,19 @@ class Tensor:
         if mode.recorder is not None:
             mode.recorder.before_data(self)
         self._array = array
+        changes.count += 1
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether gradients are computed for this Tensor, or through it."""
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, requires_grad: bool) -> None:
+        if requires_grad:
+            check_differentiable(self.dtype)
+        self._requires_grad = bool(requires_grad)
+        changes.count += 1
 
     @property
     def grad(self) -> Tensor | None:
@@ -189,9 +209,18 @@ class Tensor:
             raise TypeError(f"a Tensor on {self.device} is not converted implicitly: use .numpy()")
         return self.numpy().astype(dtype) if dtype is not None else self.numpy()
 
-    def __dlpack__(self, **options: Any) -> Any:
-        """Hand a copy of the values to another library, such as PyTorch or JAX, on the same device."""
-        return devices.copy(self._values("__dlpack__()")).__dlpack__(**options)
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """Hand the values to another library, such as PyTorch or JAX: a copy, unless ``copy=False``."""
+        from minidl import dlpack
+
+        return dlpack.export(self, self._values("__dlpack__()"), stream, max_version, dl_device, copy)
 
     def __dlpack_device__(self) -> Any:
         """Return what DLPack calls the device."""
@@ -290,7 +319,22 @@ class Tensor:
         twin = type(self).__new__(type(self))
         memo[id(self)] = twin
         Tensor.__init__(twin, devices.copy(self._array), self.requires_grad and self.primitive is None)
+        for name, value in getattr(self, "__dict__", {}).items():  # of a subclass
+            setattr(twin, name, copy.deepcopy(value, memo))
         return twin
+
+    def __reduce__(self) -> Any:
+        """Pickle the values, the device and whether a gradient is required; tape and gradient stay behind."""
+        values = devices.to_numpy(self._values("pickling"))
+        required = self.requires_grad and self.primitive is None
+        own = set(Tensor.__slots__)
+        slots = (name for kind in type(self).__mro__ for name in getattr(kind, "__slots__", ()))
+        more = {name: getattr(self, name) for name in slots if name not in own and hasattr(self, name)}
+        state = (getattr(self, "__dict__", None), more)
+        return _unpickled, (type(self), values, self.device, required), state
+
+    def __copy__(self) -> Tensor:
+        return self.__deepcopy__({})
 
     def zeros_like(self) -> Tensor:
         """Return zeros of this shape, dtype and device."""
@@ -542,6 +586,15 @@ class Tensor:
         return elementwise.clip(self, min, max)
 
 
+def _unpickled(kind: type[Tensor], values: numpy.ndarray, device: str, requires_grad: bool) -> Tensor:
+    """Return a new Tensor, younger than all there are."""
+    x = kind.__new__(kind)
+    if type(values) is not numpy.ndarray or not values.flags.writeable:  # joblib maps files into memory
+        values = numpy.array(values)
+    Tensor.__init__(x, devices.to_device(values, device), requires_grad)
+    return x
+
+
 class Parameter(Tensor):
     """A Tensor that trains: a leaf that requires a gradient.
 
@@ -556,22 +609,41 @@ class Parameter(Tensor):
         biases and gains, which are told apart by having fewer than two axes
     """
 
-    __slots__ = ("l2_factor", "learning_rate_factor")
+    __slots__ = ("_l2_factor", "_learning_rate_factor")
 
     def __init__(self, value: Any, learning_rate_factor: float = 1.0, l2_factor: float | None = None):
         source = tensor(value)
         if source.dtype.kind != "f":
             source = source.astype(numpy.float32)
         super().__init__(devices.copy(source._array), requires_grad=True)
-        self.learning_rate_factor = learning_rate_factor
-        self.l2_factor = (1.0 if self.ndim >= 2 else 0.0) if l2_factor is None else l2_factor
+        self._learning_rate_factor = learning_rate_factor
+        self._l2_factor = (1.0 if self.ndim >= 2 else 0.0) if l2_factor is None else l2_factor
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         twin = super().__deepcopy__(memo)
         assert isinstance(twin, Parameter)
-        twin.learning_rate_factor = self.learning_rate_factor
-        twin.l2_factor = self.l2_factor
+        twin._learning_rate_factor, twin._l2_factor = self._learning_rate_factor, self._l2_factor
         return twin
+
+    @property
+    def learning_rate_factor(self) -> float:
+        """What the optimizer's learning rate is multiplied by; 0 freezes the Parameter."""
+        return self._learning_rate_factor
+
+    @learning_rate_factor.setter
+    def learning_rate_factor(self, factor: float) -> None:
+        self._learning_rate_factor = factor
+        changes.count += 1
+
+    @property
+    def l2_factor(self) -> float:
+        """What the optimizer's L2 regularisation is multiplied by."""
+        return self._l2_factor
+
+    @l2_factor.setter
+    def l2_factor(self, factor: float) -> None:
+        self._l2_factor = factor
+        changes.count += 1
 
 
 def apply(primitive: Primitive, inputs: tuple[Tensor, ...], attributes: dict[str, Any]) -> Tensor:
@@ -607,12 +679,12 @@ def apply(primitive: Primitive, inputs: tuple[Tensor, ...], attributes: dict[str
     out = Tensor(data)
     if mode.grad_enabled and primitive.differentiable:
         for index, x in enumerate(inputs):
-            if x.requires_grad and primitive.rule(index) is not None:
-                out.requires_grad = True
+            if x._requires_grad and primitive.rule(index) is not None:
+                out._requires_grad = True
                 break
     if data.base is not None:
         _share_storage(out, inputs)
-    if out.requires_grad or primitive.keeps_inputs:
+    if out._requires_grad or primitive.keeps_inputs:
         out.primitive, out.inputs, out.attributes = primitive, inputs, attributes
     if mode.recorder is not None:
         mode.recorder.record(primitive, inputs, attributes, out)
@@ -744,9 +816,9 @@ def _recorded_copy(x: Tensor, dtype: DTypeLike, device: str | None, requires_gra
     if device is not None and devices.resolve(device) != x.device:
         x._values("tensor() on another device")
     copy = elementwise.cast(x.detach(), dtype=x.dtype if dtype is None else numpy.dtype(dtype))
-    if requires_grad and copy.dtype.kind != "f":
-        raise TypeError(f"only floating-point Tensors can require a gradient, got {copy.dtype}")
-    copy.requires_grad = requires_grad
+    if requires_grad:
+        check_differentiable(copy.dtype)
+    copy._requires_grad = requires_grad
     return copy
 
 

@@ -1,8 +1,9 @@
 """Objects whose attributes a compiled function may rely on: each change of one moves a counter on.
 
-A compiled function takes the attributes of Layers, optimizers and Trainers for granted. To look at all of
-them at every call would take longer than many a step. So it looks at one counter, and compares attributes
-only where that has moved.
+A compiled function takes the attributes of Layers, optimizers and Trainers for granted, and which arrays
+Tensors hold, which of them require gradients, and the factors of Parameters. To look at all of them at every
+call would take longer than many a step. So it looks at one counter, and compares them only where that has
+moved.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ MISSING: Any = object()
 
 
 class _Changes:
-    """How often any attribute of any Tracked object was set or deleted."""
+    """How often any attribute of a Tracked object was set or deleted, and any of these of a Tensor."""
 
     __slots__ = ("count",)
 

@@ -17,12 +17,13 @@ def save(
     state: Mapping[str, numpy.ndarray],
     path: str | PathLike[str],
     metadata: Mapping[str, str] | None = None,
+    format: str = "minidl",
 ) -> None:
     """Write arrays by name, and texts about them, to a safetensors file."""
     from safetensors.numpy import save as serialized
 
     arrays = {name: numpy.asarray(array, order="C") for name, array in state.items()}
-    content = serialized(arrays, metadata={"format": "minidl", **(metadata or {})})
+    content = serialized(arrays, metadata={"format": format, **(metadata or {})})
     with files.replacing(path) as temporary:
         temporary.write_bytes(content)
 
@@ -42,7 +43,26 @@ def read(path: str | PathLike[str]) -> dict[str, numpy.ndarray]:
         raise ValueError(f"{fspath(path)!r} holds numbers of a type unknown to NumPy: {error}") from error
 
 
-def _on_host(x: Any) -> numpy.ndarray:
+def read_shared_names(path: str | PathLike[str], refuse: str, instead: str) -> dict[str, str]:
+    """Return the further names of arrays that stand in a file once, each with its name there.
+
+    They stand in the metadata, as the library safetensors writes them for PyTorch.
+
+    Parameters
+    ----------
+    refuse, instead : the format of a file whose arrays have another order of axes, and what reads it
+    """
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        texts, stored = file.metadata() or {}, set(file.keys())
+    if texts.get("format") == refuse:
+        raise ValueError(f"{fspath(path)!r} is a file of another framework (format {refuse!r}): {instead}")
+    return {name: kept for name, kept in texts.items() if kept in stored}
+
+
+def on_host(x: Any) -> numpy.ndarray:
+    """Return a Tensor, an array or numbers as a NumPy array."""
     if isinstance(x, Tensor):
         x = x.numpy()
     return devices.to_numpy(x) if devices.is_array(x) else numpy.asarray(x)
@@ -50,7 +70,7 @@ def _on_host(x: Any) -> numpy.ndarray:
 
 def load_state(tensors: Mapping[str, Tensor], state: Mapping[str, Any], source: str) -> None:
     """Assign arrays (or Tensors) to Tensors by name: all of them, or, if anything does not fit, none."""
-    arrays = {name: _on_host(x) for name, x in state.items()}
+    arrays = {name: on_host(x) for name, x in state.items()}
     no_numbers = [name for name, array in arrays.items() if array.dtype.kind not in "biuf"]
     if no_numbers:
         raise TypeError(f"the state of {source} holds values that are not numbers: {', '.join(no_numbers)}")

@@ -40,8 +40,8 @@ def test_dir_gives_the_public_names_and_nothing_else():
         if not name.startswith("_") and not isinstance(value, types.ModuleType) and name != "Any"
     }
     public -= {"TYPE_CHECKING"}
-    modules = {"data", "devices", "distributed", "initializers", "linalg", "random", "schedules"}
-    when_used = {"History", "Trainer", "check_gradients", "check_layer"}
+    modules = {"data", "devices", "distributed", "initializers", "interop", "linalg", "random", "schedules"}
+    when_used = {"History", "Trainer", "check_gradients", "check_layer", "from_dlpack"}
     assert set(names) == public | modules | when_used | {"__version__"}
     assert all(hasattr(dl, name) for name in names)
 

@@ -60,8 +60,20 @@ def test_texts_stand_beside_the_arrays(path):
 
 
 def test_without_texts_the_file_says_what_wrote_it(path):
-    Stateful().save(path)
+    dl.Dense(3, 2).save(path)
     assert read_metadata(path) == {"format": "minidl"}
+
+
+def test_other_names_of_what_is_shared_stand_in_the_metadata(path):
+    Stateful().save(path)
+    assert read_metadata(path) == {
+        "format": "minidl",
+        "parts.again.weight": "dense.weight",
+        "parts.again.bias": "dense.bias",
+    }
+    refused, instead = "minidl", "use another function"
+    with pytest.raises(ValueError, match=instead):
+        weights.read_shared_names(path, refused, instead)
 
 
 def test_texts_that_are_no_texts_are_refused_and_leave_the_old_file(path):
@@ -138,7 +150,6 @@ def test_a_state_that_does_not_fit_is_refused_with_all_that_is_wrong():
     before, state = layer.state_dict(), changed(Stateful()).state_dict()
     del state["dense.bias"], state["count"]
     state["extra"] = numpy.zeros((2, 3))
-    state["parts.again.weight"] = numpy.zeros((3, 2))
     state["dense.weight"] = numpy.zeros((2, 3))
     state["scale"] = numpy.zeros(1)
     with pytest.raises(ValueError, match="does not fit") as refusal:
@@ -148,7 +159,6 @@ def test_a_state_that_does_not_fit_is_refused_with_all_that_is_wrong():
         "missing: dense.bias (2,)",
         "missing: count (1,)",
         "unexpected: extra (2, 3)",
-        "unexpected: parts.again.weight (3, 2)",
         "wrong shape: dense.weight is (2, 3), the network takes (3, 2)",
         "wrong shape: scale is (1,), the network takes ()",
     ):

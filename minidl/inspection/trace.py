@@ -19,7 +19,7 @@ from minidl.nests import leaves, named_leaves
 from minidl.primitives.elementwise import cast, negative
 from minidl.primitives.linear_algebra import matmul_
 from minidl.primitives.shape import broadcast_to_, detach, reshape_, transpose_
-from minidl.program.program import Instruction, Value
+from minidl.program.program import Instruction, Program, Value
 from minidl.program.recorder import Recorder
 from minidl.tensor import Parameter, Tensor, tensor
 
@@ -81,6 +81,7 @@ class NetworkTrace:
         place of an output in what forward() returns, such as "0" or "mean"; "" for a single output
     parameters : the dotted name of each value that is a Parameter
     texts : the text of each value that is a Parameter, state or a transpose of one: ``encoder.0.weight.T``
+    program : the whole recording
     """
 
     root: LayerCall
@@ -88,6 +89,7 @@ class NetworkTrace:
     outputs: list[tuple[str, Value]]
     parameters: dict[Value, str]
     texts: dict[Value, str]
+    program: Program
 
     def formula(self, steps: list[Instruction]) -> str:
         """Return a formula of x, y and z for some operations; their names if it is long; "" for views."""
@@ -107,7 +109,11 @@ def trace(network: Layer, inputs: tuple[Any, ...]) -> NetworkTrace:
     inputs : for each input, the shape of one observation, or an array of observations, of which the
         first is used
     """
-    samples = [one_observation(x, network) for x in inputs]
+    return trace_tensors(network, [one_observation(x, network) for x in inputs])
+
+
+def trace_tensors(network: Layer, samples: list[Tensor]) -> NetworkTrace:
+    """Run a network on inputs as they are, as trace() does."""
     names = {id(layer): name for name, layer in network.named_layers()}
     recorder = _PermissiveRecorder(samples)
     root = LayerCall(network, "")
@@ -151,8 +157,9 @@ def trace(network: Layer, inputs: tuple[Any, ...]) -> NetworkTrace:
         if isinstance(step, Instruction) and step.primitive is transpose_ and step.inputs[0] in texts:
             texts[step.output] = f"{texts[step.inputs[0]]}.T"
     named_inputs = list(zip(_argument_names(network, len(samples)), program.inputs, strict=True))
-    named_outputs = [(name, value) for (name, _), value in zip(outputs, program.outputs, strict=True)]
-    return NetworkTrace(root, named_inputs, named_outputs, parameters, texts)
+    # Behind the outputs, a program has the checks of values.
+    named_outputs = [(name, value) for (name, _), value in zip(outputs, program.outputs, strict=False)]
+    return NetworkTrace(root, named_inputs, named_outputs, parameters, texts, program)
 
 
 def _argument_names(network: Layer, count: int) -> list[str]:

@@ -6,6 +6,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Self
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from minidl.inspection.summary import Summary
+    from minidl.weight_names import LoadReport, Renaming
 
 
 class Layer(Tracked):
@@ -125,6 +127,19 @@ class Layer(Tracked):
             if isinstance(member, Tensor) and not (member.requires_grad and member.primitive is not None)
         )
 
+    def named_occurrences(self) -> Iterator[tuple[str, Tensor | Layer]]:
+        """Yield every Tensor and Layer inside under each of its dotted names, shared ones several times.
+
+        Sharing within sharing multiplies names: 10,000 are yielded at most.
+        """
+        return islice(_occurrences(self, "", ()), 10_000)
+
+    def shared_names(self) -> dict[str, str]:
+        """Return the further names of shared Parameters and state, each with its name in state_dict()."""
+        from minidl.weight_names import other_names
+
+        return other_names(self.named_occurrences(), dict(self.named_tensors()))
+
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Yield every Parameter with its dotted name, shared ones once."""
         return ((name, member) for name, member in self.named_members() if isinstance(member, Parameter))
@@ -216,30 +231,129 @@ class Layer(Tracked):
             state[name] = x.numpy()
         return state
 
-    def load_state_dict(self, state: Mapping[str, numpy.ndarray]) -> None:
-        """Set every Parameter and state Tensor from a state_dict().
+    def load_state_dict(
+        self,
+        state: Mapping[str, Any],
+        strict: bool = True,
+        prefix: str = "",
+        rename: Renaming | None = None,
+    ) -> LoadReport:
+        """Set Parameters and state Tensors from a state_dict(). What is shared may have any of its names.
+
+        Parameters
+        ----------
+        strict : False lets what is missing keep its value, and leaves out what is unexpected
+        prefix : only names that begin with it are loaded, without it: ``"encoder."``
+        rename : from names in the state (without the prefix), or from what they begin with, to names here:
+            ``{"body": "encoder.0"}``; or a function of a name, which returns None to leave it out
+
+        Returns
+        -------
+        LoadReport
+            What was loaded, what was missing and what was not used. Print it.
 
         Raises
         ------
         ValueError
-            Names are missing or unexpected, or shapes differ; all are listed, nothing is changed.
+            Names are missing or unexpected, shapes differ, or a shared Tensor has several names whose arrays
+            differ; all is listed, nothing is changed.
         """
-        weights.load_state(dict(self.named_tensors()), state, type(self).__name__)
+        return self._load(state, {}, strict, prefix, rename, type(self).__name__)
+
+    def _load(
+        self,
+        state: Mapping[str, Any],
+        shared: Mapping[str, str],
+        strict: bool,
+        prefix: str,
+        rename: Renaming | None,
+        source: str,
+    ) -> LoadReport:
+        from minidl import weight_names
+
+        return weight_names.load(
+            dict(self.named_tensors()),
+            state,
+            self.shared_names(),
+            shared,
+            strict=strict,
+            prefix=prefix,
+            rename=rename,
+            source=source,
+        )
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the state_dict() to a safetensors file; an existing file is replaced in one move."""
-        weights.save(self.state_dict(), path)
+        """Write the state_dict() to a safetensors file; an existing file is replaced in one move.
 
-    def load(self, path: str | PathLike[str]) -> Self:
-        """Set every Parameter and state Tensor from a file written by save(). Returns the Layer.
+        What is shared is stored once; its further names are in the file's metadata.
+        """
+        weights.save(self.state_dict(), path, self.shared_names())
+
+    def load(
+        self,
+        path: str | PathLike[str],
+        strict: bool = True,
+        prefix: str = "",
+        rename: Renaming | None = None,
+        report: Callable[[LoadReport], Any] | None = None,
+    ) -> Self:
+        """Set Parameters and state Tensors from a file written by save(). Returns the Layer.
+
+        Parameters
+        ----------
+        strict, prefix, rename : as for load_state_dict()
+        report : is called with a LoadReport of what was loaded: ``report=print``
 
         Raises
         ------
         FileNotFoundError, ValueError
             The file is missing, is no safetensors file, or does not fit; nothing is changed.
         """
-        weights.load_state(dict(self.named_tensors()), weights.read(path), f"{path}")
+        state = weights.read(path)
+        shared = weights.read_shared_names(
+            path, refuse="pt", instead="read PyTorch's weights with load_torch()"
+        )
+        loaded = self._load(state, shared, strict, prefix, rename, f"{path}")
+        if report is not None:
+            report(loaded)
         return self
+
+    def load_torch(
+        self,
+        source: str | PathLike[str] | Mapping[str, Any],
+        strict: bool = True,
+        prefix: str = "",
+        rename: Renaming | None = None,
+        flattened: Mapping[str, tuple[int, int, int]] | None = None,
+    ) -> LoadReport:
+        """Set Parameters and state Tensors from PyTorch's: see `minidl.interop.load_torch`."""
+        from minidl.interop.torch_weights import load_torch
+
+        return load_torch(self, source, strict, prefix, rename, flattened)
+
+    def save_torch(
+        self,
+        path: str | PathLike[str],
+        every_name: bool = False,
+        flattened: Mapping[str, tuple[int, int, int]] | None = None,
+    ) -> None:
+        """Write Parameters and state for PyTorch: see `minidl.interop.save_torch`."""
+        from minidl.interop.torch_weights import save_torch
+
+        save_torch(self, path, every_name, flattened)
+
+    def to_onnx(self, path: str | PathLike[str], *samples: Any, opset: int = 18) -> None:
+        """Write the forward in evaluation mode as an ONNX file: see `minidl.interop.to_onnx`.
+
+        Parameters
+        ----------
+        path : the file
+        samples : for each input, the shape of one observation, or an array of observations
+        opset : the version of ONNX's operators, 18 or later
+        """
+        from minidl.interop.onnx_export import to_onnx
+
+        to_onnx(self, path, samples, opset)
 
     # --- showing ----------------------------------------------------------------------------------
 
@@ -309,6 +423,17 @@ def _is_result(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return any(map(_is_result, value))
     return isinstance(value, dict) and any(map(_is_result, value.values()))
+
+
+def _occurrences(
+    layer: Layer, prefix: str, around: tuple[Layer, ...]
+) -> Iterator[tuple[str, Tensor | Layer]]:
+    for name, part in parts_of(layer.members(), prefix):
+        if isinstance(part, Generator):
+            continue
+        yield name, part
+        if isinstance(part, Layer) and not any(part is outer for outer in (*around, layer)):
+            yield from _occurrences(part, name, (*around, layer))
 
 
 def parts_of(members: Any, prefix: str = "") -> Iterator[tuple[str, Tensor | Layer | Generator]]:

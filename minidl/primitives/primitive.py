@@ -99,12 +99,20 @@ class Primitive:
     def __repr__(self) -> str:
         return f"<primitive {self.name}>"
 
+    def __reduce__(self) -> Any:
+        """Pickle and copy a primitive by its name: it is known by identity."""
+        return _of_name, (self.name,)
+
     def rule(self, index: int) -> Rule | None:
         """Return the gradient rule of the input with this index, or None if it has none."""
         if callable(self.gradients):
             gradients = self.gradients
             return lambda *arguments, **attributes: gradients(index, *arguments, **attributes)
         return self.gradients[index]
+
+
+def _of_name(name: str) -> Primitive:
+    return PRIMITIVES[name]
 
 
 def elementwise(name: str, forward: Callable[..., Any], **options: Any) -> Primitive:

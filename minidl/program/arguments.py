@@ -56,9 +56,13 @@ class Arguments:
         self.key = self._described(nest)
 
     def _described(self, nest: Any) -> Any:
+        kind = type(nest)
+        if kind is tuple or kind is list:  # the usual kinds first, as every call waits for this
+            return (kind, *map(self._described, nest))
+        if kind is dict and not nest:
+            return ("dict",)
         if is_leaf(nest):
             return self._leaf(nest)
-        kind = type(nest)
         if is_container(nest):
             if kind is dict:
                 return ("dict", *((key, self._described(item)) for key, item in nest.items()))
@@ -83,10 +87,12 @@ class Arguments:
             if other is leaf:
                 return ("the same as", i)
         self.leaves.append(leaf)
-        array, requires_grad = (
-            (leaf._array, leaf.requires_grad) if isinstance(leaf, Tensor) else (leaf, False)
-        )
-        dtype = array.dtype if array.dtype.isnative else array.dtype.newbyteorder("=")
+        array, requires_grad = leaf, False
+        if isinstance(leaf, Tensor):
+            array, requires_grad = leaf._array, leaf._requires_grad
+        dtype = array.dtype
+        if not dtype.isnative:
+            dtype = dtype.newbyteorder("=")
         return ("array", array.shape, dtype, devices.device_of(array), requires_grad)
 
 

@@ -63,8 +63,9 @@ def compile(
     call, or left after it, are treated as by the plain function; attributes that it sets to Tensors are set
     at each call; and gradients flow through its results unless it assigns or draws.
 
-    What cannot be replayed is refused with the line: reading values into Python, and what differs when the
-    function runs a second time (random numbers that are not minidl's, clocks, counters, iterators). A
+    What cannot be replayed is refused with the line, even if the function catches the error: reading values
+    into Python, files, folders and other processes, and what differs when the function runs a second time
+    (random numbers that are not minidl's, clocks, counters, iterators). A
     function that changes Python's state at every call, as by appending to a list, runs without being
     compiled, with a warning. Prints appear while recording only. At most 16 programs are kept for a
     function; a warning names what changes from call to call when they become many.
@@ -148,6 +149,14 @@ class Compiled:
     def after_fork(self) -> None:
         """In a forked child, where no other thread is inside a call, begin with a free lock."""
         self._lock = threading.RLock()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickle a decorated function of a module by its name, as Python does; any other as a function."""
+        name = getattr(self, "__qualname__", "")
+        found: Any = sys.modules.get(getattr(self, "__module__", ""))
+        for part in name.split("."):
+            found = getattr(found, part, None)
+        return name if found is self else super().__reduce_ex__(protocol)
 
     def __getstate__(self) -> dict[str, Any]:
         hidden = (
@@ -262,7 +271,6 @@ class Compiled:
         program = executor.program
         program.executor = executor
         recorder.release()
-        surroundings.leave_out(recorder.outside)
         updated = {id(state.tensor): state.tensor for state in program.updates if state.tensor is not None}
         return Recording(
             program=program,
@@ -481,6 +489,7 @@ class _Recorder:
     def _run(self, numbers: list[TracedNumber] | None = None) -> Run:
         """Run once; if that fails, leave everything as it was. Numbers that are made join ``numbers``."""
         from minidl.program.cpu.blas import with_one_blas_thread_each
+        from minidl.program.outside_world import watch
         from minidl.program.recorder import Recorder  # not needed where nothing is compiled
         from minidl.program.recording import Run
 
@@ -501,11 +510,14 @@ class _Recorder:
         )
         given = (arguments, keywords)
         contents = contents_of(given)
+        watch()
         mode.recorder = recorder
         try:
             # The threads of BLAS would wait for each other between many small products.
             result = with_one_blas_thread_each(functools.partial(self.function, *arguments, **keywords))
             mode.recorder = None
+            if recorder.refusal is not None:  # the function caught it
+                raise recorder.refusal
             outputs = results_of(result)
             self.changes_arguments = contents_of(given) != contents
         except BaseException:

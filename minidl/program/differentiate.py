@@ -37,7 +37,7 @@ def attach(
     node = _Call(compiled, recording, sources, arguments, keywords)
     for i, is_wanted in enumerate(recording.differentiable):
         if is_wanted:
-            outputs[i].requires_grad = True
+            outputs[i]._requires_grad = True
             outputs[i].primitive = _ResultOfCall(node, i)  # type: ignore[assignment]
             outputs[i].inputs = tuple(sources)
 

@@ -204,6 +204,21 @@ def guarded_class(name: str, x: type) -> Guarded:
     return Guarded(name, read, lambda seen: None, "mapping", attributes)
 
 
+def guarded_type(name: str, x: Any) -> Guarded:
+    """Return the guard of which class an object is of."""
+
+    def write(seen: tuple[Any, ...]) -> None:
+        if type(x) is not seen[0]:
+            x.__class__ = seen[0]
+
+    return Guarded(f"the class of {name}", lambda: (type(x),), write, "type", x)
+
+
+def guarded_bases(name: str, x: type) -> Guarded:
+    """Return the guard of the classes that a class inherits from, which are never put back."""
+    return Guarded(f"the bases of {name}", lambda: (x.__mro__,), lambda seen: None, "bases", x)
+
+
 def guarded_random_state(name: str, read: Callable[[], Any], write: Callable[[Any], None]) -> Guarded:
     """Return the guard of a source of random numbers, by the text of its state."""
     state = read()

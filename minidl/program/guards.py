@@ -9,18 +9,22 @@ compared by identity, a few dozen nanoseconds each.
 
 from __future__ import annotations
 
+import abc
 import array
 import collections
+import decimal
 import enum
 import functools
+import gc
 import itertools
 import operator
 import os
 import random
 import sys
+import threading
 import types
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -32,6 +36,7 @@ from minidl.mode import mode
 from minidl.program.guarded import (
     Guarded,
     guarded_array,
+    guarded_bases,
     guarded_bytes,
     guarded_cell,
     guarded_class,
@@ -43,13 +48,15 @@ from minidl.program.guarded import (
     guarded_sequence,
     guarded_set,
     guarded_slot,
+    guarded_type,
     is_short,
     same,
     shared_random_states,
 )
+from minidl.program.guarded_tensors import GuardedTensors
 from minidl.program.names import is_users, names_in
 from minidl.random.generator import Generator
-from minidl.tensor import Parameter, Tensor
+from minidl.tensor import Tensor
 from minidl.tracking import MISSING, Tracked, changes
 
 #: Names that read attributes which the code does not spell out.
@@ -63,12 +70,29 @@ _IMMUTABLE = (
 #: Attributes of minidl's classes that others may replace.
 _REPLACEABLE = {"forward", "training", "__call__", "step", "update", "begin_step", "observe"}
 
+#: What Python's and NumPy's functions answer from settings of the process or the thread, by their names.
+_AMBIENT: dict[str, Callable[[], Any]] = {
+    "current_thread": lambda: (threading.get_ident(), threading.current_thread().name),
+    "cwd": os.getcwd,
+    "get_ident": threading.get_ident,
+    "getcontext": lambda: repr(decimal.getcontext()),
+    "getcwd": os.getcwd,
+    "geterr": lambda: repr(numpy.geterr()),
+    "getpid": os.getpid,
+    "getrecursionlimit": sys.getrecursionlimit,
+    "isenabled": gc.isenabled,
+    "Decimal": lambda: repr(decimal.getcontext()),
+    "get_printoptions": lambda: repr(numpy.get_printoptions()),
+}
+
+#: Objects that Python's own code reads as a whole, to iterate, show or compare them.
+_SHOWN_WHOLE = (collections.abc.Collection, types.SimpleNamespace)
+
 #: Views of dicts, which show their later contents.
 _VIEWS: Any = (type({}.keys()), type({}.values()), type({}.items()))
 
-_get_array = operator.attrgetter("_array")
-_get_flag = operator.attrgetter("requires_grad")
-_get_kind = operator.attrgetter("shape", "dtype")
+_get_bases = operator.attrgetter("__mro__")
+_get_values: Any = operator.methodcaller("values")
 
 
 class Surroundings:
@@ -104,20 +128,17 @@ class Surroundings:
         self._note_attributes()
         self._arm()
         self._count = changes.count
-        self._arrays = list(map(_get_array, self.tensors))
-        self._flags = list(map(_get_flag, self.tensors))
-        self._kinds = list(map(_get_kind, self.tensors))
-        self._factors = [(x, x.learning_rate_factor, x.l2_factor) for x in self.parameters]
+        self._tensors = [GuardedTensors(self._found)]
         self.draws = shared_random_states() + self._draws
 
     def _begin(self) -> None:
         self._seen: dict[int, Any] = {}
         self._classes: set[type] = set()
+        self._ambient: set[str] = set()
         self._guards: list[Guarded] = []
         self._tracked: list[tuple[Tracked, str]] = []
         self._draws: list[Guarded] = []
-        self.tensors: list[Tensor] = []
-        self.parameters: list[Parameter] = []
+        self._found: list[Tensor] = []
         self.iterators: list[str] = []
 
     # --- comparing --------------------------------------------------------------------------------
@@ -132,12 +153,12 @@ class Surroundings:
             if any(guarded.difference() is not None for guarded in self._guards):
                 return False
             self._arm()
-        if mode.layer_hook is not self._hook or self._tensor_difference() is not None:
+        if mode.layer_hook is not self._hook:
             return False
         if self._count == changes.count and self._are_attributes_identical():
             return True
         count = changes.count
-        if self._tracked_difference() is not None:
+        if self._tensor_difference() is not None or self._tracked_difference() is not None:
             return False
         self._count = count
         self._note_attributes()
@@ -146,54 +167,70 @@ class Surroundings:
     def _note_attributes(self) -> None:
         """Note the attributes of tracked objects, without those that the function sets at each call."""
         with_free = {owner for owner, _ in self._free}
-        self._owners = [vars(owner) for owner, _ in self._tracked if id(owner) not in with_free]
-        self._owners_values = [value for attributes in self._owners for value in attributes.values()]
+        owners = [vars(owner) for owner, _ in self._tracked if id(owner) not in with_free]
+        self._owners = owners
+        self._owners_count = sum(map(len, owners))
+        self._attribute_owners = [attributes for attributes in owners for _ in attributes]
+        self._attribute_names = list(itertools.chain.from_iterable(owners))
+        self._attribute_values = [value for attributes in owners for value in attributes.values()]
 
     def _are_attributes_identical(self) -> bool:
         """Return whether tracked objects have the same attributes, even if they were set past the counter."""
-        values = itertools.chain.from_iterable(map(dict.values, self._owners))
-        return sum(map(len, self._owners)) == len(self._owners_values) and all(
-            map(operator.is_, values, self._owners_values)
-        )
+        try:
+            values = map(operator.getitem, self._attribute_owners, self._attribute_names)
+            is_same = all(map(operator.is_, values, self._attribute_values))
+        except KeyError:  # one was deleted
+            return False
+        return is_same and sum(map(len, self._owners)) == self._owners_count
 
     def _arm(self) -> None:
         """Sort the guards by how they are compared most quickly."""
-        self._cells = [
-            (g.of, g.seen[0]) for g in self._guards if g.kind == "cell" and g.seen[0] is not MISSING
-        ]
-        items = [(*g.of, g.seen[0]) for g in self._guards if g.kind == "item"]
-        present = [item for item in items if item[2] is not MISSING]
+        kinds: dict[str, list[Guarded]] = collections.defaultdict(list)
+        for guarded in self._guards:
+            kinds[guarded.kind].append(guarded)
+        cells = {id(g.of): (g.of, g.seen[0]) for g in kinds["cell"] if g.seen[0] is not MISSING}
+        self._cells = list(cells.values())
+        items = {(id(g.of[0]), g.of[1]): (*g.of, g.seen[0]) for g in kinds["item"]}
+        present = [item for item in items.values() if item[2] is not MISSING]
         self._namespaces = [namespace for namespace, _, _ in present]
         self._item_names = [name for _, name, _ in present]
-        self._item_values = [value for _, _, value in present]
-        self._absent = _absent_names([item for item in items if item[2] is MISSING])
-        self._containers = [g.of for g in self._guards if g.kind in ("sequence", "mapping")]
-        self._mappings = [g.of for g in self._guards if g.kind == "mapping"]
-        self._lengths = list(map(len, self._containers))
-        self._inside = [item for container in self._containers for item in container]
-        self._values = [value for mapping in self._mappings for value in mapping.values()]
-        self._functions = [(g.of, *g.seen) for g in self._guards if g.kind == "function"]
-        self._others = [g for g in self._guards if g.kind == ""]
+        self._absent = _absent_names([item for item in items.values() if item[2] is MISSING])
+        mappings = {id(g.of): g.of for g in kinds["mapping"]}.values()
+        named = [x for x in mappings if _has_plain_names(x)]  # whose keys are compared at once
+        other = [x for x in mappings if not _has_plain_names(x)]
+        self._named = named
+        self._keys = list(itertools.chain.from_iterable(named))
+        self._namespaces += [mapping for mapping in named for _ in mapping]
+        self._item_names += self._keys
+        self._sequences = [*(g.of for g in kinds["sequence"]), *other, *map(_get_values, other)]
+        self._lengths = list(map(len, self._sequences))
+        self._typed = [g.of for g in kinds["type"]]
+        self._heirs = [g.of for g in kinds["bases"]]
+        self._values = list(self._values_now())
+        self._functions = [(g.of, *g.seen) for g in kinds["function"]]
+        self._others = kinds[""]
+
+    def _values_now(self) -> Iterator[Any]:
+        """Yield what is compared by identity, in one sweep."""
+        items = map(operator.getitem, self._namespaces, self._item_names)
+        inside = itertools.chain.from_iterable(self._sequences)
+        return itertools.chain(items, inside, map(type, self._typed), map(_get_bases, self._heirs))
 
     def _is_identical(self) -> bool:
         """Return whether everything that is not tracked is the same object as before."""
+        if (
+            list(map(len, self._sequences)) != self._lengths
+            or list(itertools.chain.from_iterable(self._named)) != self._keys
+        ):
+            return False
+        if not all(map(operator.is_, self._values_now(), self._values)):
+            return False
         for cell, value in self._cells:
             if cell.cell_contents is not value:
                 return False
-        items = map(operator.getitem, self._namespaces, self._item_names)
-        if not all(map(operator.is_, items, self._item_values)):
-            return False
         for namespace, names in self._absent:
             if namespace and not names.isdisjoint(namespace):
                 return False
-        if list(map(len, self._containers)) != self._lengths:
-            return False
-        inside = itertools.chain.from_iterable(self._containers)  # of dicts, the keys
-        values = itertools.chain.from_iterable(mapping.values() for mapping in self._mappings)
-        if not all(map(operator.is_, inside, self._inside)) or not all(
-            map(operator.is_, values, self._values)
-        ):
-            return False
         for function, code, defaults, keywords in self._functions:
             if (
                 function.__code__ is not code
@@ -202,47 +239,35 @@ class Surroundings:
             ):
                 return False
         for guarded in self._others:
-            now = guarded.read()
-            if len(now) != len(guarded.seen) or not all(map(operator.is_, now, guarded.seen)):
+            now = guarded.read()  # often new objects that mean the same
+            if len(now) != len(guarded.seen) or not all(map(same, now, guarded.seen)):
                 return False
         return True
 
-    def leave_out(self, tensors: list[Tensor]) -> None:
-        """Compare some Tensors no more, because something else does."""
-        others = {id(x) for x in tensors}
-        self.tensors = [x for x in self.tensors if id(x) not in others]
-        self._arrays = list(map(_get_array, self.tensors))
-        self._flags = list(map(_get_flag, self.tensors))
-        self._kinds = list(map(_get_kind, self.tensors))
+    def compare_arrays(self, tensors: list[Tensor]) -> None:
+        """Compare also which arrays some Tensors hold, because the program has them."""
+        self._tensors = [self._tensors[0].without(tensors), GuardedTensors(tensors, are_read=True)]
+        self._count = changes.count
 
     def difference(self) -> str | None:
         """Return what differs from what was seen, in words, or None."""
         if mode.layer_hook is not self._hook:
             return "another hook of layers is set"
-        return self.contents_difference() or self._tracked_difference() or self._tensor_difference()
+        return self._tensor_difference() or self.contents_difference() or self._tracked_difference()
 
     def contents_difference(self) -> str | None:
         """Return what differs, but for the attributes of tracked objects."""
-        difference = next((d for d in map(Guarded.difference, self._guards) if d is not None), None)
-        if difference is None and any(
-            x.learning_rate_factor is not rate or x.l2_factor is not l2 for x, rate, l2 in self._factors
-        ):
-            return "learning_rate_factor or l2_factor of a Parameter was changed"
-        return difference
+        differences = map(Guarded.difference, self._guards)
+        return next((d for d in differences if d is not None), None) or self._tensor_difference()
 
     def drawn(self) -> str | None:
         """Return the name of a source of random numbers that was drawn from, if there is one."""
         return next((guarded.name for guarded in self.draws if guarded.difference() is not None), None)
 
     def _tensor_difference(self) -> str | None:
-        """Return how a Tensor differs in what replays do not read: its flag, its shape, its dtype."""
-        if not all(map(operator.is_, map(_get_flag, self.tensors), self._flags)):
-            return "requires_grad of a Tensor was changed"
-        if not all(map(operator.is_, map(_get_array, self.tensors), self._arrays)):
-            if list(map(_get_kind, self.tensors)) != self._kinds:
-                return "the array of a Tensor was replaced by one of another shape or dtype"
-            self._arrays = list(map(_get_array, self.tensors))
-        return None
+        """Return how a Tensor differs in what replays do not read: its flag, its factors, its array."""
+        differences = map(GuardedTensors.difference, self._tensors)
+        return next((d for d in differences if d is not None), None)
 
     def _tracked_difference(self) -> str | None:
         for (owner, path), kind in zip(self._tracked, self._types, strict=True):
@@ -282,10 +307,8 @@ class Surroundings:
         for guarded in (*self._guards, *(self.draws if draws else ())):
             if guarded.difference() is not None:
                 guarded.write(guarded.seen)
-        for x, flag in zip(self.tensors, self._flags, strict=True):
-            x.requires_grad = flag
-        for parameter, rate, l2 in self._factors:
-            parameter.learning_rate_factor, parameter.l2_factor = rate, l2
+        for tensors in self._tensors:
+            tensors.restore()
 
     # --- finding ----------------------------------------------------------------------------------
 
@@ -296,9 +319,7 @@ class Surroundings:
         if isinstance(x, enum.Enum):
             self._visit(x.value, path)
         elif isinstance(x, Tensor):
-            self.tensors.append(x)
-            if isinstance(x, Parameter):
-                self.parameters.append(x)
+            self._found.append(x)
         elif isinstance(x, Generator):
             pass  # its state is read at every replay
         elif isinstance(x, numpy.random.Generator):
@@ -342,13 +363,15 @@ class Surroundings:
         self._visit_all(list(x.items() if is_mapping else enumerate(x)), path)
 
     def _visit_module(self, x: types.ModuleType, path: str) -> None:
-        """Visit what code names of a module; of minidl, note only whether it is replaced."""
+        """Visit what code names of a module; of one that is not the user's, only constants and lists."""
         if is_users(vars(x)):
             self._visit(vars(x).get("__getattr__"), path)
             self._visit_namespace(vars(x), path)
-        elif x.__name__.partition(".")[0] == "minidl":
-            for name in sorted(self._names & vars(x).keys()):
-                self._guards.append(guarded_item(f"{path}.{name}", vars(x), name))
+            return
+        for name in sorted(self._names & vars(x).keys()):
+            self._guards.append(guarded_item(f"{path}.{name}", vars(x), name))
+            if isinstance(vars(x)[name], (list, dict, set)) and vars(x)[name] is not sys.modules:
+                self._visit(vars(x)[name], f"{path}.{name}")
 
     def _visit_callable_or_object(self, x: Any, path: str) -> None:
         if isinstance(x, types.FunctionType):
@@ -375,7 +398,7 @@ class Surroundings:
             self._visit(x.__func__, path)
         elif isinstance(x, property):
             self._visit_all(enumerate((x.fget, x.fset)), path)
-        elif hasattr(x, "__wrapped__"):  # a compiled function, functools.cache
+        elif "__wrapped__" in getattr(x, "__dict__", ()):  # a compiled function, functools.cache
             if hasattr(x, "cache_info"):
                 read = lambda: (x.cache_info().misses, x.cache_info().currsize)
                 self._guards.append(Guarded(f"the cache of {path}", read, lambda seen: None))
@@ -399,6 +422,8 @@ class Surroundings:
             for name, value in list(attributes.items()):
                 self._visit(value, f"{path}.{name}" if path else name)
         else:
+            if _is_users_class(type(x)):
+                self._guards.append(guarded_type(path, x))
             if isinstance(attributes, dict):
                 self._visit_namespace(attributes, path, type(x))
             for name in _slots(type(x)):
@@ -407,9 +432,17 @@ class Surroundings:
                     self._visit(getattr(x, name, None), f"{path}.{name}")
         self._visit_class(type(x))
 
+    def _visit_ambient(self, name: str, read: Callable[[], Any]) -> None:
+        """Guard what Python's own functions answer without reading a name."""
+        if name not in self._ambient:
+            self._ambient.add(name)
+            self._guards.append(Guarded(f"the answer of {name}()", lambda: (read(),), lambda seen: None))
+
     def _visit_namespace(self, namespace: dict[str, Any], path: str, kind: type | None = None) -> None:
         """Visit the attributes of an object or module that code names; those of its class may be hidden."""
-        if kind is not None and (self._is_dynamic or issubclass(kind, collections.abc.Collection)):
+        if kind is not None and _is_of_a_library(kind):  # its code, which is not followed, may read any
+            self._guards.append(guarded_mapping(path, namespace))
+        if kind is not None and (self._is_dynamic or issubclass(kind, _SHOWN_WHOLE)):
             self._guards.append(guarded_mapping(path, namespace))
             self._visit_all(list(namespace.items()), path)
             return
@@ -427,6 +460,9 @@ class Surroundings:
             self._classes.add(base)
             if _is_users_class(base):
                 self._guards.append(guarded_class(f"class {base.__name__}", base))
+                self._guards.append(guarded_bases(f"class {base.__name__}", base))
+                if isinstance(base, abc.ABCMeta):  # other classes may be registered with it
+                    self._visit_ambient("abc.get_cache_token", abc.get_cache_token)
                 code = (
                     types.FunctionType, classmethod, staticmethod, property,
                     functools.cached_property, functools.partialmethod,
@@ -445,8 +481,7 @@ class Surroundings:
             self._visit(guarded.seen[0], name)
         self._visit_all(enumerate(x.__defaults__ or ()), f"default arguments of {path}")
         self._visit(x.__kwdefaults__, f"default arguments of {path}")
-        if hasattr(x, "__wrapped__"):
-            self._visit(x.__wrapped__, path)
+        self._visit(vars(x).get("__wrapped__"), path)
         if not is_users(x.__globals__):
             return
         self._guards.append(guarded_function(f"function {path!r}", x))
@@ -456,6 +491,8 @@ class Surroundings:
         if _DYNAMIC & (names.attributes | names.globals):
             self._is_dynamic = True
             self._names |= set(filter(str.isidentifier, names.texts))
+        for name in sorted(_AMBIENT.keys() & (names.attributes | names.globals)):
+            self._visit_ambient(name, _AMBIENT[name])
         if {"environ", "getenv"} & (names.attributes | names.globals):
             self._visit(vars(os.environ)["_data"], "os.environ")
         modules = names.modules
@@ -470,6 +507,10 @@ class Surroundings:
         self._visit_namespace(vars(x), path)
 
 
+def _has_plain_names(x: Any) -> bool:
+    return type(x) in (dict, types.MappingProxyType) and all(type(key) is str for key in x)
+
+
 def _slots(kind: type) -> Iterator[str]:
     for base in kind.__mro__:
         names = vars(base).get("__slots__", ())
@@ -479,6 +520,10 @@ def _slots(kind: type) -> Iterator[str]:
 def _is_users_class(kind: type) -> bool:
     module = sys.modules.get(kind.__module__)
     return module is not None and is_users(vars(module))
+
+
+def _is_of_a_library(kind: type) -> bool:
+    return not _is_users_class(kind) and kind.__module__.partition(".")[0] not in ("minidl", "builtins")
 
 
 def _absent_names(items: list[tuple[Any, str, Any]]) -> list[tuple[Any, set[str]]]:

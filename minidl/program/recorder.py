@@ -186,6 +186,7 @@ class Recorder(ChangeLog):
         super().__init__()
         self.checks: list[ValueCheck] = []
         self.checked: list[Value] = []
+        self.refusal: RecordingError | None = None
         self._positions = {id(x): i for i, x in enumerate(inputs if arguments is None else arguments)}
         self._numbers: dict[tuple[int, Any, str], tuple[TracedNumber, Tensor]] = {}
         self.program = Program([], [], [], {})
@@ -218,7 +219,7 @@ class Recorder(ChangeLog):
                 value = self._from_outside(x)
             self._remember(x, value)
         if value in self.stale:
-            raise RecordingError(
+            self.refuse(
                 f"{users_line()} uses a view of a Tensor that was assigned a new value in between; "
                 "take the view again, or a .copy() before the assignment"
             )
@@ -231,7 +232,7 @@ class Recorder(ChangeLog):
                 self.program.inputs.append(gradient.value)
                 return gradient.value
         if x.requires_grad and x.primitive is not None:
-            raise RecordingError(
+            self.refuse(
                 f"{users_line()} uses the result of '{x.primitive.name}', which was computed outside of the "
                 "compiled function and has its tape there: compute it inside, or use .detach() of it"
             )
@@ -266,7 +267,7 @@ class Recorder(ChangeLog):
             state = old
             if state.kind != "state":
                 what = "an argument of" if state.kind == "input" else "a Tensor made inside"
-                raise RecordingError(
+                self.refuse(
                     f"{users_line()} assigns to {what} the compiled function; "
                     "compute a new Tensor instead, or use a Tensor from outside"
                 )
@@ -288,7 +289,7 @@ class Recorder(ChangeLog):
 
     def before_seeding(self, generator: Generator) -> None:
         """Refuse to give a Generator another state, which a replay would not."""
-        raise RecordingError(
+        self.refuse(
             f"{users_line()} seeds a Generator or loads its state inside a compiled function: do it outside"
         )
 
@@ -328,9 +329,14 @@ class Recorder(ChangeLog):
         if not sys._getframe(2).f_code.co_filename.startswith(PACKAGE):
             self.refuse_reading(x, ".data")
 
+    def refuse(self, message: str) -> NoReturn:
+        """Refuse to go on; this stands even if the function catches the error, as a plain one would not."""
+        self.refusal = self.refusal or RecordingError(message)
+        raise self.refusal
+
     def refuse_reading(self, x: Tensor, reader: str) -> NoReturn:
         """Refuse to hand a value to Python while recording."""
-        raise RecordingError(
+        self.refuse(
             f"{users_line()} reads the value of a Tensor ({reader}) inside a compiled function. A replay "
             "repeats the recorded operations and not the Python code around them, so Python cannot "
             "decide by values: use minidl.where, return the Tensor, or take this part out of the function"

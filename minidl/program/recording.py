@@ -15,15 +15,12 @@ from minidl import devices
 from minidl.errors import RecordingError
 from minidl.program.arguments import rebuilt, tensors_in
 from minidl.program.executor import Executor
-from minidl.program.guarded import same
 from minidl.program.guards import Surroundings
 from minidl.program.program import Program, Value
 from minidl.program.recorder import Gradient, Recorder, ValueCheck
-from minidl.tensor import Parameter, Tensor, mark_assigned
+from minidl.tensor import Tensor, mark_assigned
 from minidl.tracking import MISSING, Tracked, changes
 
-_get_array = operator.attrgetter("_array")
-_get_flag = operator.attrgetter("requires_grad")
 _get_gradient = operator.attrgetter("_grad")
 _is_none = functools.partial(operator.is_, None)
 
@@ -108,13 +105,8 @@ class Recording:
     backward: dict[int, Any] = field(default_factory=dict)  # compiled functions for the gradients of results
 
     def __post_init__(self) -> None:
-        self._arrays = [x._array for x in self.outside]
-        self._flags = [x.requires_grad for x in self.outside]
-        parameters = {
-            id(x): x for x in (*self.outside, *self.surroundings.parameters) if isinstance(x, Parameter)
-        }
-        self._factors = [(x, x.learning_rate_factor, x.l2_factor) for x in parameters.values()]
-        self._ids = {id(x) for x in self.outside} | set(map(id, self._arrays))
+        self.surroundings.compare_arrays(self.outside)
+        self._ids = {id(x) for x in self.outside} | {id(x._array) for x in self.outside}
         own = [not isinstance(rule.leaf, int) and rule.before is None for rule in self.gradients]
         self._without_gradient = [
             rule.leaf for rule, is_own in zip(self.gradients, own, strict=True) if is_own
@@ -131,12 +123,8 @@ class Recording:
         """Return whether everything that the recording took for granted is still so."""
         return (
             (not self.numbers or self._can_compute(numbers))
-            and all(map(operator.is_, map(_get_array, self.outside), self._arrays))
-            and all(map(operator.is_, map(_get_flag, self.outside), self._flags))
             and all(map(_is_none, map(_get_gradient, self._without_gradient)))
-            and all(rule.fits(leaves) for rule in self._other_gradients)
-            and all(a.tensor(leaves)._grad is b.tensor(leaves)._grad for a, b in self._shared_gradients)
-            and self._factors_hold()
+            and (not self._other_gradients or self._gradients_fit(leaves))
             and self._arguments_fit(leaves)
             and self.surroundings.hold()
         )
@@ -148,13 +136,11 @@ class Recording:
         except ArithmeticError:
             return False
 
-    def _factors_hold(self) -> bool:
-        for i, (x, rate, l2) in enumerate(self._factors):
-            if x.learning_rate_factor is not rate or x.l2_factor is not l2:
-                if not (same(x.learning_rate_factor, rate) and same(x.l2_factor, l2)):
-                    return False
-                self._factors[i] = (x, x.learning_rate_factor, x.l2_factor)
-        return True
+    def _gradients_fit(self, leaves: list[Any]) -> bool:
+        """Return whether arguments, and leaves that had gradients, have such as they had."""
+        return all(rule.fits(leaves) for rule in self._other_gradients) and all(
+            a.tensor(leaves)._grad is b.tensor(leaves)._grad for a, b in self._shared_gradients
+        )
 
     def _arguments_fit(self, leaves: list[Any]) -> bool:
         for i, leaf in enumerate(leaves):
@@ -167,18 +153,11 @@ class Recording:
 
     def difference(self, leaves: list[Any]) -> str:
         """Return in words what is no longer as it was recorded."""
-        for x, array, flag in zip(self.outside, self._arrays, self._flags, strict=True):
-            if x.requires_grad is not flag:
-                return f"requires_grad of a Tensor of shape {x.shape} is now {x.requires_grad}"
-            if x._array is not array:
-                return f"the array of a Tensor of shape {x.shape} was replaced"
         for rule in self.gradients:
             if not rule.fits(leaves):
                 x = rule.tensor(leaves)
                 had = "had no" if rule.before is None else "had a"
                 return f"a Tensor of shape {x.shape} {had} gradient before"
-        if not self._factors_hold():
-            return "learning_rate_factor or l2_factor of a Parameter was changed"
         if not self._arguments_fit(leaves):
             return "an argument shares memory with other Tensors than before"
         return self.surroundings.difference() or "something that the function reads was changed"

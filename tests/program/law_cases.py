@@ -9,8 +9,12 @@ import copy
 import itertools
 import pickle
 import random
+import subprocess
+import sys
+import tempfile
 import time
 import types
+from pathlib import Path
 
 import numpy
 
@@ -1065,6 +1069,70 @@ def gradient_read_as_an_array(world):
         return x * dl.tensor(w.grad.data)
 
     world.compile(step)(V)
+
+
+@refused("opens the file")
+def a_file(world):
+    path = numbers_file()
+    world.compile(lambda x: x * float(path.read_text()))(V)
+
+
+@refused("opens the file")
+def a_file_of_numpy(world):
+    path = numbers_file()
+    world.compile(lambda x: x * numpy.loadtxt(path))(V)
+
+
+@refused("lists a folder")
+def a_folder(world):
+    folder = numbers_file().parent
+    world.compile(lambda x: x * len(list(folder.iterdir())))(V)
+
+
+@refused("starts a process")
+def another_process(world):
+    command = [sys.executable, "-c", "print(2)"]
+    world.compile(lambda x: x * float(subprocess.check_output(command)))(V)
+
+
+@refused("item()")
+def a_refusal_that_is_caught(world):
+    def step(x):
+        try:
+            return x * float(x.sum())
+        except Exception:
+            return x
+
+    world.compile(step)(V)
+
+
+@refused(".data")
+def a_refusal_that_is_suppressed(world):
+    w = parameter()
+
+    def step(x):
+        with contextlib.suppress(RuntimeError):
+            x = x * dl.tensor(w.data)
+        return x
+
+    world.compile(step)(V)
+
+
+@case
+def a_module_that_is_imported_inside(world):
+    def step(x):
+        import colorsys
+
+        return x * colorsys.ONE_THIRD
+
+    world.compile(step)(V)
+
+
+def numbers_file():
+    """Return a file that holds the number 2, in a folder of its own."""
+    path = Path(tempfile.mkdtemp()) / "number.txt"
+    path.write_text("2.0")
+    return path
 
 
 # --- exceptions -----------------------------------------------------------------------------------

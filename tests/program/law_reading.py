@@ -3,6 +3,7 @@
 They are entered in the tables of law_cases.
 """
 
+import abc
 import argparse
 import collections
 import configparser
@@ -10,6 +11,7 @@ import contextlib
 import contextvars
 import copy
 import dataclasses
+import decimal
 import enum
 import fractions
 import functools
@@ -135,6 +137,216 @@ def attrgetter_outside(world):
     step(V)
     thing.scale = 3.0
     step(V)
+
+
+# --- what Python and libraries answer without reading a name of the user's -------------------------
+
+
+@contextlib.contextmanager
+def other_value(owner, name, value):
+    """Set an attribute of something shared, and put the old value back."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+@case
+def attribute_of_a_module_of_python(world):
+    step = world.compile(lambda x: x * math.tau)
+    step(V)
+    with other_value(math, "tau", 7.0):
+        step(V)
+
+
+@case
+def attribute_of_a_library(world):
+    step = world.compile(lambda x: x * numpy.pi)
+    step(V)
+    with other_value(numpy, "pi", 7.0):
+        step(V)
+
+
+@case
+def arguments_of_the_process(world):
+    step = world.compile(lambda x: x * len(sys.argv))
+    step(V)
+    with other_value(sys, "argv", [*sys.argv, "another"]):
+        step(V)
+    sys.argv.append("another")
+    step(V)
+    sys.argv.pop()
+
+
+@case
+def attribute_of_an_object_of_a_library(world):
+    log = logging.getLogger("minidl.tests.law")
+    log.setLevel(logging.DEBUG)
+    step = world.compile(lambda x: x * (2 if log.isEnabledFor(logging.INFO) else 3))
+    step(V)
+    log.setLevel(logging.ERROR)
+    step(V)
+
+
+@case
+def decimal_context(world):
+    step = world.compile(lambda x: x * float(decimal.Decimal(1) / decimal.Decimal(3)))
+    step(V)
+    with decimal.localcontext() as context:
+        context.prec = 2
+        step(V)
+
+
+@case
+def floating_point_errors(world):
+    step = world.compile(lambda x: x * (2 if numpy.geterr()["divide"] == "warn" else 3))
+    step(V)
+    with numpy.errstate(divide="ignore"):
+        step(V)
+
+
+@case
+def recursion_limit(world):
+    step = world.compile(lambda x: x * sys.getrecursionlimit())
+    step(V)
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(limit + 5)
+    try:
+        step(V)
+    finally:
+        sys.setrecursionlimit(limit)
+
+
+@case
+def current_folder(world):
+    step = world.compile(lambda x: x * len(os.getcwd()))
+    step(V)
+    with contextlib.chdir("/"):
+        step(V)
+
+
+@case
+def name_of_the_thread(world):
+    step = world.compile(lambda x: x * len(threading.current_thread().name))
+    step(V)
+    with other_value(threading.current_thread(), "name", "a much longer name"):
+        step(V)
+
+
+@case
+def class_registered_with_an_abstract_one(world):
+    class Scaled(abc.ABC):  # noqa: B024
+        pass
+
+    class Thing:
+        pass
+
+    thing = Thing()
+    step = world.compile(lambda x: x * (2 if isinstance(thing, Scaled) else 3))
+    step(V)
+    Scaled.register(Thing)
+    step(V)
+
+
+@case
+def getattr_of_an_object(world):
+    store = {"scale": 2.0}
+
+    class Thing:
+        def __getattr__(self, name):
+            return store[name]
+
+    thing = Thing()
+    step = world.compile(lambda x: x * thing.scale)
+    step(V)
+    store["scale"] = 3.0
+    step(V)
+
+
+@case
+def namespace_as_text(world):
+    thing = types.SimpleNamespace(scale=2.0)
+    step = world.compile(lambda x: x * len(f"{thing}"))
+    step(V)
+    thing.scale = 3.25
+    step(V)
+
+
+@case
+def namespaces_that_are_equal(world):
+    a, b = types.SimpleNamespace(scale=2.0), types.SimpleNamespace(scale=2.0)
+    step = world.compile(lambda x: x * (5 if a == b else 7))
+    step(V)
+    b.scale = 3.0
+    step(V)
+
+
+@case
+def bases_of_a_class(world):
+    class Two:
+        def scale(self):
+            return 2.0
+
+    class Three:
+        def scale(self):
+            return 3.0
+
+    class Thing(Two):
+        pass
+
+    thing = Thing()
+    step = world.compile(lambda x: x * thing.scale())
+    step(V)
+    Thing.__bases__ = (Three,)
+    step(V)
+
+
+@case
+def class_of_an_object(world):
+    class Two:
+        def scale(self):
+            return 2.0
+
+    class Three:
+        def scale(self):
+            return 3.0
+
+    thing = Two()
+    step = world.compile(lambda x: x * thing.scale())
+    step(V)
+    thing.__class__ = Three
+    step(V)
+
+
+@case
+def requires_grad_set_inside(world):
+    w = dl.Parameter([1.0, 2.0, 3.0])
+
+    def step(x):
+        w.requires_grad = False
+        return x * w
+
+    world.watch(w)
+    step = world.compile(step)
+    for _ in range(5):
+        step(V)
+    world.note(w.requires_grad)
+
+
+@case
+def learning_rate_factor_set_inside(world):
+    w = dl.Parameter([1.0, 2.0, 3.0])
+
+    def step(x):
+        w.learning_rate_factor = w.learning_rate_factor / 2
+        return x * w
+
+    step = world.compile(step)
+    for _ in range(5):
+        step(V)
+    world.note(w.learning_rate_factor)
 
 
 @case
