@@ -1,12 +1,38 @@
-"""Several processes and machines: data-parallel training on MPI and NCCL.
+"""Several processes and machines: data-parallel training on MPI and NCCL, and sweeps.
 
 Each process (a rank) computes a part of every mini-batch, and gradients are added up over all of them. A
 Trainer does all this with ``distributed=True``; a loop of one's own begins with `communicator`.
 """
 
-from minidl.distributed.allreduce import allreduce, sum_gradients
-from minidl.distributed.communicator import Communicator, communicator
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from minidl.distributed.share import Share, sharing
-from minidl.distributed.sweep import sweep
+
+if TYPE_CHECKING:
+    from minidl.distributed.communicators import Communicator, communicator
+    from minidl.distributed.sums import allreduce, sum_gradients
+    from minidl.distributed.sweeps import sweep
 
 __all__ = ["Communicator", "Share", "allreduce", "communicator", "sharing", "sum_gradients", "sweep"]
+
+#: Names that are loaded when they are first used, and from where: most programs run on one process.
+_WHEN_USED = {
+    "Communicator": "communicators",
+    "allreduce": "sums",
+    "communicator": "communicators",
+    "sum_gradients": "sums",
+    "sweep": "sweeps",
+}
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHEN_USED:
+        raise AttributeError(f"module 'minidl.distributed' has no attribute {name!r}")
+    module = importlib.import_module(f"minidl.distributed.{_WHEN_USED[name]}")
+    globals()[name] = value = getattr(module, name)
+    return value

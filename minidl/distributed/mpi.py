@@ -16,7 +16,7 @@ from typing import Any
 import numpy
 
 from minidl import devices
-from minidl.distributed.communicator import Communicator
+from minidl.distributed.communicators import Communicator
 
 #: The tag of the message by which a process says that it has ended.
 LEFT = 30_000

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy
 
-from minidl.distributed.communicator import Communicator
+from minidl.distributed.communicators import Communicator
 
 #: How many elements go from one process to the next at a time, while the next ones are added up.
 CHUNK = 1 << 17

@@ -13,7 +13,7 @@ from minidl.primitives.shape import broadcast_to
 from minidl.tensor import Tensor
 
 if TYPE_CHECKING:
-    from minidl.distributed.communicator import Communicator
+    from minidl.distributed.communicators import Communicator
     from minidl.random.generator import Generator
 
 
@@ -75,7 +75,7 @@ def batch_mean(x: Tensor, axis: tuple[int, ...]) -> Tensor:
     """Return the mean over axes, of which the first one goes on in other processes, if x is a share."""
     if _rows_of_each(x) is None:
         return mean(x, axis)
-    from minidl.distributed.allreduce import allreduce  # which imports this module
+    from minidl.distributed.sums import allreduce  # which imports this module
 
     share = mode.share
     return allreduce(mean(x, axis) * share.weight, share.communicator)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy
 
 from minidl import devices
-from minidl.distributed.communicator import Communicator
+from minidl.distributed.communicators import Communicator
 from minidl.metrics import Metric
 from minidl.mode import no_grad
 from minidl.tensor import Tensor

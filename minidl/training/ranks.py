@@ -12,7 +12,7 @@ from typing import Any
 import numpy
 
 from minidl import devices
-from minidl.distributed.communicator import Communicator, communicator
+from minidl.distributed.communicators import Communicator, communicator
 from minidl.distributed.ordered import ordered_sum
 from minidl.distributed.share import Share
 from minidl.layers import Layer

@@ -11,9 +11,9 @@ import numpy
 
 from minidl import devices
 from minidl.data import prefetch_to_device
-from minidl.distributed.allreduce import sum_gradients, summed_later
-from minidl.distributed.communicator import Communicator
+from minidl.distributed.communicators import Communicator
 from minidl.distributed.share import Share, sharing
+from minidl.distributed.sums import sum_gradients, summed_later
 from minidl.layers import Layer
 from minidl.metrics import Metric
 from minidl.mode import no_grad

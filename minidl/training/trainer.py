@@ -9,7 +9,7 @@ from typing import Any
 import numpy
 
 from minidl import devices
-from minidl.distributed.communicator import Communicator
+from minidl.distributed.communicators import Communicator
 from minidl.layers import Layer
 from minidl.optimizers.base import BaseOptimizer
 from minidl.tensor import Tensor

@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 import minidl as dl
 from minidl.checks import check_gradients
+from minidl.distributed import sums  # noqa: F401, it declares a primitive
 from minidl.primitives.indexing import SLOT
 from minidl.primitives.primitive import PRIMITIVES
 from minidl.program.lowered import check  # noqa: F401, it declares a primitive

@@ -8,7 +8,7 @@ import pytest
 import minidl as dl
 from minidl.program.cpu import kernel_cache
 from minidl.training.ranks import micro_batches, options_of_rank
-from tests.distributed import trainings
+from tests.distributed import other_data, trainings
 from tests.distributed.mirror import Mirror
 from tests.distributed.mpi import needs_mpi, run
 
@@ -43,6 +43,26 @@ def test_several_processes_train_as_one(folder, kind, way):
         for name, column in figures[table].items():
             limit = 0 if way == "ordered" else 1e-5
             numpy.testing.assert_allclose(found[table][name], column, rtol=limit, err_msg=name)
+
+
+@needs_mpi
+def test_other_data_and_optimizers_on_several_processes(tmp_path):
+    assert run(3, other_data.__file__, tmp_path) == "all agree\n"
+
+
+def test_a_training_on_gpus_sums_there(gpu):
+    """Two processes that have the same rows, on a stand-in for their GPU."""
+    x, y = (array[:10] for array in trainings.data("lstm"))
+    weights = []
+    for ranks, data in ((Mirror(2), (numpy.concatenate([x, x]), numpy.concatenate([y, y]))), (False, (x, y))):
+        network = trainings.network("lstm", 0)
+        trainer = dl.Trainer(
+            network, dl.softmax_cross_entropy, "sgdm", device="gpu:0", seed=0, distributed=ranks
+        )
+        trainer.fit(*data, epochs=2, batch_size=20, shuffle="never", drop_last=False, verbose=False)
+        weights.append(network.to("cpu").state_dict())
+    for name, array in weights[0].items():
+        numpy.testing.assert_allclose(array, weights[1][name], rtol=1e-4, atol=1e-6)
 
 
 def test_reproducible_steps_are_those_of_plain_ones_up_to_rounding():

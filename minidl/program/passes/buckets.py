@@ -10,7 +10,7 @@ import numpy
 
 from minidl import devices
 from minidl.devices import Array
-from minidl.distributed.allreduce import allreduce_
+from minidl.distributed.sums import allreduce_
 from minidl.primitives.indexing import slice_
 from minidl.primitives.shape import reshape_
 from minidl.program.costs import flops

@@ -13,7 +13,7 @@ from minidl.primitives.primitive import Primitive
 from minidl.tensor import Parameter, Tensor, as_tensor
 
 if TYPE_CHECKING:
-    from minidl.distributed.communicator import Communicator
+    from minidl.distributed.communicators import Communicator
 
 
 def _allreduce(xp: Any, x: Any, communicator: Communicator, waits: bool, out: Any = None) -> Any:
