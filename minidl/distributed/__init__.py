@@ -25,6 +25,20 @@ _WHEN_USED = {
     "sweep": "sweeps",
 }
 
+#: What other frameworks call it.
+_FOREIGN = {
+    "DistributedDataParallel": "sum_gradients",
+    "DistributedSampler": "Share",
+    "all_reduce": "allreduce",
+    "broadcast_parameters": "communicator",
+    "get_rank": "communicator",
+    "get_world_size": "communicator",
+    "init": "communicator",
+    "init_process_group": "communicator",
+    "rank": "communicator",
+    "size": "communicator",
+}
+
 
 def __dir__() -> list[str]:
     return __all__
@@ -32,7 +46,12 @@ def __dir__() -> list[str]:
 
 def __getattr__(name: str) -> Any:
     if name not in _WHEN_USED:
-        raise AttributeError(f"module 'minidl.distributed' has no attribute {name!r}")
+        from minidl.foreign_names import hint
+
+        known = [] if name.startswith("_") else __all__
+        raise AttributeError(
+            f"module 'minidl.distributed' has no attribute {name!r}{hint(name, known, _FOREIGN)}"
+        )
     module = importlib.import_module(f"minidl.distributed.{_WHEN_USED[name]}")
     globals()[name] = value = getattr(module, name)
     return value

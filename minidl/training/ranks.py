@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import socket
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +19,6 @@ from minidl.distributed.ordered import ordered_sum
 from minidl.distributed.share import Share
 from minidl.layers import Layer
 from minidl.mode import mode, no_grad
-from minidl.program.cpu.threads import available_cores
 from minidl.program.recorder import ChangeLog
 from minidl.tensor import Tensor
 from minidl.training.checkpoints import Checkpoint, CheckpointFolder
@@ -54,15 +55,24 @@ def device_of_rank(device: str, ranks: Communicator) -> str:
 
 
 def options_of_rank(options: dict[str, Any], ranks: Communicator, is_reproducible: bool) -> dict[str, Any]:
-    """Return the options of compiled steps: the cores of a machine are shared out among its processes.
+    """Return the options of compiled steps: cores are shared out among the processes that may use them.
 
     How sums are split among threads decides their last bits: reproducible steps use one.
     """
     if is_reproducible:
         return {"threads": 1} | options
     if ranks.size > 1:
-        return {"threads": max(1, available_cores() // ranks.local_size)} | options
+        host, cores = mine = _cores()
+        others = ranks.gather(mine)
+        sharing = sum(host == other and not cores.isdisjoint(theirs) for other, theirs in others)
+        return {"threads": max(1, len(cores) // max(sharing, 1))} | options
     return options
+
+
+def _cores() -> tuple[str, set[int]]:
+    """Return this machine's name, and the cores that this process may use: mpiexec may have chosen some."""
+    has_choice = hasattr(os, "sched_getaffinity")
+    return socket.gethostname(), os.sched_getaffinity(0) if has_choice else set(range(os.cpu_count() or 1))
 
 
 @contextmanager

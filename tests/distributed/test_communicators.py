@@ -57,6 +57,13 @@ def test_without_mpiexec_this_process_is_alone():
     assert communicator() is communicator()
 
 
+def test_names_of_other_frameworks_are_answered_with_ours():
+    with pytest.raises(AttributeError, match="'init_process_group': it is called 'communicator' here"):
+        dl.distributed.init_process_group  # noqa: B018
+    with pytest.raises(AttributeError, match="did you mean 'allreduce'"):
+        dl.distributed.alreduce  # noqa: B018
+
+
 def test_import_minidl_does_not_import_mpi4py():
     code = "import sys, minidl, minidl.training; print('mpi4py' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

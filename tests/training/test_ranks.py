@@ -7,6 +7,7 @@ import pytest
 
 import minidl as dl
 from minidl.program.cpu import kernel_cache
+from minidl.training import ranks
 from minidl.training.ranks import micro_batches, options_of_rank
 from tests.distributed import other_data, trainings
 from tests.distributed.mirror import Mirror
@@ -54,10 +55,13 @@ def test_a_training_on_gpus_sums_there(gpu):
     """Two processes that have the same rows, on a stand-in for their GPU."""
     x, y = (array[:10] for array in trainings.data("lstm"))
     weights = []
-    for ranks, data in ((Mirror(2), (numpy.concatenate([x, x]), numpy.concatenate([y, y]))), (False, (x, y))):
+    for together, data in (
+        (Mirror(2), (numpy.concatenate([x, x]), numpy.concatenate([y, y]))),
+        (False, (x, y)),
+    ):
         network = trainings.network("lstm", 0)
         trainer = dl.Trainer(
-            network, dl.softmax_cross_entropy, "sgdm", device="gpu:0", seed=0, distributed=ranks
+            network, dl.softmax_cross_entropy, "sgdm", device="gpu:0", seed=0, distributed=together
         )
         trainer.fit(*data, epochs=2, batch_size=20, shuffle="never", drop_last=False, verbose=False)
         weights.append(network.to("cpu").state_dict())
@@ -81,6 +85,18 @@ def test_reproducible_steps_use_one_thread_unless_told_otherwise():
     assert options_of_rank({"threads": 2}, Mirror(1), True) == {"threads": 2}
     assert options_of_rank({}, Mirror(1), False) == {}
     assert options_of_rank({"kernels": "c"}, Mirror(1000), False) == {"threads": 1, "kernels": "c"}
+
+
+def test_cores_are_shared_among_the_processes_that_may_use_them(monkeypatch):
+    class Placed(Mirror):
+        def gather(self, value):
+            return places
+
+    monkeypatch.setattr(ranks, "_cores", lambda: places[0])
+    places = [("a", {0, 1, 2, 3}), ("a", {4, 5, 6, 7}), ("b", {0, 1, 2, 3})]  # placed by mpiexec
+    assert options_of_rank({}, Placed(3), False) == {"threads": 4}
+    places = [("a", {*range(8)})] * 3 + [("b", {*range(8)})] * 3
+    assert options_of_rank({}, Placed(6), False) == {"threads": 2}
 
 
 def sum_of_squares(y, target):
@@ -107,10 +123,10 @@ def test_two_processes_with_the_same_rows_train_as_one_with_them():
     x, y = (array[:10] for array in trainings.data("lstm"))
     twice = numpy.concatenate([x, x]), numpy.concatenate([y, y])
     weights = []
-    for ranks, data in ((Mirror(2), twice), (False, (x, y))):
+    for together, data in ((Mirror(2), twice), (False, (x, y))):
         network = trainings.network("lstm", 0)
         trainer = dl.Trainer(
-            network, dl.softmax_cross_entropy, "sgdm", device="cpu", seed=0, distributed=ranks
+            network, dl.softmax_cross_entropy, "sgdm", device="cpu", seed=0, distributed=together
         )
         trainer.fit(*data, epochs=3, batch_size=20, shuffle="never", drop_last=False, verbose=False)
         weights.append(network.state_dict())
