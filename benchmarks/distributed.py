@@ -49,7 +49,7 @@ def minidl_step(ranks, kernels, reproducible=False):
         distributed=ranks,
         reproducible=reproducible,
     )
-    from minidl.training.loaders import part
+    from minidl.training.arrays import part
     from minidl.training.ranks import micro_batches
 
     def step(x):

@@ -27,6 +27,8 @@ from minidl.errors import (
     KernelError,
     RecordingError,
 )
+from minidl.keywords import answer_attributes as _answer_attributes
+from minidl.keywords import answer_in as _answer_in
 from minidl.layers import (
     ELU,
     GELU,
@@ -62,18 +64,48 @@ from minidl.layers import (
     Softplus,
     Tanh,
     UpSample2D,
+    fit_batch_norm,
 )
 from minidl.losses import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
+    cosine_distance,
+    hinge,
     huber,
+    kl_divergence,
     mean_absolute_error,
     mean_squared_error,
     softmax_cross_entropy,
+    triplet,
 )
-from minidl.metrics import Metric, accuracy, auc, f_score, mae, mape, precision, r_squared, recall, rmse
+from minidl.metrics import (
+    Metric,
+    accuracy,
+    auc,
+    confusion_matrix,
+    f_score,
+    mae,
+    mape,
+    perplexity,
+    precision,
+    r_squared,
+    recall,
+    rmse,
+    top_k_accuracy,
+)
 from minidl.mode import enable_grad, no_grad
-from minidl.optimizers import LBFGS, SGD, Adam, AdamW, Optimizer, RMSProp, schedules
+from minidl.optimizers import (
+    LBFGS,
+    SGD,
+    Adagrad,
+    Adam,
+    AdamW,
+    ConjugateGradient,
+    Nadam,
+    Optimizer,
+    RMSProp,
+    schedules,
+)
 from minidl.primitives.activations import (
     elu,
     gelu,
@@ -248,7 +280,8 @@ if TYPE_CHECKING:
     from minidl import interop
     from minidl.checks import check_gradients, check_layer
     from minidl.dlpack import from_dlpack
-    from minidl.training import History, Trainer
+    from minidl.inspection.confusion import plot_confusion_matrix
+    from minidl.training import Callback, History, ReduceOnPlateau, Trainer
 
 
 __version__ = "0.1.0"
@@ -262,11 +295,14 @@ __all__ = [
     "LSTM",
     "RNN",
     "SGD",
+    "Adagrad",
     "Adam",
     "AdamW",
     "AveragePool2D",
     "BatchNorm",
+    "Callback",
     "CheckpointError",
+    "ConjugateGradient",
     "Conv1D",
     "Conv2D",
     "ConvTranspose2D",
@@ -289,6 +325,7 @@ __all__ = [
     "MaxPool2D",
     "Metric",
     "MultiHeadAttention",
+    "Nadam",
     "Network",
     "Normalize",
     "Optimizer",
@@ -298,6 +335,7 @@ __all__ = [
     "RMSProp",
     "ReLU",
     "RecordingError",
+    "ReduceOnPlateau",
     "Reshape",
     "SiLU",
     "Sigmoid",
@@ -340,11 +378,13 @@ __all__ = [
     "check_layer",
     "clip",
     "concatenate",
+    "confusion_matrix",
     "conv1d",
     "conv2d",
     "conv_transpose2d",
     "cos",
     "cosh",
+    "cosine_distance",
     "count_nonzero",
     "cummax",
     "cummin",
@@ -369,6 +409,7 @@ __all__ = [
     "expm1",
     "eye",
     "f_score",
+    "fit_batch_norm",
     "flip",
     "floor",
     "floor_divide",
@@ -383,6 +424,7 @@ __all__ = [
     "group_norm",
     "hessian",
     "hessian_vector_product",
+    "hinge",
     "hstack",
     "huber",
     "hypot",
@@ -395,6 +437,7 @@ __all__ = [
     "isinf",
     "isnan",
     "jacobian",
+    "kl_divergence",
     "layer_norm",
     "leaky_relu",
     "less",
@@ -437,6 +480,8 @@ __all__ = [
     "outer",
     "overlap_add",
     "pad",
+    "perplexity",
+    "plot_confusion_matrix",
     "power",
     "precision",
     "prod",
@@ -480,10 +525,12 @@ __all__ = [
     "tensor",
     "tensordot",
     "tile",
+    "top_k_accuracy",
     "topk",
     "trace",
     "transpose",
     "tril",
+    "triplet",
     "triu",
     "trunc",
     "upsample2d",
@@ -496,15 +543,21 @@ __all__ = [
     "zeros_like",
 ]
 
+if TYPE_CHECKING:
+    __all__ += ["abs", "all", "any", "compile", "max", "min", "round", "sum"]  # public, for type checkers
+
 _HIDE_PYTHONS = ["abs", "all", "any", "compile", "max", "min", "round", "sum"]
 
 #: Names that are loaded when they are first used, and from where: not every program trains or checks.
 _WHEN_USED = {
     "from_dlpack": "minidl.dlpack",
+    "Callback": "minidl.training",
     "History": "minidl.training",
+    "ReduceOnPlateau": "minidl.training",
     "Trainer": "minidl.training",
     "check_gradients": "minidl.checks",
     "check_layer": "minidl.checks",
+    "plot_confusion_matrix": "minidl.inspection.confusion",
 }
 
 #: Modules that are loaded when they are first used.
@@ -517,8 +570,9 @@ def __dir__() -> list[str]:
 
 def __getattr__(name: str) -> Any:
     if name in _WHEN_USED:
-        globals()[name] = value = getattr(importlib.import_module(_WHEN_USED[name]), name)
-        return value
+        globals()[name] = getattr(importlib.import_module(_WHEN_USED[name]), name)
+        _answer_in(globals(), [name])
+        return globals()[name]
     if name in _MODULES_WHEN_USED:
         return importlib.import_module(f"minidl.{name}")
     if name.startswith("_"):  # what Python, IPython and inspect look for by themselves
@@ -526,3 +580,10 @@ def __getattr__(name: str) -> Any:
     from minidl.foreign_names import NAMES, hint
 
     raise AttributeError(f"module 'minidl' has no attribute {name!r}{hint(name, __dir__(), NAMES)}")
+
+
+_answer_in(globals(), [name for name in (*__all__, *_HIDE_PYTHONS) if name in globals()])
+_answer_attributes(Tensor, [name for name in (*__all__, *_HIDE_PYTHONS) if name[0].islower()])
+for _module in (data, initializers, linalg, random, schedules):
+    _answer_in(vars(_module), [name for name in vars(_module) if not name.startswith("_")])
+del _module

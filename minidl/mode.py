@@ -88,6 +88,9 @@ class _GradientMode(ContextDecorator):
     def __init__(self) -> None:
         self._outer: list[bool] = []
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
     def _recreate_cm(self) -> Any:
         return type(self)()  # a decorated function may run in several threads: one manager for each call
 

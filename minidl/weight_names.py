@@ -135,6 +135,7 @@ def load(
     prefix: str = "",
     rename: Renaming | None = None,
     source: str,
+    allow_nan: bool = True,
 ) -> LoadReport:
     """Assign the arrays of a state to a network's Tensors; the arguments are those of match().
 
@@ -150,7 +151,7 @@ def load(
                 f"the network has {_some(tensors)}; prefix= and rename= bring them together"
             )
         tensors = {name: tensors[name] for name in arrays}
-    weights.load_state(tensors, arrays, source)
+    weights.load_state(tensors, arrays, source, allow_nan)
     return report
 
 

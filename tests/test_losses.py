@@ -62,6 +62,33 @@ LOSSES = {
         distributions,
     ),
 }
+WEIGHTED = LOSSES | {
+    "kl_divergence": (
+        dl.kl_divergence,
+        lambda p, t: scipy.special.rel_entr(t, numpy.exp(p)).sum(axis=-1),
+        lambda rng, shape: (
+            scipy.special.log_softmax(rng.normal(size=shape), axis=-1),
+            scipy.special.softmax(rng.normal(size=shape), axis=-1),
+        ),
+    ),
+    "cosine_distance": (
+        dl.cosine_distance,
+        lambda p, t: 1 - (p * t).sum(-1) / numpy.linalg.norm(p, axis=-1) / numpy.linalg.norm(t, axis=-1),
+        reals,
+    ),
+    "hinge": (
+        dl.hinge,
+        lambda p, t: numpy.maximum(0, 1 - t * p),
+        lambda rng, shape: (rng.normal(size=shape), rng.choice([-1.0, 1.0], shape)),
+    ),
+    "triplet": (
+        lambda p, t, **options: dl.triplet(p, t, 1 - t, margin=2, **options),
+        lambda p, t: numpy.maximum(
+            0, numpy.linalg.norm(p - t, axis=-1) - numpy.linalg.norm(p - 1 + t, axis=-1) + 2
+        ),
+        reals,
+    ),
+}
 ELEMENTWISE = [name for name in LOSSES if name != "softmax_cross_entropy"]
 
 every_loss = pytest.mark.parametrize("name", LOSSES)
@@ -497,3 +524,216 @@ def test_a_sigmoid_is_seen_through_any_number_of_reshapes():
     for _ in range(1000):
         p = p.reshape(2, 1).reshape(2)
     assert dl.binary_cross_entropy(p, numpy.array([1.0, 0.0])).item() == 200
+
+
+# --- weights --------------------------------------------------------------------------------------
+
+every_weighted = pytest.mark.parametrize("name", WEIGHTED)
+
+
+def reduced(losses, weight, reduction):
+    """Return what the description of weights says, in NumPy."""
+    weight = numpy.broadcast_to(
+        weight.reshape(weight.shape + (1,) * (losses.ndim - weight.ndim)), losses.shape
+    )
+    if reduction == "mean":
+        return numpy.average(losses, weights=weight)
+    return REDUCTIONS[reduction](losses * weight)
+
+
+@every_weighted
+@every_reduction
+@pytest.mark.parametrize("kernels", [None, "numpy", "c"])
+def test_weights(name, reduction, kernels, rng):
+    loss, reference, draw = WEIGHTED[name]
+    prediction, target = draw(rng, (6, 5, 4))
+    losses = reference(prediction, target)
+    function = lambda p, t, w: loss(p, t, reduction=reduction, weight=w)
+    function = dl.compile(kernels=kernels)(function) if kernels else function
+    for shape in ((6,), (6, 5), losses.shape):
+        weight = rng.integers(0, 4, shape) * 0.5
+        result = function(dl.tensor(prediction), target, weight)
+        numpy.testing.assert_allclose(
+            result.numpy(), reduced(losses, weight, reduction), rtol=1e-10, atol=1e-14
+        )
+
+
+@every_weighted
+def test_gradients_of_weighted_losses(name, rng):
+    loss, _, draw = WEIGHTED[name]
+    prediction, target = draw(rng, (3, 4))
+    check_gradients(lambda p: loss(p, target, weight=numpy.array([0.5, 0, 2])), prediction, order=2)
+
+
+@every_weighted
+def test_what_has_no_weight_does_not_count_whatever_it_is(name, rng):
+    loss, _, draw = WEIGHTED[name]
+    prediction, target = draw(rng, (3, 4))
+    expected = loss(prediction[1:], target[1:]).item()
+    prediction[0] = numpy.nan
+    x = dl.tensor(prediction, requires_grad=True)
+    result = loss(x, target, weight=[0, 1, 1])
+    assert result.item() == pytest.approx(expected)
+    assert loss(x, target, weight=[0, 0, 0]).item() == 0
+    assert numpy.isfinite(dl.grad(result, x).numpy()[1:]).all()
+
+
+@every_weighted
+@pytest.mark.parametrize("compiled", [False, True])
+def test_bad_weights_are_refused(name, compiled, rng):
+    loss, _, draw = WEIGHTED[name]
+    prediction, target = draw(rng, (3, 4))
+    function = (
+        dl.compile(lambda p, t, w: loss(p, t, weight=w)) if compiled else lambda p, t, w: loss(p, t, weight=w)
+    )
+    function(prediction, target, numpy.ones(3))
+    for bad in (-1.0, numpy.nan, numpy.inf):
+        with pytest.raises(ValueError, match=r"weights must be in \[0, 1e\+18\]"):
+            function(prediction, target, numpy.array([1, bad, 1]))
+    with pytest.raises(ValueError, match=r"weight must have the shape .* or its first axes, .* got \(2,\)"):
+        function(prediction, target, numpy.ones(2))
+
+
+def test_float64_weights_do_not_change_the_dtype():
+    assert dl.mean_squared_error(dl.zeros(3), dl.ones(3), weight=numpy.ones(3)).dtype == "float32"
+
+
+# --- options of softmax_cross_entropy -------------------------------------------------------------
+
+
+def cross_entropy(z, t, class_weight=None, label_smoothing=0.0, ignore_index=None):
+    """Return losses and weights of class numbers, one observation after another."""
+    log_p, classes = scipy.special.log_softmax(z, axis=-1), z.shape[-1]
+    class_weight = numpy.ones(classes) if class_weight is None else class_weight
+    losses, counted = numpy.zeros((2, *t.shape))
+    for i, y in numpy.ndenumerate(t):
+        if y != ignore_index:
+            target = (1 - label_smoothing) * numpy.eye(classes)[y] + label_smoothing / classes
+            losses[i] = -(class_weight * target * log_p[i]).sum()
+            counted[i] = class_weight[y]
+    return losses, counted
+
+
+OPTIONS = {
+    "class_weight": {"class_weight": numpy.array([0.5, 0, 2, 1])},
+    "label_smoothing": {"label_smoothing": 0.3},
+    "ignore_index": {"ignore_index": -100},
+    "a class that is ignored": {"ignore_index": 2},
+    "all": {"class_weight": numpy.array([0.5, 3, 2, 1]), "label_smoothing": 0.1, "ignore_index": 0},
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("kernels", [None, "numpy", "c"])
+@pytest.mark.parametrize("axis", [-1, 1])
+def test_options_of_softmax_cross_entropy(name, kernels, axis, rng):
+    options = OPTIONS[name]
+    z, t = rng.normal(scale=2, size=(5, 3, 4)), rng.integers(0, 4, (5, 3))
+    if options.get("ignore_index") == -100:
+        t[rng.random(t.shape) < 0.4] = -100
+    losses, counted = cross_entropy(z, t, **options)
+    moved = numpy.moveaxis(z, -1, axis)
+    for weight in (None, rng.uniform(size=5)):
+        w = numpy.ones((5, 1)) if weight is None else weight[:, None]
+        for reduction, expected in {
+            "none": losses * w,
+            "sum": (losses * w).sum(),
+            "mean": (losses * w).sum() / (counted * w).sum(),
+        }.items():
+            loss = partial(dl.softmax_cross_entropy, reduction=reduction, axis=axis, weight=weight, **options)
+            compiled = dl.compile(kernels=kernels)(loss) if kernels else loss
+            numpy.testing.assert_allclose(compiled(dl.tensor(moved), t).numpy(), expected, rtol=1e-10)
+    check_gradients(lambda z: loss(z, t), moved, order=2)
+
+
+def test_class_numbers_are_one_hot_probabilities_with_all_options(rng):
+    z, t = rng.normal(size=(6, 4)), rng.integers(0, 4, 6)
+    options = {"class_weight": numpy.array([0.5, 3, 2, 1]), "label_smoothing": 0.1, "weight": numpy.arange(6)}
+    numbers = dl.softmax_cross_entropy(z, t, **options).item()
+    assert dl.softmax_cross_entropy(z, numpy.eye(4)[t], **options).item() == pytest.approx(numbers)
+    turned = dl.softmax_cross_entropy(z.T, numpy.eye(4)[t].T, axis=0, **options).item()
+    assert turned == pytest.approx(numbers)
+
+
+def test_a_batch_of_which_all_is_ignored_costs_nothing():
+    z = dl.tensor(numpy.zeros((2, 3)), requires_grad=True)
+    loss = dl.softmax_cross_entropy(z, [-1, -1], ignore_index=-1)
+    assert loss.item() == 0
+    assert not dl.grad(loss, z).numpy().any()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"label_smoothing": 1.5}, "label_smoothing must be between 0 and 1, got 1.5"),
+        ({"label_smoothing": -0.1}, "label_smoothing must be between 0 and 1"),
+        ({"class_weight": [1, 2]}, r"class_weight must have shape \(3,\), got \(2,\)"),
+        ({"class_weight": [1, 2, -1]}, r"class weights must be in \[0, "),
+        ({"axis": 2}, "axis 2 does not exist"),
+        ({"ignore_index": -1}, r"class numbers must be in \[0, 2\], got values from 0 to 3"),
+    ],
+)
+def test_bad_options_of_softmax_cross_entropy_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        dl.softmax_cross_entropy(
+            numpy.zeros((2, 3)), [3, 0] if "ignore_index" in options else [2, 0], **options
+        )
+
+
+def test_ignore_index_is_for_class_numbers():
+    with pytest.raises(ValueError, match="ignore_index is for targets that are class numbers"):
+        dl.softmax_cross_entropy(numpy.zeros((2, 3)), numpy.eye(3)[:2], ignore_index=0)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_replay_still_refuses_classes_beside_the_ignored_one(compiled):
+    loss = partial(dl.softmax_cross_entropy, ignore_index=-1)
+    loss = dl.compile(loss) if compiled else loss
+    z = dl.zeros((2, 3))
+    loss(z, numpy.array([0, -1]))
+    with pytest.raises(ValueError, match=r"class numbers must be in \[0, 2\]"):
+        loss(z, numpy.array([0, -2]))
+
+
+# --- distances and margins ------------------------------------------------------------------------
+
+
+def test_divergence_of_probabilities_of_0():
+    log_p = dl.tensor([[-numpy.inf, 0.0]], requires_grad=True)
+    loss = dl.kl_divergence(log_p, [[0.0, 1.0]])
+    assert loss.item() == 0
+    assert dl.grad(loss, log_p).tolist() == [[0, -1]]
+    with pytest.raises(ValueError, match="targets must sum to 1"):
+        dl.kl_divergence([[0.0, 0.0]], [[0.5, 0.4]])
+
+
+def test_cosine_distance_of_special_vectors():
+    distances = dl.cosine_distance(
+        [[1.0, 0], [1, 0], [1, 0], [0, 0]], [[2.0, 0], [-3, 0], [0, 1], [1, 1]], "none"
+    )
+    numpy.testing.assert_allclose(distances.numpy(), [0, 2, 1, 1], atol=1e-7)
+    x = dl.tensor(numpy.zeros((1, 3)), requires_grad=True)
+    assert numpy.isfinite(dl.grad(dl.cosine_distance(x, dl.ones((1, 3))), x).numpy()).all()
+
+
+def test_hinge_of_several_classes(rng):
+    s, t = rng.normal(size=(7, 4)), rng.integers(0, 4, 7)
+    expected = [
+        sum(max(0, 1 - row[y] + row[j]) for j in range(4) if j != y) / 4 for row, y in zip(s, t, strict=True)
+    ]
+    numpy.testing.assert_allclose(dl.hinge(s, t, reduction="none").numpy(), expected)
+    check_gradients(lambda s: dl.hinge(s, t), s, order=2)
+
+
+def test_hinge_refuses_other_targets():
+    with pytest.raises(ValueError, match="targets must be -1 or 1, got values from 0"):
+        dl.hinge([0.5, 0.5], [0.0, 1.0])
+    with pytest.raises(ValueError, match=r"class numbers must be in \[0, 1\]"):
+        dl.hinge([[0.5, 0.5]], [2])
+
+
+def test_the_triplet_loss_has_a_gradient_where_two_are_the_same():
+    a = dl.tensor(numpy.ones((1, 2)), requires_grad=True)
+    loss = dl.triplet(a, numpy.ones((1, 2)), numpy.array([[1.0, 1.5]]))
+    assert loss.item() == pytest.approx(0.5)
+    numpy.testing.assert_allclose(dl.grad(loss, a).numpy(), [[0, 1]], atol=1e-6)

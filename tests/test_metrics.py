@@ -66,11 +66,184 @@ def test_accuracy_refuses_an_empty_batch():
         dl.accuracy(numpy.zeros((0, 3)), numpy.zeros(0, int))
 
 
-@pytest.mark.parametrize("metric", [dl.accuracy, dl.precision, dl.recall, dl.f_score])
-def test_one_column_of_scores_is_refused(metric):
-    """The largest of one score is always the first: every prediction would count as right."""
-    with pytest.raises(ValueError, match=r"two classes or more; got \(4, 1\): .*\[1 - p, p\]"):
-        metric(numpy.ones((4, 1)), numpy.ones((4, 1)))
+BY_CLASS = [dl.accuracy, dl.precision, dl.recall, dl.f_score]
+
+
+@pytest.mark.parametrize("metric", BY_CLASS)
+@pytest.mark.parametrize("shape", [(40, 1), (40,)])
+@pytest.mark.parametrize("dtype", ["int64", "float32", "bool"])
+def test_one_probability_stands_for_two_classes(metric, shape, dtype, rng):
+    p, target = rng.uniform(size=(40, 1)), rng.integers(0, 2, shape)
+    expected = metric(numpy.concatenate([1 - p, p], axis=1), target.reshape(40)).item()
+    assert 0 < expected < 1
+    assert metric(p, target.astype(dtype)).item() == pytest.approx(expected)
+    logits = numpy.log(p / (1 - p))
+    assert metric(logits, target.astype(dtype), threshold=0).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("metric", BY_CLASS)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_one_column_of_logits_asks_for_its_threshold(metric, compiled):
+    function = dl.compile(metric) if compiled else metric
+    function(numpy.full((4, 1), 0.5), numpy.ones((4, 1)))
+    with pytest.raises(
+        ValueError, match=rf"values from -1\.0 to 2\.0; .* {metric.__name__}\.of\(threshold=0\)"
+    ):
+        function(numpy.array([[-1.0], [2], [0], [1]]), numpy.ones((4, 1)))
+    with pytest.raises(ValueError, match=r"targets of two classes must be in \[0, 1\]"):
+        function(numpy.full((4, 1), 0.5), numpy.full((4, 1), 2.0))
+
+
+# --- the k best, perplexity, confusion ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("k", [1, 2, 5, numpy.int64(3)])
+def test_top_k_accuracy(k, rng):
+    scores, actual = rng.integers(0, 3, size=(60, 5)).astype(float), rng.integers(0, 5, 60)  # with ties
+    best = numpy.argsort(-scores, axis=1, kind="stable")[:, :k]
+    expected = numpy.mean([right in row for right, row in zip(actual, best, strict=True)])
+    assert dl.top_k_accuracy(scores, actual, k=k).item() == pytest.approx(expected)
+    assert dl.top_k_accuracy.of(k=k)(scores, actual).item() == pytest.approx(expected)
+    if k == 1:
+        assert dl.accuracy(scores, actual).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("k", [0, 4])
+def test_top_k_accuracy_refuses_another_k(k):
+    with pytest.raises(ValueError, match=f"k must be from 1 to the number of classes, 3; got {k}"):
+        dl.top_k_accuracy(numpy.zeros((2, 3)), [0, 1], k=k)
+
+
+def test_perplexity(rng):
+    z, t = rng.normal(size=(4, 6, 5)), rng.integers(0, 5, (4, 6))
+    assert dl.perplexity(z, t).item() == pytest.approx(numpy.exp(dl.softmax_cross_entropy(z, t).item()))
+    assert dl.perplexity(numpy.zeros((3, 7)), [0, 1, 2]).item() == pytest.approx(7)
+
+
+def test_confusion_matrix(rng):
+    scores, actual = rng.normal(size=(50, 4)), rng.integers(0, 4, 50)
+    weight = rng.integers(0, 3, 50)
+    expected, weighted = numpy.zeros((2, 4, 4))
+    for row, right, w in zip(scores, actual, weight, strict=True):
+        expected[right, row.argmax()] += 1
+        weighted[right, row.argmax()] += w
+    numpy.testing.assert_array_equal(dl.confusion_matrix(scores, actual).numpy(), expected)
+    numpy.testing.assert_array_equal(dl.confusion_matrix(scores, numpy.eye(4)[actual]).numpy(), expected)
+    numpy.testing.assert_array_equal(dl.confusion_matrix(scores, actual, weight).numpy(), weighted)
+    assert dl.confusion_matrix([[0.2], [0.7]], [0, 0]).tolist() == [[1, 1], [0, 0]]
+    with pytest.raises(ValueError, match=r"class numbers must be in \[0, 3\]"):
+        dl.confusion_matrix(scores, actual + 1)
+
+
+# --- weights --------------------------------------------------------------------------------------
+
+
+def drawn(metric, rng, count=40):
+    """Return predictions and targets that a metric takes."""
+    prediction, target = rng.normal(size=(2, count, 6)).astype("float32")
+    return prediction, target.argmax(axis=1) if metric in OF_CLASSES else target
+
+
+@pytest.mark.parametrize("kernels", [None, "numpy", "c"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "rmse",
+        "mae",
+        "mape",
+        "r_squared",
+        "accuracy",
+        "top_k_accuracy",
+        "perplexity",
+        "precision",
+        "recall",
+        "f_score",
+    ],
+)
+def test_a_weight_is_how_often_an_observation_is_there(name, kernels, rng):
+    metric = getattr(dl, name)
+    prediction, target = drawn(metric, rng)
+    weight = rng.integers(0, 4, len(target))
+    expected = metric(numpy.repeat(prediction, weight, axis=0), numpy.repeat(target, weight, axis=0)).item()
+    function = lambda p, t, w: metric(p, t, weight=w)
+    function = dl.compile(kernels=kernels)(function) if kernels else function
+    prediction[weight == 0] = numpy.nan if metric not in OF_CLASSES else 0  # which does not count
+    assert function(prediction, target, weight).item() == pytest.approx(expected, rel=1e-4)
+    assert expected != pytest.approx(metric(prediction, target).item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("metric", [dl.accuracy, dl.top_k_accuracy, dl.perplexity])
+def test_a_class_can_be_left_out(metric, rng):
+    prediction, target = rng.normal(size=(8, 10, 6)), rng.integers(-1, 6, (8, 10))
+    kept = target != -1
+    expected = metric(prediction[kept], target[kept]).item()
+    assert metric(prediction, target, ignore_index=-1).item() == pytest.approx(expected, rel=1e-6)
+    ours = metric.of(ignore_index=-1)
+    assert merged(ours, [(prediction[:3], target[:3]), (prediction[3:], target[3:])]) == pytest.approx(
+        expected, rel=1e-6
+    )
+
+
+def test_no_weight_at_all_is_0():
+    assert dl.accuracy(numpy.eye(3), [0, 1, 2], weight=[0, 0, 0]).item() == 0
+
+
+@pytest.mark.parametrize("metric", [dl.rmse, dl.accuracy, dl.precision])
+def test_bad_weights_are_refused(metric, rng):
+    prediction, target = drawn(metric, rng, 4)
+    with pytest.raises(ValueError, match=r"weight must have the shape .* got \(3,\)"):
+        metric(prediction, target, weight=[1, 1, 1])
+    with pytest.raises(ValueError, match=r"weights must be in \[0, .* got values from -1"):
+        metric(prediction, target, weight=[1, 1, 1, -1])
+
+
+# --- which output ---------------------------------------------------------------------------------
+
+
+def test_a_metric_of_one_output_of_several():
+    first, second, right, value = (
+        numpy.eye(3),
+        numpy.ones((3, 2)),
+        numpy.array([0, 1, 0]),
+        numpy.zeros((3, 2)),
+    )
+    classes, error = dl.accuracy.of(0, -2, name="classes"), dl.rmse.of(1)
+    assert classes.finish(classes.observe(first, second, right, value)).item() == pytest.approx(2 / 3)
+    assert error.finish(error.observe(first, second, right, value)).item() == 1
+    assert (classes.__name__, error.__name__) == ("classes", "rmse(output=1, target=-1)")
+    assert classes.larger_is_better
+    assert not error.larger_is_better
+
+
+def test_a_trainer_takes_metrics_of_two_outputs(rng):
+    class TwoHeads(dl.Layer):
+        def __init__(self):
+            self.one, self.two = dl.Dense(4, 3, seed=0), dl.Dense(4, 1, seed=1)
+
+        def forward(self, x):
+            return self.one(x), self.two(x)
+
+    def loss(scores, value, actual, target):
+        return dl.softmax_cross_entropy(scores, actual) + dl.mean_squared_error(value, target)
+
+    x, actual = rng.normal(size=(50, 4)).astype("float32"), rng.integers(0, 3, 50)
+    target = x[:, :1] * 2
+    metrics = [dl.accuracy.of(0, -2, name="accuracy"), dl.rmse.of(1, name="rmse")]
+    trainer = dl.Trainer(TwoHeads(), loss, metrics=metrics, device="cpu", seed=0)
+    trainer.fit(
+        x, (actual, target), epochs=2, batch_size=16, validation_data=(x, (actual, target)), verbose=False
+    )
+    scores, values = trainer.predict(x)
+    figures = trainer.evaluate(x, (actual, target))
+    assert figures["accuracy"] == pytest.approx((scores.argmax(axis=1) == actual).mean(), rel=1e-5)
+    assert figures["rmse"] == pytest.approx(numpy.sqrt(((values - target) ** 2).mean()), rel=1e-5)
+
+
+def test_unknown_options_are_refused():
+    with pytest.raises(
+        TypeError, match=r"accuracy takes the options weight, threshold, ignore_index; got \['k'\]"
+    ):
+        dl.accuracy.of(k=3)
 
 
 # --- classes --------------------------------------------------------------------------------------
@@ -228,6 +401,7 @@ def test_auc_refuses_to_be_recorded(rng):
 
 # --- many mini-batches ----------------------------------------------------------------------------
 
+OF_CLASSES = (dl.accuracy, dl.top_k_accuracy, dl.perplexity, dl.precision, dl.recall, dl.f_score)
 METRICS = [metric for metric in vars(dl).values() if isinstance(metric, dl.Metric)]
 
 
@@ -243,8 +417,8 @@ def merged(metric, batches):
 def test_merged_mini_batches_equal_the_whole(metric, sizes):
     rng = numpy.random.default_rng(sum(sizes))
     total = sum(sizes) + 2
-    prediction, target = rng.normal(size=(2, total, 3)).astype("float32")
-    if metric in (dl.accuracy, *REFERENCES):
+    prediction, target = rng.normal(size=(2, total, 6)).astype("float32")
+    if metric in OF_CLASSES:
         target = target.argmax(axis=1)
     ends = numpy.cumsum(sizes)
     batches = list(zip(numpy.split(prediction, ends), numpy.split(target, ends), strict=True))
@@ -252,19 +426,22 @@ def test_merged_mini_batches_equal_the_whole(metric, sizes):
 
 
 def test_the_merged_metrics_are_all_of_them():
-    names = {metric.__name__ for metric in METRICS}
-    assert names == {"rmse", "mae", "mape", "r_squared", "accuracy", "precision", "recall", "f_score"}
-    assert {metric.__name__ for metric in METRICS if metric.larger_is_better} == names - {
-        "rmse",
-        "mae",
-        "mape",
+    names, smaller = {metric.__name__ for metric in METRICS}, {"rmse", "mae", "mape", "perplexity"}
+    assert names == smaller | {
+        "r_squared",
+        "accuracy",
+        "top_k_accuracy",
+        "precision",
+        "recall",
+        "f_score",
     }
+    assert {metric.__name__ for metric in METRICS if metric.larger_is_better} == names - smaller
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.__name__)
 def test_compiled_metrics_give_the_same(metric, rng):
-    prediction, target = rng.normal(size=(2, 20, 3)).astype("float32")
-    if metric in (dl.accuracy, *REFERENCES):
+    prediction, target = rng.normal(size=(2, 20, 6)).astype("float32")
+    if metric in OF_CLASSES:
         target = target.argmax(axis=1)
     compiled = dl.compile(metric)
     for _ in range(2):
@@ -289,13 +466,13 @@ def test_a_metric_of_ones_own():
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.__name__)
 def test_metrics_leave_no_tape(metric, rng):
-    prediction = dl.Parameter(rng.normal(size=(5, 4)))
-    assert not metric(prediction, rng.normal(size=(5, 4))).requires_grad
+    prediction, target = drawn(metric, rng)
+    assert not metric(dl.Parameter(prediction), target).requires_grad
 
 
 def test_metrics_run_on_a_device(strict_gpu, rng):
-    prediction, target = rng.normal(size=(2, 5, 4))
     for metric in METRICS:
+        prediction, target = drawn(metric, rng)
         there = metric(dl.tensor(prediction, device="gpu"), dl.tensor(target, device="gpu"))
         assert there.device == "gpu:0"
         assert there.item() == metric(prediction, target).item()

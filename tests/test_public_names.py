@@ -41,7 +41,16 @@ def test_dir_gives_the_public_names_and_nothing_else():
     }
     public -= {"TYPE_CHECKING"}
     modules = {"data", "devices", "distributed", "initializers", "interop", "linalg", "random", "schedules"}
-    when_used = {"History", "Trainer", "check_gradients", "check_layer", "from_dlpack"}
+    when_used = {
+        "Callback",
+        "History",
+        "ReduceOnPlateau",
+        "Trainer",
+        "check_gradients",
+        "check_layer",
+        "from_dlpack",
+        "plot_confusion_matrix",
+    }
     assert set(names) == public | modules | when_used | {"__version__"}
     assert all(hasattr(dl, name) for name in names)
 

@@ -2,6 +2,8 @@ import contextlib
 import json
 import os
 import struct
+import tracemalloc
+from unittest.mock import ANY
 
 import numpy
 import pytest
@@ -55,13 +57,14 @@ def read_metadata(path):
 
 def test_texts_stand_beside_the_arrays(path):
     weights.save({"x": numpy.arange(3.0)}, path, {"epoch": "7", "note": "größer als 1"})
-    assert read_metadata(path) == {"format": "minidl", "epoch": "7", "note": "größer als 1"}
+    texts = {"format": "minidl", "epoch": "7", "note": "größer als 1"}
+    assert {**texts, "checksum": ANY} == read_metadata(path)
     numpy.testing.assert_array_equal(weights.read(path)["x"], numpy.arange(3.0))
 
 
 def test_without_texts_the_file_says_what_wrote_it(path):
     dl.Dense(3, 2).save(path)
-    assert read_metadata(path) == {"format": "minidl"}
+    assert read_metadata(path) == {"format": "minidl", "checksum": ANY}
 
 
 def test_other_names_of_what_is_shared_stand_in_the_metadata(path):
@@ -70,6 +73,7 @@ def test_other_names_of_what_is_shared_stand_in_the_metadata(path):
         "format": "minidl",
         "parts.again.weight": "dense.weight",
         "parts.again.bias": "dense.bias",
+        "checksum": ANY,
     }
     refused, instead = "minidl", "use another function"
     with pytest.raises(ValueError, match=instead):
@@ -319,3 +323,113 @@ def test_a_missing_file_or_folder_is_named(path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         Stateful().save(path.parent / "nowhere" / "weights.safetensors")
     assert os.listdir(path.parent) == []
+
+
+# --- numbers that would lose their meaning --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("scale", numpy.float32("nan"), r"not a number: scale has elements that are NaN"),
+        ("scale", numpy.int32(3), r"wrong type: scale is int32, the network takes float32"),
+        ("scale", numpy.bool_(True), r"wrong type: scale is bool, the network takes float32"),
+        ("scale", numpy.float64(1e300), r"out of range: scale has elements that float32 cannot hold"),
+        ("count", numpy.array([7.0]), r"wrong type: count is float64, the network takes int64"),
+        ("count", numpy.array([2**63], "uint64"), r"out of range: count has elements that int64 cannot hold"),
+        ("mask", numpy.array([1, 0], "uint8"), r"wrong type: mask is uint8, the network takes bool"),
+    ],
+)
+def test_numbers_that_would_change_are_refused(path, name, value, message):
+    layer = Stateful()
+    before = layer.state_dict()
+    weights.save({**before, name: value}, path)
+    with pytest.raises(ValueError, match=message) as refusal:
+        layer.load(path)
+    assert str(path) in str(refusal.value)
+    assert_same_state(layer, before)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("scale", numpy.float64(0.1)),
+        ("scale", numpy.float16(0.5)),
+        ("scale", numpy.float64("-inf")),
+        ("count", numpy.array([9], "uint8")),
+    ],
+)
+def test_numbers_that_keep_their_meaning_are_taken(path, name, value):
+    layer = Stateful()
+    weights.save({**layer.state_dict(), name: value}, path)
+    layer.load(path)
+    assert dict(layer.named_tensors())[name].numpy() == numpy.asarray(
+        value, dict(layer.named_tensors())[name].dtype
+    )
+
+
+def test_state_may_be_nan_as_that_of_a_normalize_layer_that_was_not_fitted(path):
+    dl.Normalize((3,)).save(path)
+    assert not dl.Normalize((3,)).load(path).fitted
+
+
+DTYPES = [
+    "bool",
+    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+    "float16",
+    "float64",
+]
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_every_dtype_comes_back_from_the_library_too(path, order, rng):
+    arrays = {
+        name: rng.integers(0, 2, (3, 2)).astype(numpy.dtype(name).newbyteorder(order)) for name in DTYPES
+    }
+    arrays |= {"empty": numpy.zeros((0, 4), "f4"), "scalar": numpy.array(2.5)}
+    weights.save(arrays, path, {"note": "größer"})
+    for read in (weights.read(path), safetensors.numpy.load_file(path)):
+        assert sorted(read) == sorted(arrays)
+        for name, array in arrays.items():
+            numpy.testing.assert_array_equal(
+                read[name], array.astype(array.dtype.newbyteorder("=")), strict=True
+            )
+
+
+@pytest.mark.parametrize(
+    "array", [numpy.array(["a"]), numpy.zeros(2, "complex128"), numpy.array([None])], ids=str
+)
+def test_what_the_format_cannot_hold_is_named(path, array):
+    with pytest.raises(TypeError, match=r"'x' holds .* values, which safetensors files cannot hold"):
+        weights.save({"x": array}, path)
+    assert os.listdir(path.parent) == []
+
+
+def test_saving_takes_no_second_copy_of_everything(path):
+    arrays = {str(i): numpy.zeros(250_000, "f4") for i in range(20)}
+    tracemalloc.start()
+    weights.save(arrays, path)
+    assert tracemalloc.get_traced_memory()[1] < 3_000_000
+    tracemalloc.stop()
+
+
+def test_any_changed_byte_is_noticed(path):
+    changed(Stateful()).save(path)
+    content = path.read_bytes()
+    for position in range(len(content)):
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << position % 8
+        path.write_bytes(damaged)
+        try:
+            read = weights.read(path)
+        except ValueError as error:
+            if path.name not in str(error):
+                raise
+        else:  # white space, or the name of the checksum
+            for name, array in changed(Stateful()).state_dict().items():
+                numpy.testing.assert_array_equal(read[name], array, strict=True)
+
+
+def test_a_file_without_a_checksum_is_read(path):
+    safetensors.numpy.save_file({"x": numpy.ones(2)}, path)
+    assert weights.read(path)["x"].tolist() == [1.0, 1.0]

@@ -8,13 +8,15 @@ operations are right, the function must read the values of the Parameter without
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy
 
 from minidl import autodiff, devices
-from minidl.checks.differences import RIGHT, Comparison, Differences, Element, Tolerance
+from minidl.checks.differences import Comparison, Differences, Evaluation, Part, Tolerance
 from minidl.checks.hints import likely_cause
+from minidl.checks.not_finite import not_finite
 from minidl.checks.tracing import OperationTrace, TracedOperation
 from minidl.mode import no_grad
 from minidl.tensor import Tensor
@@ -32,10 +34,18 @@ class Diagnosis:
     trace, outputs : of the call
     counts : factors that may be forgotten, see `likely_cause`
     own_line : the line that called the check, which is left out of messages
+    seeds : the outputs that were differentiated, with their weights
     """
 
-    def __init__(self, trace: OperationTrace, outputs: list[Tensor], counts: dict[int, str], own_line: str):
-        self.trace, self.counts, self.own_line = trace, counts, own_line
+    def __init__(
+        self,
+        trace: OperationTrace,
+        outputs: list[Tensor],
+        counts: dict[int, str],
+        own_line: str,
+        seeds: Sequence[tuple[Tensor, numpy.ndarray]] = (),
+    ):
+        self.trace, self.counts, self.own_line, self.seeds = trace, counts, own_line, seeds
         self.rng = numpy.random.default_rng(0)
         self._known: dict[tuple[int, int], str | None] = {}
         self._examined: Counter[tuple[str, int]] = Counter()
@@ -50,6 +60,10 @@ class Diagnosis:
         overwritten = [text for source, text in self.trace.overwritten if id(source) in reached]
         if overwritten:
             return [f"{overwritten[0]}, and backward uses the new values: write to new arrays"]
+        if not numpy.isfinite(comparison.given).all():
+            reason = not_finite(self.trace, self.seeds)
+            if reason is not None:
+                return [reason]
         general = likely_cause(comparison.given, comparison.measured, self.counts)
         guilty = self._guilty_operations(x, reached)
         if guilty:
@@ -185,11 +199,13 @@ class LocalRule:
         return self._differences(g).compare("", self.x, given)
 
     def _differences(self, g: Tensor) -> Differences:
-        xp = devices.array_module(g.data)
+        weights, start = devices.to_numpy(g.data), devices.to_numpy(self.out.data)
+        part = Part("", 0, numpy.where(numpy.isfinite(start), weights, 0.0), start)
 
-        def evaluate() -> float:
+        def evaluate() -> Evaluation:
             with devices.current(g.data):
-                return float(xp.sum(xp.multiply(g.data, self._forward())).item())
+                change, rounding = part.change(devices.to_numpy(self._forward()))
+            return numpy.array([change]), numpy.array([rounding])
 
         return Differences(evaluate, _TOLERANCE, None, self.rng)
 
@@ -241,10 +257,7 @@ class LocalRule:
             g = numpy.zeros(self.out.shape)
             g[place] = devices.to_numpy(self.g.data)[place]
             differences = self._differences(Tensor(devices.to_device(g, self.out.device)))
-            element = Element(self.x, place)
-            state, _ = differences.measure(element, float(comparison.given[place]))
-            element.move(0.0)
-            if state != RIGHT:
+            if not differences.is_right_at(self.x, place, float(comparison.given[place])):
                 return False
         return True
 

@@ -18,7 +18,7 @@ from minidl.mode import mode
 from minidl.nests import leaves
 from minidl.program.compile import Compiled
 from minidl.random.generator import Generator
-from minidl.tensor import Parameter, Tensor, tensor
+from minidl.tensor import Tensor, tensor
 
 
 @contextmanager
@@ -207,7 +207,7 @@ class IsolatedFunction:
         found = {f"input {i}": x for i, x in enumerate(self.inputs) if x.requires_grad}
         unnamed = 0
         for key, x in self.snapshot.tensors.items():
-            if not (isinstance(x, Parameter) or (x.requires_grad and x.primitive is None)):
+            if not x.requires_grad or x.primitive is not None:  # no leaf, or frozen
                 continue
             name = self._names.get(key) or self.snapshot.names[key]
             if not name or name in found:
@@ -222,7 +222,7 @@ class IsolatedFunction:
 
 def outputs_of(result: Any) -> list[Tensor]:
     """Return the floating-point Tensors in the result of a function: a Tensor or a nest of them."""
-    outputs = leaves(result)
+    outputs = [y for y in leaves(result) if y is not None]
     for y in outputs:
         if not isinstance(y, Tensor):
             raise TypeError(f"the function returned {type(y).__name__}; it must return Tensors")

@@ -1,7 +1,9 @@
-"""Runs of a layer for the tests of check_layer: example inputs, outputs and gradients in either mode."""
+"""Runs of a layer for the rows of check_layer: example inputs, outputs, gradients and traces in "
+"either mode."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,9 +11,13 @@ import numpy
 
 from minidl import devices
 from minidl.checks.isolation import Snapshot
+from minidl.checks.tracing import OperationTrace
 from minidl.layers.layer import Layer
-from minidl.nests import leaves
+from minidl.mode import no_grad
+from minidl.nests import named_leaves
 from minidl.tensor import Tensor, tensor
+
+SEVERAL = 4  # observations in most batches
 
 
 class Problem(Exception):
@@ -29,6 +35,11 @@ class Examples:
         several = isinstance(shape, list) and not all(isinstance(part, int) for part in shape)
         self.parts = list(shape) if several else [shape]
         self.axis, self.seed, self.dtype, self.device = axis, seed, dtype, device
+
+    @property
+    def are_random(self) -> bool:
+        """Whether inputs are random numbers, and no examples whose range may matter."""
+        return not any(hasattr(part, "dtype") for part in self.parts)
 
     def batch(self, observations: int, stream: int = 0, dtype: Any = None) -> list[Tensor]:
         """Return a Tensor for each input of the layer, with a number of observations."""
@@ -49,27 +60,75 @@ class Examples:
 
 
 class LayerRun:
-    """Runs a layer for a test that starts from the state in the snapshot."""
+    """Runs a layer for a row that starts from the state in the snapshot.
+
+    Attributes
+    ----------
+    snapshot : the state of the layer when the row began
+    compared : how many numbers the row has compared
+    wrong_gradients : whether an earlier row has found gradients that are wrong
+    stateful : whether each call begins where the last one ended; then outputs() starts anew at each call
+    """
 
     snapshot: Snapshot
 
-    def __init__(self, layer: Layer, examples: Examples, options: dict[str, Any]):
-        self.layer, self.examples, self.options = layer, examples, options
+    def __init__(self, layer: Layer, examples: Examples, options: dict[str, Any], order: int = 1):
+        self.layer, self.examples, self.options, self.order = layer, examples, options, order
         self.axis = examples.axis
+        self.compared = 0
+        self.wrong_gradients = False  # whether they are known to be wrong
+        self.stateful = any(
+            getattr(part, "stateful", None) is True or (resets(part) and not hasattr(part, "stateful"))
+            for part in self.parts()
+        )
+
+    def parts(self) -> list[Layer]:
+        """Return the layer and all inside."""
+        return [self.layer, *(part for _, part in self.layer.named_layers())]
+
+    def observations(self, stream: int = 0, dtype: Any = None) -> list[Tensor]:
+        """Return a batch of several observations."""
+        return self.examples.batch(SEVERAL, stream, dtype)
+
+    def several(self) -> int:
+        """Return the axis of observations, or skip."""
+        if self.axis is None:
+            raise Skip("inputs have no observation dimension")
+        return self.axis
 
     def outputs(self, inputs: Sequence[Tensor], training: bool = False) -> list[Tensor]:
         """Return all output Tensors, in training or evaluation mode."""
         self.layer.train(training)
+        self.reset(inputs)
         return tensors_of(self.layer(*inputs))
 
+    def arrays(self, inputs: Sequence[Tensor], training: bool = False) -> list[numpy.ndarray]:
+        """Return the values of all outputs."""
+        return [y.numpy() for y in self.outputs(inputs, training)]
+
+    def from_the_start(self, inputs: Sequence[Tensor], training: bool = False) -> list[numpy.ndarray]:
+        """Return the values of all outputs of a call that begins with the row's first state."""
+        self.rewind()
+        return self.arrays(inputs, training)
+
+    def rewind(self) -> None:
+        """Go back to the state with which the row began, random numbers included."""
+        self.snapshot.rewind(self.snapshot.tensors)
+        self.snapshot.restore_attributes()
+
+    def reset(self, inputs: Sequence[Tensor]) -> None:
+        """Let stateful layers start anew."""
+        if self.stateful:
+            reset(self.layer, inputs, self.axis)
+
     def loss(self, outputs: Sequence[Tensor]) -> Tensor:
-        """Return a weighted sum of all elements of the outputs, with random weights."""
+        """Return a weighted sum of all finite elements of the outputs, with random weights."""
         rng = numpy.random.default_rng(self.options["seed"])
-        terms = [
-            (y * tensor(rng.uniform(0.5, 1.5, y.shape), y.dtype, device=y.device)).sum()
-            for y in outputs
-            if y.dtype.kind == "f"
-        ]
+        terms = []
+        for y in outputs:
+            if y.dtype.kind == "f":
+                weights = tensor(rng.uniform(0.5, 1.5, y.shape), y.dtype, device=y.device)
+                terms.append((y * weights).sum())
         if not terms:
             raise Skip("no output is floating-point")
         total = terms[0]
@@ -84,7 +143,7 @@ class LayerRun:
         if not total.requires_grad:
             raise Problem("the outputs are cut off from inputs and Parameters: backward() has nowhere to go")
         total.backward()
-        named: dict[str, Tensor] = dict(self.layer.named_parameters())
+        named: dict[str, Tensor] = {name: p for name, p in self.layer.named_parameters() if p.requires_grad}
         named |= {f"input {i}": x for i, x in enumerate(leaves) if x.requires_grad}
         found = {name: x.grad for name, x in named.items() if x.grad is not None}
         for name, x in named.items():
@@ -94,14 +153,70 @@ class LayerRun:
             x.grad = None
         return found
 
+    def trace(self, inputs: Sequence[Tensor], training: bool = False) -> tuple[OperationTrace, list[Tensor]]:
+        """Return every operation of a call that begins with the row's first state, and its outputs."""
+        self.rewind()
+        return self.trace_now(inputs, training)
+
+    def trace_now(
+        self, inputs: Sequence[Tensor], training: bool = False
+    ) -> tuple[OperationTrace, list[Tensor]]:
+        """Return every operation of a call from the layer's present state, and its outputs."""
+        self.layer.train(training)
+        self.reset(inputs)
+        trace = OperationTrace(lambda found: None)
+        with trace.recording():
+            outputs = tensors_of(self.layer(*inputs))
+        return trace, outputs
+
+    def advance(self) -> None:
+        """Let training change the state a little, as in its first steps."""
+        with no_grad():
+            for stream in range(11, 14):
+                self.outputs(self.observations(stream), training=True)
+
+    def has_gradients(self, inputs: Sequence[Tensor]) -> bool:
+        """Return whether there is anything to differentiate for."""
+        return any(x.dtype.kind == "f" for x in (*inputs, *self.layer.parameters()))
+
+
+def resets(part: Layer) -> bool:
+    """Return whether a layer carries state from call to call that reset_state() forgets."""
+    return callable(getattr(part, "reset_state", None))
+
+
+def reset(layer: Layer, inputs: Sequence[Tensor], axis: int | None) -> None:
+    """Call the reset_state() of every layer that has one, with the batch size if it takes one."""
+    for part in (layer, *(inner for _, inner in layer.named_layers())):
+        if resets(part) and getattr(part, "stateful", True):
+            method: Any = part.reset_state  # type: ignore[attr-defined]
+            takes_batch = bool(inspect.signature(method).parameters)
+            method(*([inputs[0].shape[axis or 0]] if takes_batch else []))
+
 
 def tensors_of(result: Any) -> list[Tensor]:
-    """Return the Tensors in the result of a layer, a Tensor or a nest of them; refuse everything else."""
-    outputs = leaves(result)
-    for i, y in enumerate(outputs):
+    """Return the Tensors in the result of a layer, a Tensor or a nest of them; None counts as nothing."""
+    outputs = [(name, y) for name, y in named_leaves(result) if y is not None]
+    for i, (_, y) in enumerate(outputs):
         if not isinstance(y, Tensor):
             raise Problem(f"output {i} is no Tensor, but {type(y).__module__}.{type(y).__name__}")
-    return outputs
+    if not outputs:
+        raise Problem("forward returns no Tensor: it ends without a return")
+    return [y for _, y in outputs]
+
+
+def perturb(layer: Layer, seed: int) -> None:
+    """Move all Parameters a little from where they start: gains away from 1, biases and scales from 0."""
+    rng = numpy.random.default_rng((seed, 7))
+    for _, p in layer.named_parameters():
+        values = devices.to_numpy(p.data).astype("float64")
+        fan_in = int(numpy.prod(values.shape[:-1])) if values.ndim > 1 else 1
+        moved = values * rng.uniform(0.8, 1.2, values.shape)
+        size = float(numpy.sqrt((values**2).mean())) if values.size else 0.0
+        typical = size if size else 0.3 / numpy.sqrt(fan_in)
+        moved = numpy.where(values == 0, 0.5 * typical * rng.standard_normal(values.shape), moved)
+        moved = numpy.asarray(moved)
+        p.data = devices.to_device(moved.astype(p.dtype), p.device)
 
 
 def _kind(x: Tensor) -> str:

@@ -125,6 +125,8 @@ class OperationTrace(UsageRecorder):
         self.operations: list[TracedOperation] = []
         self.readings: list[tuple[Tensor, str, str]] = []
         self.overwritten: list[tuple[Tensor, str]] = []
+        self.differentiates = False  # whether the function itself calls backward() or grad()
+        self.current_phase = "forward"
         self._values: dict[int, tuple[Tensor, devices.Array]] = {}
 
     def remember(self, x: Tensor) -> devices.Array:
@@ -175,6 +177,24 @@ class OperationTrace(UsageRecorder):
             if not _same(x.data, before):
                 made = f"the result of '{x.primitive.name}'" if x.primitive else "a Tensor"
                 self.overwritten.append((x, f"{made} of shape {x.shape} is overwritten after it was used"))
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Note that the function differentiates."""
+        self.differentiates |= name == "backward"
+        outer, self.current_phase = self.current_phase, name
+        try:
+            yield
+        finally:
+            self.current_phase = outer
+
+    def needed(self, outputs: list[Tensor]) -> set[int]:
+        """Return the ids of all Tensors that outputs were computed from, or of all, if it differentiates."""
+        found = {id(y) for y in outputs}
+        for operation in reversed(self.operations):
+            if self.differentiates or id(operation.out) in found or operation.primitive.kind == "assign":
+                found.update(id(x) for x in operation.inputs)
+        return found
 
     def descendants(self, x: Tensor) -> set[int]:
         """Return the ids of all Tensors that were computed from x, and of x."""

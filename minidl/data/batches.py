@@ -29,6 +29,10 @@ class Batches:
     def __len__(self) -> int:
         return self.count
 
+    def __repr__(self) -> str:
+        order = "in order" if self.random is None else "shuffled"
+        return f"Batches({self.count} of {self.batch_size} from {self.observations:,} observations, {order})"
+
     def __iter__(self) -> Iterator[Any]:
         places = map(self._place, range(self.count))
         if self.random is None:

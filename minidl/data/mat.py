@@ -1,25 +1,24 @@
 """The files of MATLAB's digits: MAT 5.0 (what ``save`` writes with ``-v6`` or ``-v7``), compressed or not.
 
 MATLAB's arrays are column-major with the observations last; here they are row-major with the observations
-first. scipy.io has already seen to the order in memory when an array arrives: ``X[row, column, 0, n]``.
+first.
 """
 
 from __future__ import annotations
 
-import io
 import os
-import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy
 
 from minidl.data.labelled_images import LabelledImages
+from minidl.data.mat_format import HEADER, Opaque, byte_order, variables
 from minidl.data.validation import check_finite
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-_WORKSPACE = "__function_workspace__"  # scipy's name for the variable without one that holds the objects
+_WORKSPACE = ""  # the variable without a name holds the objects
 
 
 def read_mat(path: str | os.PathLike[str]) -> LabelledImages:
@@ -45,21 +44,21 @@ def read_mat(path: str | os.PathLike[str]) -> LabelledImages:
     """
     content = Path(path).read_bytes()
     _check_version(content, path)
-    found = _load(content, path, ("XTrain", "XTest", "anglesTrain", "anglesTest"))
+    names = [f"{kind}{part}" for kind in ("X", "angles", "labels") for part in ("Train", "Test")]
+    found = _variables(content, path, (*names, _WORKSPACE))
     parts = [part for part in ("Train", "Test") if f"X{part}" in found]
     if len(parts) != 1:
-        has = (
-            "both XTrain and XTest; expected one of them"
-            if parts
-            else f"no XTrain and no XTest{_rest(content)}"
+        has = "both XTrain and XTest; expected one of them" if parts else "no XTrain and no XTest"
+        others = [name for name in found if name != _WORKSPACE]
+        raise ValueError(
+            f"{path} has {has}" + ("" if parts else f"; it has {', '.join(others) or 'no variables'}")
         )
-        raise ValueError(f"{path} has {has}")
     part = parts[0]
     images = _images(found[f"X{part}"], f"X{part} of {path}")
     angles = found.get(f"angles{part}")
     if angles is not None:
-        angles = _whole_numbers(angles, len(images), f"angles{part} of {path}").astype(numpy.int16)
-    return LabelledImages(images, _labels(content, part, len(images), path), angles)
+        angles = _whole_numbers(angles, len(images), f"angles{part} of {path}", numpy.int16)
+    return LabelledImages(images, _labels(found, part, len(images), path), angles)
 
 
 def _check_version(content: bytes, path: Any) -> None:
@@ -72,27 +71,17 @@ def _check_version(content: bytes, path: Any) -> None:
         raise ValueError(f"{path} is not a MAT file of version 5 to 7")
 
 
-def _load(content: bytes, path: Any, names: Iterable[str] | None) -> dict[str, Any]:
-    """Return the variables of these names, or all; raise ValueError with the path if that fails."""
-    from scipy.io import loadmat
-
+def _variables(content: bytes, path: Any, wanted: Collection[str]) -> dict[str, Any]:
+    """Return the variables of a file by their names, with None for those that are not wanted."""
+    found: dict[str, Any] = {}
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # scipy warns if there are two objects: it gives both one name
-            return dict(loadmat(io.BytesIO(content), variable_names=names))
-    except Exception as error:  # damaged bytes can make scipy raise nearly anything
+        for name, value in variables(content[HEADER:], byte_order(content[126:128]), wanted):
+            if name in found and name != _WORKSPACE:
+                raise ValueError(f"it has two variables {name!r}")
+            found.setdefault(name, value)
+    except ValueError as error:
         raise ValueError(f"{path} is a damaged MAT file: {error}") from error
-
-
-def _rest(content: bytes) -> str:
-    """Return what the file has instead of images, for an error message."""
-    try:
-        found = _load(content, "", None)
-    except ValueError:
-        return ""
-    # "None" is what scipy calls an object.
-    names = [name for name in found if not name.startswith("__") and name != "None"]
-    return f"; it has {', '.join(names) or 'no variables'}"
+    return found
 
 
 def _images(stored: Any, name: str) -> numpy.ndarray:
@@ -102,27 +91,34 @@ def _images(stored: Any, name: str) -> numpy.ndarray:
         stored = stored[:, :, None, None]
     if stored.ndim != 4 or stored.shape[2] != 1 or stored.size == 0:
         raise ValueError(f"{name} has shape {stored.shape}; expected (height, width, 1, N)")
-    images = numpy.ascontiguousarray(stored.transpose(3, 0, 1, 2), numpy.float32)
+    with numpy.errstate(over="ignore"):  # what becomes infinite is refused
+        images = numpy.ascontiguousarray(stored.transpose(3, 0, 1, 2), numpy.float32)
     check_finite(images, name)
     return images
 
 
-def _whole_numbers(stored: Any, count: int, name: str) -> numpy.ndarray:
-    """Return ``count`` whole numbers as an int64 array (count,)."""
+def _whole_numbers(stored: Any, count: int, name: str, dtype: Any = numpy.int64) -> numpy.ndarray:
+    """Return ``count`` whole numbers as an array (count,)."""
     if not isinstance(stored, numpy.ndarray) or stored.dtype.kind not in "iuf" or stored.size != count:
         raise ValueError(
             f"{name} holds {_type_name(stored)} values of shape {getattr(stored, 'shape', ())}; "
             f"expected {count} whole numbers"
         )
     check_finite(stored, name)
-    numbers = stored.reshape(count).astype(numpy.int64)
+    with numpy.errstate(invalid="ignore"):  # what is too large for the dtype is another number afterwards
+        numbers = stored.reshape(count).astype(dtype)
     if not (numbers == stored.reshape(count)).all():
-        raise ValueError(f"{name} holds fractions; expected {count} whole numbers")
+        raise ValueError(f"{name} holds fractions or numbers too large for {numpy.dtype(dtype)}")
     return numbers
 
 
 def _type_name(stored: Any) -> str:
-    return stored.dtype.name if isinstance(stored, numpy.ndarray) else type(stored).__name__
+    if isinstance(stored, numpy.ndarray):
+        return stored.dtype.name
+    if isinstance(stored, Opaque):
+        return stored.kind
+    kinds: dict[type, str] = {list: "cell", dict: "struct", str: "char"}
+    return kinds.get(type(stored), type(stored).__name__)
 
 
 def _note(text: str, *details: Any) -> None:
@@ -132,16 +128,16 @@ def _note(text: str, *details: Any) -> None:
     logging.getLogger(__name__).info(text, *details)
 
 
-def _labels(content: bytes, part: str, count: int, path: Any) -> numpy.ndarray | None:
-    """Return the labels (count,) int64, or None with a note in the log: labels are never a reason to fail."""
+def _labels(found: dict[str, Any], part: str, count: int, path: Any) -> numpy.ndarray | None:
+    """Return the labels (count,) int64, or None with a note in the log if they cannot be decoded."""
     name = f"labels{part}"
     try:
-        found = _load(content, path, (name, _WORKSPACE))
-        if name in found:
+        if isinstance(found.get(name), numpy.ndarray):
             return _whole_numbers(found[name], count, f"{name} of {path}")
-        if _WORKSPACE in found:
+        if isinstance(found.get(_WORKSPACE), numpy.ndarray):
             return _categorical(found[_WORKSPACE].tobytes(), count)
-        _note("%s has no %s", path, name)
+        problem = f"it is a {_type_name(found[name])}" if name in found else "there is none"
+        _note("%s of %s cannot be decoded: %s", name, path, problem)
     except Exception as error:  # the format of objects is a guess, so is what can go wrong with it
         _note("%s of %s cannot be decoded: %s", name, path, error)
     return None
@@ -158,41 +154,40 @@ def _categorical(workspace: bytes, count: int) -> numpy.ndarray:
 
     Source: https://github.com/foreverallama/matio, docs on the subsystem.
     """
-    # The tag of the struct is workspace[8:16]; the second half of it is the number of bytes that follow.
-    length = int.from_bytes(workspace[12:16], "little" if workspace[2:4] == b"IM" else "big")
-    # Without what follows the struct: that has no name either, and scipy would return it instead.
-    file = b"MATLAB 5.0 MAT-file".ljust(124) + workspace[:4] + workspace[8 : 16 + length]
-    arrays = list(_arrays_within(_load(file, "the workspace", None)[_WORKSPACE]))
+    order = byte_order(workspace[2:4])
+    _, properties = next(variables(workspace[8:], order))
+    arrays = list(_leaves(properties))
     codes = [array for array in arrays if _are_codes(array, count)]
     if len(codes) != 1:
         raise ValueError(f"{len(codes)} arrays could be the codes of a categorical")
     index = codes[0].ravel().astype(numpy.int64) - 1
-    names = [array for array in map(_as_digits, arrays) if array is not None and len(array) > index.max()]
+    names = [digits for digits in map(_as_digits, arrays) if digits is not None and len(digits) > index.max()]
     return names[0][index] if len(names) == 1 else index
 
 
-def _arrays_within(value: Any) -> Iterator[numpy.ndarray]:
-    """Yield the array and, if it is a struct or a cell array, all arrays inside."""
-    if not isinstance(value, numpy.ndarray):
-        return
+def _leaves(value: Any) -> Iterator[Any]:
+    """Yield the value and all that lies in it."""
     yield value
-    for field in value.dtype.names or ():
-        yield from _arrays_within(value[field])
-    if value.dtype == object:
-        for item in value.ravel():
-            yield from _arrays_within(item)
+    if isinstance(value, Opaque):
+        yield from _leaves(value.value)
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _leaves(inner)
 
 
-def _are_codes(array: numpy.ndarray, count: int) -> bool:
-    return array.dtype.kind in "ui" and array.size == count and array.min() >= 1 and array.max() <= 10
+def _are_codes(x: Any, count: int) -> bool:
+    return bool(
+        isinstance(x, numpy.ndarray)
+        and x.dtype.kind in "ui"
+        and x.size == count
+        and x.min() >= 1
+        and x.max() <= 10
+    )
 
 
-def _as_digits(cells: numpy.ndarray) -> numpy.ndarray | None:
+def _as_digits(cells: Any) -> numpy.ndarray | None:
     """Return the digits that a cell array of strings such as '7' stands for, or None if it is not one."""
-    if cells.dtype != object or cells.size == 0:
+    if not isinstance(cells, list) or not cells:
         return None
-    texts = [cell for cell in cells.ravel() if isinstance(cell, numpy.ndarray) and cell.dtype.kind == "U"]
-    names = ["".join(text.ravel()) for text in texts]
-    if len(names) < cells.size or not all(len(name) == 1 and name in "0123456789" for name in names):
+    if not all(isinstance(cell, str) and len(cell) == 1 and cell in "0123456789" for cell in cells):
         return None
-    return numpy.array([int(name) for name in names], numpy.int64)
+    return numpy.array([int(cell) for cell in cells], numpy.int64)

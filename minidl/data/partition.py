@@ -6,15 +6,27 @@ import operator
 from collections.abc import Sequence
 
 import numpy
+from numpy.typing import ArrayLike
 
 
 def partition(
-    n: int, fractions: Sequence[float], seed: int | numpy.random.Generator | None = None
+    n: int,
+    fractions: Sequence[float],
+    seed: int | numpy.random.Generator | None = None,
+    labels: ArrayLike | None = None,
 ) -> tuple[numpy.ndarray, ...]:
     """Return one int64 array of indices per fraction: random, disjoint, all in ``range(n)``.
 
     The parts end where the running sum of the fractions, times ``n``, rounds to: 5,000 observations and
     ``[0.6, 0.4]`` give 3,000 and 2,000. If the fractions sum to 1, every index is in one of the parts.
+
+    Parameters
+    ----------
+    n : how many observations there are
+    fractions : the share of each part
+    seed : decides the order
+    labels : the class of each observation, (n,): each class is divided by the fractions for itself, so
+        that all parts have it in the same proportion
 
     Raises
     ------
@@ -35,6 +47,19 @@ def partition(
         raise ValueError(
             f"partition takes fractions that sum to at most 1; {fractions!r} sum to {until[-1]:g}"
         )
-    ends = numpy.minimum(numpy.rint(until * n), n).astype(numpy.int64)
     order = numpy.random.default_rng(seed).permutation(n).astype(numpy.int64, copy=False)
-    return tuple(numpy.split(order, ends)[:-1])
+    if labels is None:
+        return tuple(numpy.split(order, _ends(until, n))[:-1])
+    labels = numpy.asarray(labels)
+    if labels.shape != (n,):
+        raise ValueError(f"partition takes one label for each of {n} observations; got shape {labels.shape}")
+    part = numpy.full(n, len(shares))  # of each observation in ``order``; this one is that of the rest
+    for label in numpy.unique(labels):
+        places = numpy.flatnonzero(labels[order] == label)
+        part[places] = numpy.searchsorted(_ends(until, len(places)), numpy.arange(len(places)), side="right")
+    return tuple(order[part == i] for i in range(len(shares)))
+
+
+def _ends(until: numpy.ndarray, n: int) -> numpy.ndarray:
+    """Return where the parts of n observations end."""
+    return numpy.minimum(numpy.rint(until * n), n).astype(numpy.int64)

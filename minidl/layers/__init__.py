@@ -13,6 +13,7 @@ from minidl.layers.activations import (
     Tanh,
 )
 from minidl.layers.attention import MultiHeadAttention
+from minidl.layers.batch_statistics import fit_batch_norm
 from minidl.layers.convolution import Conv1D, Conv2D, ConvTranspose2D, DepthwiseConv2D
 from minidl.layers.dense import Dense
 from minidl.layers.dropout import Dropout
@@ -60,4 +61,5 @@ __all__ = [
     "Softplus",
     "Tanh",
     "UpSample2D",
+    "fit_batch_norm",
 ]

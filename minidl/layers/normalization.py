@@ -39,6 +39,7 @@ class BatchNorm(Layer):
             raise ValueError(f"BatchNorm: momentum must be above 0 and at most 1, got {momentum}")
         self.features = features
         self.momentum = momentum
+        _require_epsilon(type(self).__name__, epsilon)
         self.epsilon = epsilon
         self.gain, self.bias = Parameter(ones(features)), Parameter(zeros(features))
         self.running_mean, self.running_variance = zeros(features), ones(features)
@@ -88,6 +89,7 @@ class LayerNorm(Layer):
     def __init__(self, features: int, epsilon: float = 1e-5, bias: bool = True):
         _require_features("LayerNorm", features)
         self.features = features
+        _require_epsilon(type(self).__name__, epsilon)
         self.epsilon = epsilon
         self.gain = Parameter(ones(features))
         self.bias = Parameter(zeros(features)) if bias else None
@@ -119,6 +121,7 @@ class RMSNorm(Layer):
     def __init__(self, features: int, epsilon: float = 1e-5):
         _require_features("RMSNorm", features)
         self.features = features
+        _require_epsilon(type(self).__name__, epsilon)
         self.epsilon = epsilon
         self.gain = Parameter(ones(features))
 
@@ -153,6 +156,7 @@ class GroupNorm(Layer):
             raise ValueError(f"GroupNorm: {features} features cannot be cut into {groups} groups")
         self.groups = groups
         self.features = features
+        _require_epsilon(type(self).__name__, epsilon)
         self.epsilon = epsilon
         self.gain, self.bias = Parameter(ones(features)), Parameter(zeros(features))
 
@@ -169,6 +173,11 @@ class GroupNorm(Layer):
 def _require_features(name: str, features: int) -> None:
     if features < 1:
         raise ValueError(f"{name} needs at least one feature, got {features}")
+
+
+def _require_epsilon(name: str, epsilon: float) -> None:
+    if not epsilon >= 0:
+        raise ValueError(f"{name}: epsilon must not be negative, got {epsilon}")
 
 
 def _epsilon(layer: BatchNorm | LayerNorm | RMSNorm | GroupNorm) -> str:

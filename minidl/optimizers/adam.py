@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
-from minidl.optimizers.optimizer import Optimizer, require_epsilon
-from minidl.primitives.elementwise import sqrt
+from minidl.optimizers.optimizer import Optimizer, OptimizerOptions, require_epsilon
+from minidl.primitives.elementwise import maximum, sqrt
 from minidl.tensor import Parameter, Tensor
 
 
@@ -22,6 +22,8 @@ class Adam(Optimizer):
     ----------
     beta1, beta2 : decay of the running means of gradients and of squared gradients
     epsilon : keeps the divisor from 0; outside the root
+    amsgrad : divide by the root of the largest v so far, so that steps never grow again (Reddi, Kale &
+        Kumar, 2018)
     options : those of Optimizer, by name; ``l2`` is coupled: it goes through the moments
     """
 
@@ -32,7 +34,8 @@ class Adam(Optimizer):
         beta1: float = 0.9,
         beta2: float = 0.999,
         epsilon: float = 1e-8,
-        **options: Any,
+        amsgrad: bool = False,
+        **options: Unpack[OptimizerOptions],
     ):
         for name, beta in (("beta1", beta1), ("beta2", beta2)):
             if not 0 <= beta < 1:
@@ -41,11 +44,13 @@ class Adam(Optimizer):
         self.beta1 = beta1
         self.beta2 = beta2
         self.epsilon = epsilon
+        self.amsgrad = amsgrad
         super().__init__(parameters, learning_rate, **options)
 
     def initial_state(self, parameter: Parameter) -> dict[str, Tensor]:
-        """Return the two running moments."""
-        return {"m": parameter.zeros_like(), "v": parameter.zeros_like()}
+        """Return the two running moments, and the largest second one so far."""
+        names = ("m", "v", "largest_v") if self.amsgrad else ("m", "v")
+        return {name: parameter.zeros_like() for name in names}
 
     def begin_step(self) -> dict[str, Tensor]:
         """Return the bias corrections of this step, in float64."""
@@ -54,7 +59,7 @@ class Adam(Optimizer):
             "correction2": sqrt(1 - self.beta2**self.step_count),
         }
 
-    def update(self, parameter: Parameter, gradient: Tensor, rate: Tensor, **state: Tensor) -> None:
+    def update(self, parameter: Parameter, gradient: Tensor, rate: Tensor, **state: Any) -> None:
         """Make one step."""
         step_size = (rate * state["correction2"] / state["correction1"]).astype(gradient.dtype)
         epsilon = (self.epsilon * state["correction2"]).astype(gradient.dtype)
@@ -62,6 +67,9 @@ class Adam(Optimizer):
         v = self.beta2 * state["v"] + (1 - self.beta2) * (gradient * gradient)
         state["m"].assign(m)
         state["v"].assign(v)
+        if self.amsgrad:
+            v = maximum(state["largest_v"], v)
+            state["largest_v"].assign(v)
         parameter.assign(parameter - step_size * m / (sqrt(v) + epsilon))
 
 
@@ -77,17 +85,23 @@ class AdamW(Adam):
     options : those of Adam, by name
     """
 
+    group_options = ("l2", "weight_decay")
+
     def __init__(
-        self, parameters: Any, learning_rate: Any = 0.001, weight_decay: float = 0.01, **options: Any
+        self,
+        parameters: Any,
+        learning_rate: Any = 0.001,
+        weight_decay: float = 0.01,
+        **options: Any,
     ):
         if not weight_decay >= 0:
             raise ValueError(f"AdamW: weight_decay must not be negative, got {weight_decay}")
         self.weight_decay = weight_decay
         super().__init__(parameters, learning_rate, **options)
 
-    def update(self, parameter: Parameter, gradient: Tensor, rate: Tensor, **state: Tensor) -> None:
+    def update(self, parameter: Parameter, gradient: Tensor, rate: Tensor, **state: Any) -> None:
         """Let the Parameter decay, then make Adam's step."""
-        decay = self.weight_decay * parameter.l2_factor
+        decay = state.pop("weight_decay") * parameter.l2_factor
         if decay:
             parameter.assign(parameter * (1 - rate * decay).astype(parameter.dtype))
         super().update(parameter, gradient, rate, **state)

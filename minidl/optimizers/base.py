@@ -6,6 +6,9 @@ from collections.abc import Iterable
 from inspect import signature
 from typing import Any
 
+import numpy
+
+from minidl.optimizers.groups import require_list_of_parameters
 from minidl.tensor import Parameter, Tensor
 from minidl.tracking import Tracked
 
@@ -34,12 +37,16 @@ class BaseOptimizer(Tracked):
     full_batch = False
 
     def __init__(self, parameters: Iterable[Parameter], l2: float):
+        require_list_of_parameters(type(self).__name__, parameters)
         self.parameters = list({id(parameter): parameter for parameter in parameters}.values())
         if not self.parameters:
             raise ValueError(f"{type(self).__name__} got no parameters to train")
         for parameter in self.parameters:
             if not isinstance(parameter, Parameter):
-                raise TypeError(f"{type(self).__name__} trains Parameters, got {type(parameter).__name__}")
+                hint = ", and has no groups of them" if isinstance(parameter, dict) else ""
+                raise TypeError(
+                    f"{type(self).__name__} trains Parameters{hint}, got {type(parameter).__name__}"
+                )
         self.require_not_negative("l2", l2)
         self.l2 = float(l2)  # a scalar of NumPy could turn float32 gradients into float64
 
@@ -65,7 +72,9 @@ class BaseOptimizer(Tracked):
 
     def __repr__(self) -> str:
         """Return the settings that are numbers, and how many Parameters are trained."""
-        numbers = [f"{name}={x!r}" for name, x in vars(self).items() if isinstance(x, (int, float))]
+        public = {name: x for name, x in vars(self).items() if not name.startswith("_")}
+        values = {n: x.item() if isinstance(x, numpy.generic) else x for n, x in public.items()}
+        numbers = [f"{name}={x!r}" for name, x in values.items() if isinstance(x, (int, float))]
         count = len(self.parameters)
         trained = f"{count} Parameter" if count == 1 else f"{count} Parameters"
         return f"{type(self).__name__}({', '.join([trained, *numbers])})"

@@ -52,7 +52,12 @@ class FullBatchOptimizer(BaseOptimizer):
         """Look for the minimum of the objective from ``start`` on; return why the search ended."""
         raise NotImplementedError
 
-    def minimize(self, closure: Callable[[], Tensor], callback: Callable[[float], Any] | None = None) -> str:
+    def minimize(
+        self,
+        closure: Callable[[], Tensor],
+        callback: Callable[[float], Any] | None = None,
+        resume: bool = False,
+    ) -> str:
         """Minimise a loss; return why the search ended.
 
         The Parameters end where what is minimised was lowest, even if the loss became NaN later.
@@ -62,6 +67,7 @@ class FullBatchOptimizer(BaseOptimizer):
         closure : computes the loss and calls its backward()
         callback : called after each iteration with its loss (without the L2 term); a true result ends
             the search
+        resume : go on with an interrupted search, for optimizers that keep state; the others begin anew
         """
         start = numpy.concatenate([_flat(p, p) for p in self.parameters])
         lowest: list[Any] = [math.inf, start]

@@ -1,29 +1,29 @@
-"""L-BFGS: full-batch training by SciPy's quasi-Newton method."""
+"""L-BFGS: full-batch training by a quasi-Newton method."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from operator import index
 
 import numpy
 
-from minidl.optimizers.full_batch import AfterIteration, FullBatchOptimizer, Objective
-from minidl.tensor import Parameter
+from minidl.optimizers.descent import DescentOptimizer
+from minidl.optimizers.line_search import Point
+from minidl.tensor import Parameter, Tensor
 
 
-class LBFGS(FullBatchOptimizer):
+class LBFGS(DescentOptimizer):
     """Limited-memory BFGS (Liu & Nocedal, 1989), for data that fits into one batch.
 
-    SciPy's L-BFGS-B minimises the loss as a function of one float64 vector of all Parameters. Its line
-    search computes the loss and the gradient as often as it needs them.
+    The direction is the gradient times an estimate of the inverse Hessian matrix, from the latest
+    ``history_size`` steps s and the changes y of the gradient along them; that matrix is never formed.
+    A line search computes the loss and the gradient as often as it needs them, seldom more than once.
 
     Parameters
     ----------
-    parameters, max_iterations, l2 : as for FullBatchOptimizer
+    parameters, max_iterations, l2, gradient_tolerance, loss_tolerance : as for DescentOptimizer
     history_size : how many past iterations the curvature is estimated from
-    gradient_tolerance : stop when no element of the gradient is larger
-    loss_tolerance : stop when an iteration lowers the loss by less than this share of it
     history : deprecated name of history_size
     """
 
@@ -38,15 +38,16 @@ class LBFGS(FullBatchOptimizer):
         *,
         history: int | None = None,
     ):
-        super().__init__(parameters, max_iterations, l2)
+        super().__init__(parameters, max_iterations, l2, gradient_tolerance, loss_tolerance)
         if history is not None:
-            _warn_about_history()
+            _warn_about_history(4)  # there is keywords.answering in between
             history_size = history
         if not history_size >= 1:
             raise ValueError(f"LBFGS: history_size must be at least 1, got {history_size}")
-        self.history_size = history_size
-        self.gradient_tolerance = gradient_tolerance
-        self.loss_tolerance = loss_tolerance
+        self.history_size = index(history_size)
+        size = self.vector.size
+        self.steps, self.changes = (self.memory(self.history_size, size) for _ in range(2))
+        self.learned = self.memory(1)
 
     @property
     def history(self) -> int:
@@ -59,30 +60,51 @@ class LBFGS(FullBatchOptimizer):
         _warn_about_history()
         self.history_size = value
 
-    def search(self, objective: Objective, start: numpy.ndarray, after_iteration: AfterIteration) -> str:
-        """Run SciPy's L-BFGS-B; return its message."""
-        from scipy.optimize import minimize
+    def direction(self, gradient: numpy.ndarray) -> numpy.ndarray:
+        """Return minus the estimated inverse Hessian times the gradient (Nocedal & Wright, algorithm 7.4)."""
+        direction, pairs = -gradient, list(self._pairs())
+        shares = []
+        for s, y in reversed(pairs):
+            shares.append((s @ direction) / (s @ y))
+            direction = direction - shares[-1] * y
+        if pairs:
+            s, y = pairs[-1]
+            direction = direction * ((s @ y) / (y @ y))
+        for (s, y), share in zip(pairs, reversed(shares), strict=True):
+            direction = direction + (share - (y @ direction) / (s @ y)) * s
+        return direction
 
-        def callback(intermediate_result: Any) -> None:  # SciPy asks for an argument of this name
-            if after_iteration(intermediate_result.x, float(intermediate_result.fun)):
-                raise StopIteration
+    def _pairs(self) -> Iterator[tuple[numpy.ndarray, numpy.ndarray]]:
+        """Yield the latest steps and changes of the gradient, oldest first."""
+        learned = int(self.learned.item())
+        for i in range(max(0, learned - self.history_size), learned):
+            row = i % self.history_size
+            yield self.steps[row].numpy(), self.changes[row].numpy()
 
-        result = minimize(
-            objective,
-            start,
-            jac=True,
-            method="L-BFGS-B",
-            callback=callback,
-            options={
-                "maxiter": self.max_iterations,
-                "maxcor": self.history_size,
-                "maxfun": 20 * self.max_iterations,
-                "gtol": self.gradient_tolerance,
-                "ftol": self.loss_tolerance,
-            },
-        )
-        return str(result.message).lower()
+    def first_step(self, gradient: numpy.ndarray, slope: float) -> float:
+        """Return 1, which is right for a parabola; without an estimate a step of length 1 at most."""
+        return 1.0 if self.learned.item() else min(1.0, 1 / float(numpy.linalg.norm(gradient)))
+
+    def learn(self, direction: numpy.ndarray, start: Point, end: Point) -> None:
+        """Remember the step and the change of the gradient, unless they show no curvature."""
+        s, y = end.vector - start.vector, end.gradient - start.gradient
+        if s @ y > 1e-10 * (y @ y):
+            row = int(self.learned.item()) % self.history_size
+            self.steps[row], self.changes[row] = s, y
+            self.learned.assign(self.learned + 1)
+
+    def forget(self) -> None:
+        """Begin anew along the gradient."""
+        self.learned.assign([0.0])
+
+    def named_tensors(self) -> dict[str, Tensor]:
+        """Return all state of a search by name."""
+        return super().named_tensors() | {
+            "steps": self.steps,
+            "changes": self.changes,
+            "learned": self.learned,
+        }
 
 
-def _warn_about_history() -> None:
-    warnings.warn("LBFGS: history is now called history_size", DeprecationWarning, stacklevel=3)
+def _warn_about_history(frames: int = 3) -> None:
+    warnings.warn("LBFGS: history is now called history_size", DeprecationWarning, stacklevel=frames)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
-from minidl.optimizers.optimizer import Optimizer, require_epsilon
+from minidl.optimizers.optimizer import Optimizer, OptimizerOptions, require_epsilon
 from minidl.primitives.elementwise import sqrt
 from minidl.tensor import Parameter, Tensor
 
@@ -27,7 +27,7 @@ class RMSProp(Optimizer):
         learning_rate: Any = 0.001,
         decay: float = 0.9,
         epsilon: float = 1e-8,
-        **options: Any,
+        **options: Unpack[OptimizerOptions],
     ):
         if not 0 <= decay < 1:
             raise ValueError(f"RMSProp: decay must be at least 0 and below 1, got {decay}")
@@ -40,7 +40,7 @@ class RMSProp(Optimizer):
         """Return the running mean of squared gradients."""
         return {"v": parameter.zeros_like()}
 
-    def update(self, parameter: Parameter, gradient: Tensor, rate: Tensor, **state: Tensor) -> None:
+    def update(self, parameter: Parameter, gradient: Tensor, rate: Tensor, **state: Any) -> None:
         """Make one step."""
         v = self.decay * state["v"] + (1 - self.decay) * (gradient * gradient)
         state["v"].assign(v)

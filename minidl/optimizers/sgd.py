@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
-from minidl.optimizers.optimizer import Optimizer
+from minidl.optimizers.optimizer import Optimizer, OptimizerOptions
 from minidl.tensor import Parameter, Tensor
 
 
@@ -27,7 +27,7 @@ class SGD(Optimizer):
         learning_rate: Any = 0.01,
         momentum: float = 0.9,
         nesterov: bool = False,
-        **options: Any,
+        **options: Unpack[OptimizerOptions],
     ):
         if not 0 <= momentum < 1:
             raise ValueError(f"SGD: momentum must be at least 0 and below 1, got {momentum}")
@@ -41,7 +41,7 @@ class SGD(Optimizer):
         """Return the velocity, if there is momentum."""
         return {"velocity": parameter.zeros_like()} if self.momentum else {}
 
-    def update(self, parameter: Parameter, gradient: Tensor, rate: Tensor, **state: Tensor) -> None:
+    def update(self, parameter: Parameter, gradient: Tensor, rate: Tensor, **state: Any) -> None:
         """Make one step against the gradient, or along the velocity."""
         direction = gradient
         if self.momentum:

@@ -139,18 +139,31 @@ def _of_array(
     return reduce
 
 
+def sum(x: Any, axis: Axes = None, keepdims: bool = False, dtype: Any = None) -> Tensor:
+    """Return the sum of x over the axes, in another dtype if one is given: it adds up in that."""
+    x = as_tensor(x)
+    return _sum(x, axis, keepdims) if dtype is None else _sum(x.astype(dtype), axis, keepdims).astype(dtype)
+
+
 @_of_array
-def sum(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
-    """Return the sum of x over the axes."""
+def _sum(x: Any, axis: Axes, keepdims: bool) -> Tensor:
     return sum_(x, axis=normalize_axes(axis, x.ndim, "sum"), keepdims=keepdims)
 
 
+def mean(x: Any, axis: Axes = None, keepdims: bool = False, dtype: Any = None) -> Tensor:
+    """Return the mean of x over the axes; of no elements it is NaN, as in NumPy.
+
+    With a dtype, it is computed in that.
+    """
+    x = as_tensor(x)
+    return _mean(x, axis, keepdims) if dtype is None else _mean(x.astype(dtype), axis, keepdims).astype(dtype)
+
+
 @_of_array
-def mean(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
-    """Return the mean of x over the axes; of no elements it is NaN, as in NumPy."""
+def _mean(x: Any, axis: Axes, keepdims: bool) -> Tensor:
     axes = normalize_axes(axis, x.ndim, "mean")
     count = math.prod(x.shape[a] for a in axes)
-    return sum(x, axes, keepdims) * (1 / count if count else math.nan)
+    return _sum(x, axes, keepdims) * (1 / count if count else math.nan)
 
 
 def max(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from minidl.primitives.convolution import conv_, conv_input_, conv_weight_
 from minidl.primitives.linear_algebra import matmul_
-from minidl.program.program import Gemm, Group, Operation, Partial
+from minidl.program.program import Gemm, Group, Operation, Partial, Rows
 
 if TYPE_CHECKING:
     from minidl.program.plan.tasks import Task
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 #: The floating-point operations of steps, where they are not one for each element of the largest value.
 FLOPS: dict[Operation, Callable[[Any], int]] = {
     Gemm: lambda gemm: sum(2 * a.size * b.shape[1] for a, b in gemm.terms),
-    Group: lambda group: sum(map(flops, group.members)),
+    **dict.fromkeys((Group, Rows), lambda group: sum(map(flops, group.members))),
     matmul_: lambda step: 2 * step.output.size * step.inputs[0].shape[-1],
     conv_: lambda step: _convolution(step.output, step.inputs[1]),
     conv_input_: lambda step: _convolution(*step.inputs),
@@ -38,7 +38,7 @@ FLOPS_PER_ELEMENT = 32
 #: The work of steps, where it is not the number of elements read and written.
 WORK: dict[Operation, Callable[[Any], float]] = {
     Gemm: lambda gemm: flops(gemm) / FLOPS_PER_ELEMENT,
-    Group: lambda group: float(flops(group)),
+    **dict.fromkeys((Group, Rows), lambda group: float(flops(group))),
     **{p: lambda step: flops(step) / FLOPS_PER_ELEMENT for p in (matmul_, conv_, conv_input_, conv_weight_)},
     Partial: lambda partial: work(partial.whole),
 }

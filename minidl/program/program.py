@@ -23,6 +23,8 @@ from minidl.program.lowered.rounding import as_factors
 from minidl.random.generator import Generator
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from minidl.program.executor import Executor
 
 
@@ -193,6 +195,20 @@ class Group(BaseStep):
         for member in self.members:
             known |= member.evaluate(xp, known)
         return {member.output: known[member.output] for member in self.members}
+
+
+@dataclass(eq=False)
+class Rows(Group):
+    """Elementwise instructions and reductions along the last axis that run together, row by row, in cache.
+
+    Results of members are of one shape, or have a last axis of length 1 instead: one number for each row.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of all rows."""
+        reduction = next(member for member in self.members if not member.is_elementwise)
+        return reduction.inputs[0].shape
 
 
 @dataclass(eq=False)
@@ -442,7 +458,7 @@ def is_same_memory(array: Array, other: Array) -> bool:
     return bool(array.flags.c_contiguous and array.data.ptr == other.data.ptr)
 
 
-Step = Instruction | Group | Gemm | PartialSum | Partial | BeginSum | AdvanceSum | EndSum
+Step = Instruction | Group | Rows | Gemm | PartialSum | Partial | BeginSum | AdvanceSum | EndSum
 
 
 def share(length: int, index: int, parts: int) -> slice:
@@ -521,12 +537,21 @@ class Program:
 
         return listing(self, measure(self, repeats))
 
-    def plot(self, path: str | PathLike[str], repeats: int = 20) -> None:
-        """Draw where the time goes and how the memory is used over the step, into an image file."""
+    def plot(self, path: str | PathLike[str] | None = None, repeats: int = 20) -> Figure:
+        """Draw where the time goes and how the memory is used over the step.
+
+        Returns the figure, which a notebook shows; it is written to a file if one is named.
+        """
         from minidl.program.reports.plot import plot_program
         from minidl.program.reports.profile import measure
 
-        plot_program(self, measure(self, repeats), path)
+        return plot_program(self, measure(self, repeats), path)
+
+    def __repr__(self) -> str:
+        """Return how many operations there are, and between what; print() shows them."""
+        inputs = ", ".join(str(value.shape) for value in self.inputs)
+        outputs = ", ".join(str(value.shape) for value in self.outputs)
+        return f"Program({len(self.steps)} steps, ({inputs}) -> ({outputs}); print() lists them)"
 
     def __str__(self) -> str:
         return self.summary()

@@ -8,8 +8,10 @@ contents have changed.
 from __future__ import annotations
 
 import json
+import os
 import re
-import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -20,6 +22,7 @@ import numpy
 from minidl import weights
 from minidl.errors import CheckpointError
 
+_FORMAT = "minidl checkpoint"
 _NAME = re.compile(r"checkpoint-(\d+)\.safetensors")
 
 
@@ -38,11 +41,9 @@ class Checkpoint:
 
 def write(path: str | PathLike[str], checkpoint: Checkpoint) -> None:
     """Write a checkpoint file, whole or not at all."""
-    # safetensors sorts its arrays: their order is kept here.
+    # A safetensors file sorts its arrays: their order is kept here.
     values = json.dumps({"order": list(checkpoint.arrays), **checkpoint.values})
-    checksum = str(_checksum(checkpoint.arrays, values))
-    texts = {"format": "minidl checkpoint", "values": values, "checksum": checksum}
-    weights.save(checkpoint.arrays, path, texts)
+    weights.save(checkpoint.arrays, path, {"format": _FORMAT, "values": values})
 
 
 def read(path: str | PathLike[str]) -> Checkpoint:
@@ -53,26 +54,23 @@ def read(path: str | PathLike[str]) -> Checkpoint:
     CheckpointError
         The file is missing, damaged, or not a checkpoint.
     """
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        arrays, texts = weights.read_with_texts(path)
     except FileNotFoundError:
         raise CheckpointError(f"there is no checkpoint {Path(path)}") from None
-    except (SafetensorError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{Path(path)} is damaged or not a safetensors file: {error}") from error
-    if metadata.get("format") != "minidl checkpoint":
+    if texts.get("format") != _FORMAT:
         raise CheckpointError(
             f"{Path(path)} is a safetensors file, but not a checkpoint of a training; "
             "weights alone are read with network.load()"
         )
-    values = metadata.get("values", "")
-    if metadata.get("checksum") != str(_checksum(arrays, values)):
-        raise CheckpointError(f"{Path(path)} is damaged: its contents do not match their checksum")
-    content = json.loads(values)
-    return Checkpoint({name: arrays[name] for name in content.pop("order")}, content)
+    try:
+        _ = texts[weights.CHECKSUM]
+        content = json.loads(texts["values"])
+        return Checkpoint({name: arrays[name] for name in content.pop("order")}, content)
+    except (KeyError, ValueError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"{Path(path)} holds no whole checkpoint: {error!r}") from error
 
 
 class CheckpointFolder:
@@ -96,6 +94,35 @@ class CheckpointFolder:
         for left_over in self.path.glob(".*.safetensors.*.tmp"):  # of a process that was killed
             left_over.unlink(missing_ok=True)
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Refuse the folder to other trainings for a ``with`` block; the system ends that with the process.
+
+        Raises
+        ------
+        CheckpointError
+            Another training writes its checkpoints into the folder at this moment.
+        """
+        try:
+            import fcntl  # not on Windows, which has no such lock for folders
+        except ImportError:
+            yield
+            return
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise CheckpointError(
+                    f"another training is writing checkpoints into {self.path}: choose another folder, or "
+                    "wait for its end"
+                ) from None
+            except OSError:  # a file system without locks
+                pass
+            yield
+        finally:
+            os.close(handle)
+
     def steps(self) -> dict[int, Path]:
         """Return the checkpoint files by step, oldest first."""
         found = {}
@@ -118,11 +145,3 @@ class CheckpointFolder:
     def write_best(self, state: dict[str, numpy.ndarray]) -> None:
         """Write the weights of the best validation, for network.load()."""
         weights.save(state, self.path / "best.safetensors")
-
-
-def _checksum(arrays: dict[str, numpy.ndarray], values: str) -> int:
-    total = zlib.crc32(values.encode())
-    for name, array in sorted(arrays.items()):
-        total = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), total)
-        total = zlib.crc32(numpy.ascontiguousarray(array).data, total)
-    return total

@@ -11,10 +11,13 @@ from minidl.layers.layer import Layer, layer_hook
 from minidl.mode import no_grad
 from minidl.optimizers.base import BaseOptimizer
 from minidl.tensor import Tensor
+from minidl.training.arrays import Arrays, Batch
 from minidl.training.capture import capture, restore
 from minidl.training.checkpoints import Checkpoint
-from minidl.training.loaders import ArrayLoader, Batch
+from minidl.training.loaders import ArrayLoader
 from minidl.training.run_state import RunState
+
+TARGETS = "the targets"
 
 
 def find_cause(run: RunState, snapshot: Checkpoint, step: int) -> str:
@@ -26,8 +29,8 @@ def find_cause(run: RunState, snapshot: Checkpoint, step: int) -> str:
     restore(run, snapshot)
     if not isinstance(run.loader, ArrayLoader) or run.trainer.optimizer.full_batch:
         return "the steps before it cannot be repeated to find the layer"
-    inputs, targets = _repeat(run, run.loader, step)
-    for kind, arrays in (("input", inputs), ("target", targets)):
+    inputs, targets, *weights = _repeat(run, run.loader, step)
+    for kind, arrays in (("input", inputs), ("target", targets), *(("weight", x) for x in weights)):
         for i, array in enumerate(arrays):
             if not _is_finite(array):
                 return f"{kind} {i} of the mini-batch is not finite"
@@ -36,14 +39,35 @@ def find_cause(run: RunState, snapshot: Checkpoint, step: int) -> str:
         return f"the first layer whose output was not finite is {layer}"
     if run.step + 1 < step:
         return f"the update of step {run.step + 1} left weights that are not finite"
-    return "the outputs of all layers were finite, but the loss was not (check the targets)"
+    problem = _problem_of_targets(run, inputs, targets)
+    if problem:
+        return f"{TARGETS} were refused: {problem}"
+    return f"the outputs of all layers were finite, but the loss was not (check {TARGETS})"
+
+
+def advice(cause: str) -> str:
+    """Return what may help against a cause: a learning rate does not, where the data are wrong."""
+    if TARGETS in cause or "mini-batch is not finite" in cause:
+        return "The data must change, not the training"
+    return "A lower learning rate or clipped gradients (clip_global_norm) may help"
+
+
+@no_grad()
+def _problem_of_targets(run: RunState, inputs: Arrays, targets: Arrays) -> str:
+    """Return what the loss says against the targets on the CPU, where it looks at their values."""
+    outputs = run.trainer.plain_prediction_step(inputs)
+    try:
+        run.trainer.loss(*(x.to("cpu") for x in outputs), *(Tensor(devices.to_numpy(x)) for x in targets))
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _repeat(run: RunState, loader: ArrayLoader, step: int) -> Batch:
     """Bring the training to just before the step that went wrong; return the mini-batch of that step."""
     while True:
-        for inputs, targets in loader.epoch(run.epoch, run.position):
-            batch = run.trainer.prepared(inputs, targets)
+        for given in loader.epoch(run.epoch, run.position):
+            batch = run.trainer.prepared(*given)
             if run.step + 1 >= step:
                 return batch
             before = capture(run)

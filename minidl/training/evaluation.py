@@ -11,6 +11,7 @@ from minidl import devices
 from minidl.distributed.communicators import Communicator
 from minidl.metrics import Metric
 from minidl.mode import no_grad
+from minidl.random.generator import default_generator
 from minidl.tensor import Tensor
 from minidl.training.bars import with_bar
 from minidl.training.exclusive import using
@@ -37,11 +38,13 @@ def evaluate(
     """
     if ranks is None or ranks.size == 1 or must_see_all(steps.network):
         return _evaluate(steps, loader, verbose, compiled_size, Communicator())
-    before = [generator.state_dict() for _, generator in steps.network.named_generators()]
+    own = [generator for _, generator in steps.network.named_generators()]
+    generators = list(dict.fromkeys([*own, default_generator]))
+    before = [generator.state_dict() for generator in generators]
     figures = _evaluate(steps, loader, verbose, compiled_size, ranks)
-    drawn = [generator.state_dict() for _, generator in steps.network.named_generators()] != before
+    drawn = [generator.state_dict() for generator in generators] != before
     if ranks.any(drawn):  # a network that draws: the draws come one after another
-        for (_, generator), state in zip(steps.network.named_generators(), before, strict=True):
+        for generator, state in zip(generators, before, strict=True):
             generator.load_state_dict(state)
         return _evaluate(steps, loader, verbose, compiled_size, Communicator())
     return figures
@@ -55,12 +58,11 @@ def _evaluate(
     kept: list[tuple[Any, ...]] = []
     pending = PendingFigures()
     with using(steps.network, "evaluate"), steps.network.evaluating():
-        own = islice(loader.epoch(1), ranks.rank, None, ranks.size)
-        batches = steps.uploaded(own)
-        for inputs, targets in with_bar(batches, loader.steps, "evaluating", verbose):
+        batches = steps.uploaded(islice(loader.epoch(1), ranks.rank, None, ranks.size))
+        for inputs, targets, *weights in with_bar(batches, loader.steps, "evaluating", verbose):
             is_rare = compiled_size is not None and len(targets[0]) != compiled_size
             step = steps.plain_evaluation_step if is_rare else steps.evaluation_step
-            loss, observed, outputs = step(inputs, targets)
+            loss, observed, outputs = step(inputs, targets, *weights)
             pending.append(len(targets[0]), [loss, *observed])
             if outputs:
                 kept.append((*(x.data for x in outputs), *targets))

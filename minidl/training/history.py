@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, fields
 from os import PathLike
 from pathlib import Path
@@ -52,17 +53,30 @@ class History(HistoryTables):
         text = json.dumps(_finite(self.to_dict()), indent=1, allow_nan=False)
         if path is not None:
             with files.replacing(path) as temporary:
-                temporary.write_text(text)
+                temporary.write_text(text, encoding="utf-8")
         return text
 
     @classmethod
     def from_json(cls, path: str | PathLike[str]) -> History:
-        """Return the History in a file written by to_json(); null becomes NaN."""
-        content = json.loads(Path(path).read_text())
-        for table in ("steps", "epochs", "validation"):
-            for name, column in content[table].items():
-                content[table][name] = [float("nan") if value is None else value for value in column]
-        return cls.from_dict(content)
+        """Return the History in a file written by to_json(); null becomes NaN.
+
+        Raises
+        ------
+        ValueError
+            The file is damaged, or holds something else; it is named.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            for table in ("steps", "epochs", "validation"):
+                for name, column in content[table].items():
+                    content[table][name] = [math.nan if value is None else _number(value) for value in column]
+                lengths = {len(column) for column in content[table].values()}
+                if len(lengths) > 1:
+                    raise ValueError(f"the columns of {table} have {sorted(lengths)} rows")
+            return cls.from_dict(content)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            problem = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
+            raise ValueError(f"{Path(path)} holds no History: {problem}") from error
 
     def plot(self, path: str | PathLike[str] | None = None) -> Figure:
         """Draw the training: metrics and loss over the steps, figures beside them.
@@ -71,9 +85,16 @@ class History(HistoryTables):
         """
         figure = training_figure(self)
         if path is not None:
-            with files.replacing(path) as temporary:
-                figure.savefig(temporary, dpi=120, format=Path(path).suffix.lstrip(".") or "png")
+            from minidl.figures import write
+
+            write(figure, path, dpi=120)
         return figure
+
+
+def _number(x: Any) -> float:
+    if isinstance(x, bool) or not isinstance(x, (int, float)):
+        raise TypeError(f"{x!r} is not a number")
+    return x
 
 
 def _finite(x: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,6 +44,7 @@ class HistoryTables:
 
 
 def append(table: dict[str, Column], row: dict[str, float]) -> None:
-    """Add a row to a table; all rows have the same names."""
-    for name, value in row.items():
-        table.setdefault(name, []).append(value)
+    """Add a row to a table; what it does not have, or what earlier rows did not have, is NaN."""
+    length = max(map(len, table.values()), default=0)
+    for name in {**table, **row}:
+        table.setdefault(name, [math.nan] * length).append(row.get(name, math.nan))

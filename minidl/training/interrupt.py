@@ -20,12 +20,12 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_interrupt(says_so: bool = True) -> Iterator[StopRequest]:
+def stop_on_interrupt(request: StopRequest | None = None, says_so: bool = True) -> Iterator[StopRequest]:
     """Give a StopRequest that the first Ctrl-C sets; the second one raises KeyboardInterrupt.
 
     Outside the main thread, where Python cannot catch signals, Ctrl-C works as usual.
     """
-    request = StopRequest()
+    request = StopRequest() if request is None else request
     if threading.current_thread() is not threading.main_thread():
         yield request
         return

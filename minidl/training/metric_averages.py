@@ -54,7 +54,9 @@ class MetricAverages:
         metric = self.metrics.get(name)
         if isinstance(metric, Metric):
             return float(metric.finish(Tensor(numpy.asarray(mean))).item())
-        return float(mean)
+        if mean.ndim == 0:
+            return float(mean)
+        return float(mean[0] / mean[1]) if mean[1] else 0.0  # as losses have it: nothing counts
 
 
 class PendingFigures:

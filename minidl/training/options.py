@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import numpy
+
+from minidl.training.callbacks import Callback
 
 Trains = TypeVar("Trains")
 Result = TypeVar("Result")
@@ -26,6 +28,8 @@ class Options:
     batch_size: int = 128
     shuffle: str = "every-epoch"
     drop_last: bool = True
+    steps_per_epoch: int | None = None
+    accumulation_steps: int = 1
     validation_frequency: int | str = 50
     validation_patience: float = math.inf
     objective: str = "loss"
@@ -44,9 +48,19 @@ class Options:
             value = getattr(self, field.name)
             if isinstance(value, (numpy.generic, numpy.ndarray)) and value.ndim == 0:
                 setattr(self, field.name, value.item())
-        for name in ("epochs", "verbose_frequency", "validation_patience", "keep_checkpoints"):
+        for name in (
+            "accumulation_steps",
+            "epochs",
+            "verbose_frequency",
+            "validation_patience",
+            "keep_checkpoints",
+        ):
             if not getattr(self, name) >= 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)!r}")
+        if self.steps_per_epoch is not None and not (
+            isinstance(self.steps_per_epoch, int) and self.steps_per_epoch >= 1
+        ):
+            raise ValueError(f"steps_per_epoch must be a number of steps, got {self.steps_per_epoch!r}")
         for name in ("validation_frequency", "checkpoint_frequency"):
             value = getattr(self, name)
             if value != "epoch" and not (isinstance(value, int) and value >= 1):
@@ -91,8 +105,19 @@ class FitArguments(Options):
     x: Any
     y: Any = None
     _: KW_ONLY
+    sample_weight: Any = None
+    class_weight: Mapping[int, float] | Sequence[float] | None = None
     validation_data: Any = None
-    callbacks: Iterable[Callable[[Any], Any]] = ()
+    validation_split: float | None = None
+    callbacks: Iterable[Callback | Callable[[Any], Any]] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.validation_split is not None:
+            if self.validation_data is not None:
+                raise ValueError("give validation_data or validation_split, not both")
+            if not 0 < self.validation_split < 1:
+                raise ValueError(f"validation_split must be between 0 and 1, got {self.validation_split}")
 
 
 def takes_fit_arguments(
@@ -124,3 +149,8 @@ def takes_fit_arguments(
         return cast("Callable[Concatenate[Trains, Parameters], Result]", call)
 
     return decorate
+
+
+def due(frequency: int | str, step: int) -> bool:
+    """Return whether it is time after a step; what is done after each "epoch" is done elsewhere."""
+    return frequency != "epoch" and step % int(frequency) == 0

@@ -7,7 +7,7 @@ import os
 import socket
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from minidl.distributed.share import Share
 from minidl.layers import Layer
 from minidl.mode import mode, no_grad
 from minidl.program.recorder import ChangeLog
+from minidl.random.generator import default_generator
 from minidl.tensor import Tensor
 from minidl.training.checkpoints import Checkpoint, CheckpointFolder
 
@@ -73,6 +74,27 @@ def _cores() -> tuple[str, set[int]]:
     """Return this machine's name, and the cores that this process may use: mpiexec may have chosen some."""
     has_choice = hasattr(os, "sched_getaffinity")
     return socket.gethostname(), os.sched_getaffinity(0) if has_choice else set(range(os.cpu_count() or 1))
+
+
+def share_out(steps: Any, loader: Any, arguments: Any) -> None:
+    """Let a loader give the parts of mini-batches that this process of a Trainer computes.
+
+    Raises
+    ------
+    ValueError
+        What is asked for does not go together with several processes.
+    """
+    if arguments.accumulation_steps > 1:
+        raise ValueError(
+            "accumulation_steps is for one process: several, and reproducible=True, compute mini-batches in "
+            "parts as it is"
+        )
+    if not steps.is_reproducible:
+        loader.shares = steps.ranks.share
+        return
+    if arguments.sample_weight is not None or arguments.class_weight is not None:
+        raise ValueError("reproducible=True takes no weights of observations")
+    loader.shares = lambda observations: steps.ranks.share(observations, micro_batches(observations))
 
 
 @contextmanager
@@ -143,10 +165,22 @@ class SharedFolder:
         path: Path | None = self.ranks.from_first(lambda: self.folder and self.folder.newest())
         return path
 
-    def write(self, step: int, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint, on rank 0."""
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other trainings out of the folder for a ``with`` block."""
+        with ExitStack() as stack:
+
+            def lock() -> None:
+                if self.folder is not None:
+                    stack.enter_context(self.folder.locked())
+
+            self.ranks.from_first(lock)
+            yield
+
+    def write(self, step: int, checkpoint: Callable[[], Checkpoint]) -> None:
+        """Write a checkpoint, on rank 0, which alone makes it."""
         if self.folder is not None:
-            self.folder.write(step, checkpoint)
+            self.folder.write(step, checkpoint())
 
     def write_best(self, state: dict[str, numpy.ndarray]) -> None:
         """Write the weights of the best validation, on rank 0."""
@@ -197,7 +231,8 @@ class OrderedSums:
         trained = set(map(id, network.parameters()))
         states = [x for _, x in network.named_tensors() if id(x) not in trained]
         self.states = [x for x in states if x.dtype.kind == "f"]
-        self.generators = [generator for _, generator in network.named_generators()]
+        own = [generator for _, generator in network.named_generators()]
+        self.generators = list(dict.fromkeys([*own, default_generator]))
         self.before = [devices.copy(x.data) for x in self.states]
         self.keys = [int(generator.numpy.integers(2**63)) for generator in self.generators]
         self.after = [generator.state_dict() for generator in self.generators]

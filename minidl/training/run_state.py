@@ -7,8 +7,10 @@ import time
 from typing import Any
 
 from minidl.tensor import Tensor
+from minidl.training.callbacks import Callback, Watcher
 from minidl.training.history import History
 from minidl.training.history_tables import append
+from minidl.training.identity import identity
 from minidl.training.interrupt import StopRequest
 from minidl.training.loaders import Loader
 from minidl.training.metric_averages import MetricAverages, PendingFigures
@@ -16,33 +18,20 @@ from minidl.training.options import Options
 from minidl.training.steps import CompiledSteps
 
 
-class Watcher:
-    """Follows a training; this one shows nothing."""
-
-    def start(self, run: RunState) -> None:
-        """Show the beginning."""
-
-    def step(self, run: RunState) -> None:
-        """Show one more step."""
-
-    def say(self, text: str) -> None:
-        """Show a remark."""
-
-    def end(self, run: RunState) -> None:
-        """Show the end."""
-
-
 class RunState:
     """The state of one training; callbacks get it as a `Fit`, and read its attributes.
 
     Attributes
     ----------
-    state : ``"start"``, ``"step"`` or ``"end"``: the moment at which a callback is called
+    state : ``"start"``, ``"step"`` or ``"end"``: the moment at which a function is called
     step : number of steps made so far; ``epoch``: the present one, from 1; ``position``: number of steps
         made in it
     network, trainer, options, history : what is trained, by which Trainer, how, and what happened so far
     device : where
     loader, validation : where the mini-batches for training and for validation come from
+    callbacks : what is done at moments of the training, in order
+    display : what shows progress; ``display.say(text)`` shows a remark beside it
+    error : what ended the training, if something went wrong
     """
 
     def __init__(
@@ -56,6 +45,8 @@ class RunState:
         self.loader, self.validation, self.options = loader, validation, options
         self.state, self.step, self.epoch, self.position = "start", 0, 1, 0
         self.request = StopRequest()
+        self.callbacks: list[Callback] = []
+        self.error: BaseException | None = None
         self.display = Watcher()
         self.started = time.monotonic()
         self.epoch_averages = MetricAverages({name: trainer.metrics[name] for name in trainer.step_metrics})
@@ -63,7 +54,13 @@ class RunState:
         self.best: dict[str, Any] = {}  # the weights of the best validation by name
         self.best_value, self.unimproved = math.inf, 0
         self.validated = -1  # the step after which the last validation was made
+        self.identity = identity(trainer, loader, validation, options)
         self._history = History(settings=self._settings())
+
+    def continue_history(self, history: History) -> None:
+        """Go on with the history of a training that is resumed."""
+        self._history = history
+        self.started -= history.seconds
 
     def _settings(self) -> dict[str, Any]:
         loss = self.trainer.loss
@@ -74,9 +71,9 @@ class RunState:
             "seed": self.trainer.seed,
             "parameters": self.network.parameter_count(),
             "observations": self.loader.observations,
-            "steps_per_epoch": self.loader.steps,
         }
-        return settings | self.trainer.optimizer.settings() | self.options.to_dict()
+        settings |= self.trainer.optimizer.settings() | self.options.to_dict()
+        return settings | {"steps_per_epoch": self.loader.steps}
 
     @property
     def history(self) -> History:
@@ -94,6 +91,11 @@ class RunState:
     def stop(self, reason: str = "stopped by a callback") -> None:
         """End the training after the present step."""
         self.request.reason = self.request.reason or reason
+
+    def at(self, moment: str) -> None:
+        """Let all callbacks act at a moment of the training."""
+        for callback in self.callbacks:
+            getattr(callback, moment)(self)
 
     def count_step(self, observations: int, figures: list[Tensor]) -> None:
         """Move on by one step that gave these figures; they come into the history at the next flush()."""
@@ -114,6 +116,10 @@ class RunState:
             append(self._history.steps, row | rate)
             if not math.isfinite(row["loss"]):
                 self.diverged(step, row["loss"])
+
+    def require_finite_weights(self) -> None:
+        """Refuse weights that are not finite."""
+        raise NotImplementedError
 
     def diverged(self, step: int, loss: float, what: str = "loss") -> None:
         """Raise the error that explains a loss that is not finite."""

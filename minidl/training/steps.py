@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import index
@@ -9,20 +10,23 @@ from typing import Any
 
 import numpy
 
-from minidl import devices
+from minidl import devices, losses
+from minidl import metrics as module_of_metrics
 from minidl.data import prefetch_to_device
 from minidl.distributed.communicators import Communicator
 from minidl.distributed.share import Share, sharing
-from minidl.distributed.sums import sum_gradients, summed_later
+from minidl.distributed.sums import allreduce, sum_gradients, summed_later
 from minidl.layers import Layer
+from minidl.layers.layer import layer_hook
 from minidl.metrics import Metric
 from minidl.mode import no_grad
 from minidl.optimizers.base import BaseOptimizer
 from minidl.optimizers.optimizer import Optimizer
+from minidl.primitives.shape import stack
 from minidl.program.compile import compile as compile_function
 from minidl.tensor import Tensor
 from minidl.tracking import Tracked
-from minidl.training.loaders import Arrays, Batch, converted, part, prepared, share_of
+from minidl.training.arrays import Arrays, Batch, converted, part, prepared, share_of
 from minidl.training.ranks import OrderedSums, device_of_rank, options_of_rank, processes
 from minidl.training.solvers import optimizer_of
 
@@ -49,6 +53,7 @@ class CompiledSteps(Tracked):
     ):
         if not isinstance(network, Layer):
             raise TypeError(f"Trainer trains a Layer, got {type(network).__name__}")
+        _require_function("loss", loss)
         self.ranks = processes(distributed)
         self.is_reproducible = bool(reproducible)
         device = device_of_rank(device, self.ranks)
@@ -58,6 +63,8 @@ class CompiledSteps(Tracked):
         self.loss = loss
         self.optimizer = optimizer  # a name too
         self.metrics = metrics  # a sequence too
+        self.accumulation_steps = 1
+        self.seed_is_given = seed is not None
         drawn = int(numpy.random.SeedSequence().generate_state(1)[0]) if seed is None else index(seed)
         self.seed = self.ranks.broadcast(drawn)
         options = compile if isinstance(compile, dict) else {}
@@ -85,7 +92,13 @@ class CompiledSteps(Tracked):
 
     @metrics.setter
     def metrics(self, metrics: Sequence[Callable[..., Tensor]] | dict[str, Callable[..., Tensor]]) -> None:
+        if callable(metrics) or isinstance(metrics, str):
+            raise TypeError(f"metrics is a list of functions: write metrics=[dl.{_name(metrics)}]")
+        if metrics is None:
+            raise TypeError("metrics is a list of functions, got None: leave it out, or write ()")
         several = list(metrics.values() if isinstance(metrics, dict) else metrics)
+        for metric in several:
+            _require_function("a metric", metric)
         by_name = {_name(metric): metric for metric in several}
         if len(by_name) < len(several) or "loss" in by_name:
             raise ValueError(
@@ -115,40 +128,40 @@ class CompiledSteps(Tracked):
                 for metric in metrics
             ]
 
-    def train(self, inputs: Arrays, targets: Arrays) -> Any:
+    def train(self, *batch: Arrays) -> Any:
         """Make one step with a mini-batch, or this process's part of it.
 
         Returns the loss, what metrics observe, and the learning rate: those of the whole mini-batch.
         """
-        share = share_of(targets)
         if not self.is_reproducible:
-            return self.train_step(tuple(inputs), tuple(targets), *([] if share is None else [share]))
-        loss, observed = self._ordered_gradients(inputs, targets)
+            return self.train_step(*_with_share(batch))
+        loss, observed = self._ordered_gradients(*batch)
         return loss, observed, self.update_step()
 
-    def gradients(self, inputs: Arrays, targets: Arrays) -> Any:
+    def gradients(self, *batch: Arrays) -> Any:
         """Compute the gradients of a mini-batch, or of this process's part; return loss and metrics."""
-        share = share_of(targets)
         if not self.is_reproducible:
-            return self.gradient_step(tuple(inputs), tuple(targets), *([] if share is None else [share]))
-        return self._ordered_gradients(inputs, targets)
+            return self.gradient_step(*_with_share(batch))
+        return self._ordered_gradients(*batch)
 
-    def _ordered_gradients(self, inputs: Arrays, targets: Arrays) -> Any:
+    def _ordered_gradients(self, *batch: Arrays) -> Any:
         """Compute the gradients micro-batch by micro-batch, and add them up in one order."""
-        whole = share_of(targets)
+        whole = share_of(batch[0])
         assert whole is not None
         sums = OrderedSums(self.network, self.optimizer.parameters, whole)
         for number, rows in sums.own:
             share = sums.begin(number, rows)
-            own = {id(x): x[rows] for x in (*inputs, *targets)}
-            arrays = [tuple(own[id(x)] for x in several) for several in (inputs, targets)]
-            loss, observed = self.gradient_step(*arrays, share)
+            own = {id(x): x[rows] for group in batch for x in group}
+            inputs, targets = (tuple(own[id(x)] for x in group) for group in batch)
+            loss, observed = self.gradient_step(inputs, targets, (), share)
             sums.add(share, [loss, *observed])
         loss, *observed = sums.finish()
         return loss, observed
 
-    def _train_step(self, inputs: Arrays, targets: Arrays, share: Share | None = None) -> Any:
-        loss, observed = self._gradient_step(inputs, targets, share)
+    def _train_step(
+        self, inputs: Arrays, targets: Arrays, weights: Arrays = (), share: Share | None = None
+    ) -> Any:
+        loss, observed = self._gradient_step(inputs, targets, weights, share)
         return loss, observed, self._update_step()
 
     def _update_step(self) -> Tensor:
@@ -156,37 +169,81 @@ class CompiledSteps(Tracked):
         self.optimizer.step()
         return self.optimizer.learning_rate.copy()
 
-    def _gradient_step(self, inputs: Arrays, targets: Arrays, share: Share | None = None) -> Any:
-        with sharing(share):
-            outputs, targets = self._outputs(inputs), _tensors(targets)
-            loss = self.loss(*outputs, *targets)
-        loss = loss if share is None else loss * share.weight
-        loss.backward()
+    def _gradient_step(
+        self, inputs: Arrays, targets: Arrays, weights: Arrays = (), among: Share | None = None
+    ) -> Any:
+        """Leave the gradients of a mini-batch in the Parameters; return its loss and what metrics observe.
+
+        ``among`` says which part of a mini-batch it is, if other processes compute the rest: gradients and
+        figures are then those of the whole.
+        """
+        totals: list[Tensor] = []
+        for (x, y, w), share, share_of_loss in _parts((inputs, targets, weights), self.accumulation_steps):
+            with sharing(among):
+                outputs = self._outputs(x)
+                loss = self._loss(outputs, y, w)
+            if among is None:
+                (loss if share == 1 else loss * share_of_loss).backward()
+            else:
+                (loss * _share_of_loss(among, w)).backward()
+            figures = [_observed(loss, w), *self._observations(outputs, y, self.step_metrics)]
+            totals = figures if share == 1 else _added(totals, figures, share)
         trained = {id(parameter) for parameter in self.optimizer.parameters}
         for parameter in self.network.parameters():
             if id(parameter) not in trained:  # the optimizer would not clear what backward leaves there
                 parameter.grad = None
-        observed = self._observations(outputs, targets, self.step_metrics)
-        if share is None:
-            return loss, observed
-        figures = [loss.detach(), *(x * share.weight for x in observed)]
-        loss, *observed = [summed_later(x, share.communicator) for x in figures]
-        sum_gradients(self.optimizer.parameters, share.communicator)
-        return loss, observed
+        if among is not None:
+            totals = [summed_later(x.detach() * among.weight, among.communicator) for x in totals]
+            sum_gradients(self.optimizer.parameters, among.communicator)
+        return totals[0], totals[1:]
+
+    def _loss(self, outputs: Arrays, targets: Arrays, weights: Arrays) -> Tensor:
+        return self.loss(*outputs, *targets, **({"weight": weights[0]} if weights else {}))
 
     @no_grad()
-    def plain_evaluation_step(self, inputs: Arrays, targets: Arrays) -> Any:
+    def plain_evaluation_step(self, inputs: Arrays, targets: Arrays, weights: Arrays = ()) -> Any:
         """Return the loss, what metrics observe, and outputs that other metrics need, of one mini-batch."""
         outputs, targets = self._outputs(inputs), _tensors(targets)
-        loss = self.loss(*outputs, *targets)
+        weights = _tensors(weights)
+        loss = _observed(self._loss(outputs, targets, weights), weights)
         averaged = [name for name, metric in self.metrics.items() if isinstance(metric, Metric)]
         kept = outputs if len(averaged) < len(self.metrics) else ()
         return loss, self._observations(outputs, targets, averaged), kept
 
     @no_grad()
-    def plain_prediction_step(self, inputs: Arrays) -> Any:
-        """Return the outputs of one mini-batch."""
-        return self._outputs(inputs)
+    def plain_prediction_step(self, inputs: Arrays, names: tuple[str, ...] = ()) -> Any:
+        """Return the outputs of one mini-batch, or those of the layers of some names."""
+        if not names:
+            return self._outputs(inputs)
+        wanted = {id(layer): name for name, layer in self.network.named_layers() if name in names}
+        found: dict[str, Any] = {}
+
+        def observe(layer: Layer, arguments: tuple[Any, ...]) -> Any:
+            outputs = layer.forward(*arguments)
+            name = wanted.get(id(layer))
+            if name in found:
+                raise ValueError(f"outputs: layer {name!r} is called more than once")
+            if name is not None:
+                found[name] = outputs
+            return outputs
+
+        with layer_hook(observe):
+            self.network(*_tensors(inputs))
+        missing = [name for name in names if not isinstance(found.get(name), Tensor)]
+        if missing:
+            raise ValueError(
+                f"outputs: the network does not call {', '.join(map(repr, missing))}, or gets no Tensor"
+            )
+        return tuple(found[name] for name in names)
+
+    def layer_names(self, names: str | Sequence[str]) -> tuple[str, ...]:
+        """Return the names of layers as a tuple; refuse those that are not there."""
+        several = (names,) if isinstance(names, str) else tuple(names)
+        known = [name for name, _ in self.network.named_layers()]
+        for name in several:
+            if name not in known:
+                raise ValueError(f"outputs: there is no layer {name!r}; there are {', '.join(known)}")
+        return several
 
     @property
     def step_metrics(self) -> list[str]:
@@ -206,19 +263,19 @@ class CompiledSteps(Tracked):
 
         def noted() -> Iterator[Batch]:
             for batch in batches:
-                shares.append(share_of(batch[1]))
+                shares.append(share_of(batch[0]))
                 yield converted(batch, self.dtype)
 
         def uploads() -> Iterator[Batch]:
-            for inputs, targets in prefetch_to_device(noted(), self.device):
+            for batch in prefetch_to_device(noted(), self.device):
                 share = shares.popleft()
-                yield part(inputs, share), part(targets, share)
+                yield tuple(part(group, share) for group in batch)
 
         return uploads()
 
-    def prepared(self, inputs: Arrays, targets: Arrays = ()) -> Batch:
-        """Return a mini-batch as the steps take it."""
-        return prepared((inputs, targets), self.dtype, self.device)
+    def prepared(self, *batch: Arrays) -> Batch:
+        """Return a mini-batch (its tuples of inputs, targets and weights) as the steps take it."""
+        return prepared(batch, self.dtype, self.device)
 
 
 def _tensors(arrays: Arrays) -> tuple[Tensor, ...]:
@@ -226,5 +283,69 @@ def _tensors(arrays: Arrays) -> tuple[Tensor, ...]:
     return tuple(x if isinstance(x, Tensor) else Tensor(x) for x in arrays)
 
 
+def _parts(batch: Batch, count: int) -> Iterator[tuple[Batch, float, Any]]:
+    """Yield a mini-batch in parts along its first axis, each with its share in means over the observations.
+
+    The second share is that in the loss, which counts weights where there are some.
+    """
+    whole = tuple(map(_tensors, batch))
+    observations, weights = len(whole[0][0]), whole[-1]
+    ends = [i * observations // count for i in range(count + 1)]
+    for start, end in itertools.pairwise(ends):
+        if end - start == observations:
+            yield whole, 1.0, 1.0
+        elif start < end:
+            cut = tuple(tuple(x[start:end] for x in group) for group in whole)
+            share = (end - start) / observations
+            yield cut, share, cut[-1][0].sum() / weights[0].sum() if weights else share
+
+
+def _with_share(batch: Batch) -> tuple[Any, ...]:
+    """Return the arguments of a compiled step: plain tuples, and the share, if the mini-batch is one."""
+    share, plain = share_of(batch[0]), tuple(map(tuple, batch))
+    if share is None:
+        return plain
+    inputs, targets, *weights = plain
+    return inputs, targets, weights[0] if weights else (), share
+
+
+@no_grad()
+def _share_of_loss(share: Share, weights: Arrays) -> Any:
+    """Return what the loss of this part counts in that of the whole mini-batch."""
+    if not weights:
+        return share.weight
+    total = weights[0].sum()
+    return total / allreduce(total, share.communicator)
+
+
+@no_grad()
+def _observed(loss: Tensor, weights: Arrays) -> Tensor:
+    """Return what is averaged of a loss over mini-batches: with weights, two means whose ratio it is."""
+    if not weights:
+        return loss
+    weight = weights[0].mean().astype(loss.dtype)
+    return stack([loss * weight, weight])
+
+
+@no_grad()
+def _added(totals: list[Tensor], figures: list[Tensor], share: Any) -> list[Tensor]:
+    """Return the sums of figures so far with those of another part."""
+    shared = [figure * share for figure in figures]
+    return [total + x for total, x in zip(totals, shared, strict=True)] if totals else shared
+
+
 def _name(metric: Any) -> str:
-    return getattr(metric, "__name__", type(metric).__name__)
+    return metric if isinstance(metric, str) else getattr(metric, "__name__", type(metric).__name__)
+
+
+def _require_function(what: str, value: Any) -> None:
+    """Refuse a loss or a metric that cannot be called with outputs and targets: a name, for example."""
+    if isinstance(value, str):
+        from minidl.foreign_names import NAMES, hint
+
+        ours = [name for module in (losses, module_of_metrics) for name in vars(module) if name[0] != "_"]
+        known = hint(value, ours, NAMES) if value not in ours else f": write dl.{value}"
+        raise TypeError(f"{what} is a function of outputs and targets, got the name {value!r}{known}")
+    if isinstance(value, type) or not callable(value):
+        name = value.__name__ if isinstance(value, type) else type(value).__name__
+        raise TypeError(f"{what} is a function of outputs and targets, got {name}")

@@ -13,15 +13,18 @@ from minidl.distributed.communicators import Communicator
 from minidl.layers import Layer
 from minidl.optimizers.base import BaseOptimizer
 from minidl.tensor import Tensor
+from minidl.training.arrays import is_array, is_numbers
 from minidl.training.bars import with_bar
 from minidl.training.evaluation import evaluate
 from minidl.training.exclusive import training, using
 from minidl.training.fit import Fit
 from minidl.training.history import History
-from minidl.training.loaders import ArrayLoader, IterableLoader, Loader, as_arrays, is_array
+from minidl.training.loaders import ArrayLoader, IterableLoader, Loader
 from minidl.training.options import FitArguments, takes_fit_arguments
-from minidl.training.ranks import micro_batches, quiet
+from minidl.training.ranks import quiet, share_out
+from minidl.training.sources import loader_of, training_loaders
 from minidl.training.steps import CompiledSteps
+from minidl.training.trials import OverfitTest, RangeTest, overfit_test, range_test
 
 
 class Trainer(CompiledSteps):
@@ -93,7 +96,8 @@ class Trainer(CompiledSteps):
         Parameters
         ----------
         x, y : inputs and targets, arrays with one observation per entry of the first axis, or tuples of
-            them for several inputs and targets; memory-mapped arrays are read ahead. Or ``x`` alone: an
+            them for several inputs and targets; also nested lists, tables (DataFrames) and arrays of other
+            libraries. Memory-mapped arrays and datasets of h5py are read ahead. Or ``x`` alone: an
             iterable of mini-batches (inputs, targets), or a function that returns an iterator over
             them, for data larger than memory. To a GPU, arrays in memory are moved once if they take at
             most half of the free memory there; other data are moved one mini-batch at a time, while
@@ -102,7 +106,18 @@ class Trainer(CompiledSteps):
         batch_size : observations in a mini-batch; LBFGS takes all at once
         shuffle : ``"every-epoch"``, ``"once"`` or ``"never"``
         drop_last : leave out the last mini-batch if it is not full, unless it is the only one
-        validation_data : a pair (inputs, targets) as x and y, or an iterable of mini-batches
+        steps_per_epoch : end an epoch after this number of mini-batches; for endless iterables
+        accumulation_steps : compute each mini-batch in this number of parts, and add up their gradients:
+            the same step in less memory. The loss must be a mean over observations; functions as metrics
+            give the mean of their parts
+        sample_weight : how much each observation counts in the loss, an array of its first axis; a
+            mini-batch of an iterable may have it as a third entry. The loss must take ``weight``
+        class_weight : how much the observations of each class count, ``{class: weight}`` or a sequence, for
+            targets that are class numbers; with sample_weight, the product
+        validation_data : a pair (inputs, targets) as x and y, with weights as a third entry if they count,
+            or an iterable of mini-batches
+        validation_split : the share of the observations to validate on and not to train on, in place of
+            validation_data; drawn at random, but alike in every run
         validation_frequency : when to validate, besides after the last step
         validation_patience : stop after this number of validations in a row without a new best
         objective : ``"loss"`` or the name of a metric: what the best validation is judged by
@@ -130,26 +145,22 @@ class Trainer(CompiledSteps):
             The newest checkpoint is damaged, or belongs to another training.
         """
         self.network.to(self.device)  # it may have been moved meanwhile
-        loader = self._loader(
-            arguments.x,
-            arguments.y,
-            "training",
-            arguments.batch_size,
-            shuffle=arguments.shuffle,
-            drop_last=arguments.drop_last,
-        )
-        validation = self._validation_loader(arguments.validation_data, arguments.batch_size)
-        if self.is_reproducible:
-            loader.shares = lambda observations: self.ranks.share(observations, micro_batches(observations))
-        elif self.ranks.size > 1:
-            loader.shares = self.ranks.share
+        self.accumulation_steps = arguments.accumulation_steps
+        loader, validation = training_loaders(self, arguments)
+        if self.ranks.size > 1 or self.is_reproducible:
+            share_out(self, loader, arguments)
         if not self.ranks.is_first:
             arguments = replace(arguments, verbose=False, plot=False)
         with training(self.network), quiet(self.ranks):
-            return Fit(self, loader, validation, arguments, list(arguments.callbacks)).run()
+            return Fit(self, loader, validation, arguments, arguments.callbacks).run()
 
     def evaluate(
-        self, x: Any, y: Any = None, batch_size: int = 128, verbose: bool = False
+        self,
+        x: Any,
+        y: Any = None,
+        batch_size: int = 128,
+        verbose: bool = False,
+        sample_weight: Any = None,
     ) -> dict[str, float]:
         """Return the loss and the metrics over a data set, in evaluation mode.
 
@@ -157,70 +168,98 @@ class Trainer(CompiledSteps):
         their sizes.
         """
         self.network.to(self.device)
-        return evaluate(self, self._loader(x, y, "evaluation", batch_size), verbose, batch_size)
+        loader = loader_of(self, x, y, "evaluation", batch_size, sample_weight)
+        return evaluate(self, loader, verbose, batch_size)
 
-    def predict(self, x: Any, batch_size: int = 128, verbose: bool = False) -> Any:
+    def predict(
+        self,
+        x: Any,
+        batch_size: int = 128,
+        verbose: bool = False,
+        outputs: str | Sequence[str] = (),
+    ) -> Any:
         """Return the network's outputs for all observations, in evaluation mode, as NumPy arrays.
 
         Parameters
         ----------
-        x : an array, a tuple of arrays for several inputs, or an iterable of mini-batches of these
+        x : an array, a tuple of arrays for several inputs, or an iterable of mini-batches of these;
+            arrays are taken from any library, as by fit()
         batch_size : how many observations to compute at once; the last mini-batch may have fewer
         verbose : show a progress bar
+        outputs : names of layers (``named_layers()`` and ``summary()`` list them) whose outputs to return
+            in place of the network's: one name, or several
 
         Returns
         -------
-        An array (observations, ...), or a tuple of them if the network has several outputs.
+        An array (observations, ...), or a tuple of them if there are several outputs.
         """
-        if is_array(x) or isinstance(x, Tensor) or (isinstance(x, tuple) and x and is_array(as_arrays(x)[0])):
-            loader: Loader = self._loader(x, (), "prediction", batch_size)
+        if is_array(x) or is_numbers(x) or (isinstance(x, tuple) and x):
+            loader: Loader = loader_of(self, x, (), "prediction", batch_size)
         else:
             loader = IterableLoader(x, with_targets=False)
         self.network.to(self.device)
+        names = self.layer_names(outputs)
         parts: list[list[numpy.ndarray]] = []
         is_array_like = isinstance(loader, ArrayLoader)
         with using(self.network, "predict"), self.network.evaluating():
             batches = self.uploaded(loader.epoch(1))
-            for inputs, _ in with_bar(batches, loader.steps, "predicting", verbose):
+            for inputs, *_ in with_bar(batches, loader.steps, "predicting", verbose):
                 is_rare = is_array_like and len(inputs[0]) != batch_size  # a compiled step would not pay
                 step = self.plain_prediction_step if is_rare else self.prediction_step
-                outputs = step(inputs)
-                parts.append([devices.to_numpy(y.data) for y in outputs])
+                parts.append([devices.to_numpy(y.data) for y in step(inputs, names)])
         joined = tuple(numpy.concatenate(column) for column in zip(*parts, strict=True))
         return joined if len(joined) > 1 else joined[0]
 
-    def _loader(
+    def find_learning_rate(
         self,
         x: Any,
-        y: Any,
-        purpose: str,
-        batch_size: int,
+        y: Any = None,
         *,
-        shuffle: str = "never",
-        drop_last: bool = False,
-    ) -> Loader:
-        if not (is_array(x) or isinstance(x, (Tensor, tuple))):
-            if y is not None:
-                raise TypeError(
-                    f"the {purpose} inputs must be an array or a tuple of arrays, got {type(x).__name__}; "
-                    "an iterable of mini-batches (inputs, targets) comes without y"
-                )
-            return IterableLoader(x)
-        if y is None:
-            raise TypeError(
-                f"the {purpose} targets are missing: pass x and y (for an autoencoder, x twice), or an "
-                "iterable of mini-batches (inputs, targets)"
-            )
-        loader = ArrayLoader(as_arrays(x), as_arrays(y), batch_size, shuffle, drop_last, self.seed)
-        loader.check(f"the {purpose}")
-        loader.keep_on(self.device, self.dtype)
-        return loader
+        low: float = 1e-6,
+        high: float = 10.0,
+        steps: int = 100,
+        batch_size: int = 128,
+    ) -> RangeTest:
+        """Train with learning rates that grow from step to step, then bring everything back to what it was.
 
-    def _validation_loader(self, data: Any, batch_size: int) -> Loader | None:
-        if data is None:
-            return None
-        if not isinstance(data, tuple):
-            return IterableLoader(data)
-        if len(data) != 2:
-            raise ValueError(f"validation_data must be a pair (inputs, targets), got {len(data)} entries")
-        return self._loader(*data, "validation", batch_size)
+        Where the loss falls fastest, and well before it rises, is a good place for a learning rate (Smith,
+        "Cyclical learning rates for training neural networks", 2017). The result has the ``rates`` and
+        ``losses``, a ``suggestion``, and ``plot()``.
+
+        Parameters
+        ----------
+        x, y, batch_size : as for fit()
+        low, high : the first and the last learning rate; it ends earlier if the loss explodes
+        steps : how many learning rates to try, one for each mini-batch
+        """
+        self.network.to(self.device)
+        order = {"shuffle": "every-epoch", "drop_last": True}
+        loader = loader_of(self, x, y, "training", batch_size, **order)
+        return range_test(self, loader, float(low), float(high), int(steps))
+
+    def check_overfit(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        batch_size: int = 16,
+        steps: int = 200,
+        share: float = 0.1,
+        floor: float = 0.0,
+    ) -> OverfitTest:
+        """Train on the first mini-batch alone, then undo that; say whether the network can learn it.
+
+        A network that cannot learn a few observations by heart has a mistake. The result is true if the
+        loss fell to ``share`` of what it was above ``floor``, and all Parameters have changed; it has the
+        ``losses`` and the ``unchanged`` Parameters. Print it.
+
+        Parameters
+        ----------
+        x, y : as for fit()
+        batch_size : how many observations to learn; fewer are easier
+        steps : how many steps to take
+        floor : the smallest loss there can be, where that is not 0
+        """
+        self.network.to(self.device)
+        loader = loader_of(self, x, y, "training", batch_size)
+        return overfit_test(self, loader, int(steps), float(share), float(floor))

@@ -150,7 +150,7 @@ def relu_with_its_mask_turned_around():
 @planted(RULES, "input 0", "curve_", "gradient rule")
 def sigmoid_with_a_plus():
     squash = function_with(
-        lambda xp, x, out=None: 1 / (1 + xp.exp(-x)), lambda g, out, x: g * out * (1 + out)
+        lambda xp, x, out=None: xp.divide(1, 1 + xp.exp(-x), out=out), lambda g, out, x: g * out * (1 + out)
     )
     return Broken(lambda self, x: squash(x))
 

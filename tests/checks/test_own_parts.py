@@ -5,7 +5,6 @@ Primitives are checked in tests/primitives/test_gradients.py. Shapes and structu
 
 import copy
 import inspect
-from functools import partial
 
 import numpy
 import pytest
@@ -181,13 +180,34 @@ def numbers_and_distributions(rng, shape):
     return rng.normal(size=shape), target / target.sum(axis=-1, keepdims=True)
 
 
+def numbers_and_signs(rng, shape):
+    return rng.normal(size=shape), rng.choice([-1.0, 1.0], shape)
+
+
+def vectors(rng, shape):
+    return rng.normal(size=(*shape, 3)), rng.normal(size=(*shape, 3))
+
+
+def log_distributions(rng, shape):
+    z, target = numbers_and_distributions(rng, (*shape, 3))
+    return z - numpy.log(numpy.exp(z).sum(axis=-1, keepdims=True)), target
+
+
+def triplet(prediction, target, reduction):
+    return dl.triplet(prediction, target, target[::-1] + 2, reduction=reduction)
+
+
 LOSSES = {
     "binary_cross_entropy": probabilities,
     "binary_cross_entropy_with_logits": numbers,
+    "cosine_distance": vectors,
+    "hinge": numbers_and_signs,
     "huber": numbers,
+    "kl_divergence": log_distributions,
     "mean_absolute_error": numbers,
     "mean_squared_error": numbers,
     "softmax_cross_entropy": numbers_and_distributions,
+    "triplet": vectors,
 }
 
 
@@ -207,7 +227,8 @@ def test_losses(name, data):
     rng = numpy.random.default_rng(data.draw(SEEDS))
     prediction, target = LOSSES[name](rng, data.draw(OBSERVATIONS))
     reduction = data.draw(st.sampled_from(losses.REDUCTIONS))
-    loss = partial(getattr(dl, name), target=target, reduction=reduction)
+    function = triplet if name == "triplet" else getattr(dl, name)
+    loss = lambda p: function(p, target, reduction=reduction)
     check_gradients(lambda p: loss(p), prediction, order=2)
 
 
@@ -218,9 +239,11 @@ OPTIMIZERS = {
     "RMSProp": lambda p: optimizers.RMSProp(p, 0.01),
     "Adam": lambda p: optimizers.Adam(p, 0.01, l2=0.1),
     "AdamW": lambda p: optimizers.AdamW(p, 0.01),
+    "Nadam": lambda p: optimizers.Nadam(p, 0.01),
+    "Adagrad": lambda p: optimizers.Adagrad(p, 0.1, initial=0.1),
 }
-#: LBFGS makes no single steps; what it ends with is compared in tests/optimizers and tests/oracle.
-NOT_STEPPED = {"LBFGS", "Optimizer", "schedules"}
+#: Those for a full batch make no single steps; tests/optimizers and tests/oracle compare what they end with.
+NOT_STEPPED = {"LBFGS", "ConjugateGradient", "Optimizer", "schedules"}
 
 
 def measured_gradient(evaluate, parameter):

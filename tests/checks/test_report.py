@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 import minidl as dl
@@ -24,3 +26,22 @@ def test_a_failure_raises_on_demand_with_the_whole_report():
         report.raise_if_failed()
     assert str(caught.value) == str(report)
     assert "something is computed over the batch" in str(report)
+
+
+def test_json_and_html():
+    report = check_layer(Broken(lambda self, x: x * self.gain.detach(), gain=parameter(4)), (4,))
+    values = json.loads(report.to_json())
+    assert (values["check"], values["passed"]) == ("check_layer", False)
+    assert [row["test"] for row in values["rows"]] == [row.test for row in report.rows]
+    assert values["compared"] == sum(row["compared"] for row in values["rows"]) > 0
+    html = report._repr_html_()
+    assert html.count("<tr>") == len(report.rows) + 1
+    assert "<b>failed</b>" in html
+    assert "&#x27;detach&#x27;" in html
+
+
+def test_what_failed_comes_first():
+    report = check_layer(Broken(lambda self, x: x * self.gain.detach(), gain=parameter(4)), (4,))
+    lines = report.failed_first().splitlines()
+    assert lines[0] == report.title()
+    assert lines[1] == "- gradients exist"

@@ -2,6 +2,7 @@ import gzip
 import os
 import re
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy
@@ -70,6 +71,7 @@ def test_every_truncation_is_noticed(tmp_path, zipped):
             r"is truncated.*\(2, 3\) values of type float64 take 48.*found 47",
         ),
         (b"\0\0\x08\x03" + b"\xff" * 12, "is truncated"),
+        (b"\0\0\x0e\x03" + bytes(4) + b"\xff" * 8, "no array can have the shape"),
         (gzip.compress(idx(numpy.zeros(99, "u1")), mtime=0)[:-9], "damaged gzip"),
         (b"\x1f\x8bnot gzip at all", "damaged gzip"),
     ],
@@ -184,3 +186,28 @@ def test_real_training_set():
     assert images.shape == (60000, 28, 28)
     assert images.dtype == numpy.uint8
     assert images.mean() / 255 == pytest.approx(0.1307, abs=1e-4)
+
+
+def test_a_gzipped_bomb_takes_no_memory(tmp_path):
+    """A file of 200 kB that says 8 kB and unpacks to 200 MB."""
+    path = tmp_path / "bomb.gz"
+    path.write_bytes(gzip.compress(b"\0\0\x08\1" + struct.pack(">I", 8192) + bytes(200_000_000), 9))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"bomb\.gz has trailing bytes after the last value"):
+        read_idx(path)
+    assert tracemalloc.get_traced_memory()[1] < 3_000_000
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+@pytest.mark.parametrize("shape", [(2**32 - 1,), (2**32 - 1,) * 4, (60_000, 28, 28)])
+def test_a_header_that_claims_too_much_takes_no_memory(tmp_path, pack, shape):
+    path = tmp_path / "claims"
+    path.write_bytes(
+        pack(b"\0\0\x0e" + bytes([len(shape)]) + struct.pack(f">{len(shape)}I", *shape) + bytes(99))
+    )
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="claims is truncated"):
+        read_idx(path)
+    assert tracemalloc.get_traced_memory()[1] < 3_000_000
+    tracemalloc.stop()

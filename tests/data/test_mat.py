@@ -105,12 +105,15 @@ X = numpy.zeros((28, 28, 1, 5))
         ({"XTrain": X.T}, r"shape \(5, 1, 28, 28\)"),
         ({"XTrain": X[..., :0]}, r"shape \(28, 28, 1, 0\)"),
         ({"XTrain": X.astype("u1")}, "holds uint8 values; expected double"),
-        ({"XTrain": "text"}, "XTrain of .* holds str"),
-        ({"XTrain": {"a": 1}}, "XTrain of .* holds void"),
-        ({"XTrain": scipy.sparse.eye_array(5).tocsc()}, "XTrain of .* holds csc"),
+        ({"XTrain": "text"}, "XTrain of .* holds char"),
+        ({"XTrain": {"a": 1}}, "XTrain of .* holds struct"),
+        ({"XTrain": scipy.sparse.eye_array(5).tocsc()}, "XTrain of .* holds sparse"),
         ({"XTrain": X + numpy.nan}, "XTrain of .* 3920 of 3920 .* NaN"),
+        ({"XTrain": X + 1e300}, "XTrain of .* 3920 of 3920 .* infinite"),
         ({"XTrain": X, "anglesTrain": numpy.zeros((4, 1))}, r"anglesTrain of .* shape \(4, 1\); expected 5"),
         ({"XTrain": X, "anglesTrain": numpy.full((5, 1), 0.5)}, "anglesTrain of .* fractions"),
+        ({"XTrain": X, "anglesTrain": numpy.full((5, 1), 70_000)}, "too large for int16"),
+        ({"XTrain": X, "anglesTrain": numpy.full((5, 1), 1e300)}, "too large for int16"),
         ({"XTrain": X, "anglesTrain": numpy.full((5, 1), numpy.nan)}, "anglesTrain of .* NaN"),
         ({"XTrain": X, "XTest": X}, "both XTrain and XTest"),
         ({"digits": 1, "angles": 2}, "no XTrain and no XTest; it has digits, angles"),
@@ -308,5 +311,5 @@ def test_damaged_workspace(path, images, content):
 
 def test_objects_do_not_hide_what_is_missing(path):
     path.write_bytes(mat_file(double("y", (1, 1), [1.0]), categorical("labelsTrain"), workspace([])))
-    with pytest.raises(ValueError, match=r"no XTrain and no XTest; it has y$"):
+    with pytest.raises(ValueError, match=r"no XTrain and no XTest; it has y, labelsTrain$"):
         read_mat(path)

@@ -67,3 +67,28 @@ def test_a_generator_moves_on():
 def test_bad_arguments(n, shares, message):
     with pytest.raises(ValueError, match=message):
         partition(n, shares)
+
+
+@pytest.mark.parametrize("shares", [[0.6, 0.4], [0.5, 0.25], [1 / 3, 1 / 3, 1 / 3], [1.0], [0.0, 1.0]])
+def test_each_class_is_divided_for_itself(shares, rng):
+    labels = numpy.array(["cat"] * 90 + ["dog"] * 12 + ["owl"] * 7)
+    rng.shuffle(labels)
+    parts = partition(len(labels), shares, 0, labels=labels)
+    together = numpy.concatenate(parts)
+    assert len(numpy.unique(together)) == len(together)
+    if sum(shares) == 1:
+        assert len(together) == len(labels)
+    for part, share in zip(parts, shares, strict=True):
+        for label, count in (("cat", 90), ("dog", 12), ("owl", 7)):
+            assert abs((labels[part] == label).sum() - share * count) <= 1
+    if len(parts[0]) > 20:
+        assert len(set(labels[parts[0][:20]])) > 1  # mixed, not one class after another
+
+
+def test_stratified_parts_are_reproducible():
+    labels = numpy.arange(50) % 3
+    first, again, other = (partition(50, [0.5, 0.5], seed, labels)[0] for seed in (1, 1, 2))
+    numpy.testing.assert_array_equal(first, again)
+    assert not numpy.array_equal(first, other)
+    with pytest.raises(ValueError, match=r"one label for each of 50 observations; got shape \(49,\)"):
+        partition(50, [1.0], labels=labels[1:])

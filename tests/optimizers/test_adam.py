@@ -5,21 +5,29 @@ import minidl as dl
 from tests.optimizers import reference
 
 
-def rule(beta1=0.9, beta2=0.999, epsilon=1e-8, weight_decay=0.0):
+def rule(beta1=0.9, beta2=0.999, epsilon=1e-8, weight_decay=0.0, amsgrad=False):
     """Return the algorithm as it stands in the papers."""
 
     def update(value, gradient, rate, l2_factor, t, state):
         state["m"] = beta1 * state.get("m", 0) + (1 - beta1) * gradient
         state["v"] = beta2 * state.get("v", 0) + (1 - beta2) * gradient**2
         m_hat = state["m"] / (1 - beta1**t)
-        v_hat = state["v"] / (1 - beta2**t)
+        v = state["v"]
+        if amsgrad:
+            v = state["largest"] = numpy.maximum(state.get("largest", 0), v)
+        v_hat = v / (1 - beta2**t)
         decayed = value - rate * weight_decay * l2_factor * value
         return decayed - rate * m_hat / (numpy.sqrt(v_hat) + epsilon)
 
     return update
 
 
-SETTINGS = [{}, {"beta1": 0.5, "beta2": 0.9, "epsilon": 0.1}, {"beta1": 0, "beta2": 0}]
+SETTINGS = [
+    {},
+    {"beta1": 0.5, "beta2": 0.9, "epsilon": 0.1},
+    {"beta1": 0, "beta2": 0},
+    {"amsgrad": True, "beta2": 0.9},
+]
 
 
 @pytest.mark.parametrize("name", reference.OPTIONS)

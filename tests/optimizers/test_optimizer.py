@@ -12,6 +12,8 @@ OPTIMIZERS = {
     "RMSProp": dl.RMSProp,
     "Adam": dl.Adam,
     "AdamW": dl.AdamW,
+    "Nadam": dl.Nadam,
+    "Adagrad": dl.Adagrad,
 }
 every_optimizer = pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
 CLIPPING = ["clip_value", "clip_norm", "clip_global_norm"]
@@ -366,7 +368,15 @@ def test_a_compiled_step_follows_a_network_that_was_moved_and_converted(make, gp
 
 # --- training -------------------------------------------------------------------------------------
 
-RATES = {"SGD": 0.02, "Nesterov": 0.02, "RMSProp": 0.05, "Adam": 0.05, "AdamW": 0.05}
+RATES = {
+    "SGD": 0.02,
+    "Nesterov": 0.02,
+    "RMSProp": 0.05,
+    "Adam": 0.05,
+    "AdamW": 0.05,
+    "Nadam": 0.1,
+    "Adagrad": 1.0,
+}
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

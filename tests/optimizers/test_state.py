@@ -13,6 +13,17 @@ OPTIMIZERS = {
     "RMSProp": lambda p, rate: dl.RMSProp(p, rate, clip_global_norm=0.1),
     "Adam": lambda p, rate: dl.Adam(p, rate, l2=1e-3),
     "AdamW": lambda p, rate: dl.AdamW(p, rate),
+    "AMSGrad": lambda p, rate: dl.Adam(p, rate, amsgrad=True),
+    "Nadam": lambda p, rate: dl.Nadam(p, rate),
+    "Adagrad": lambda p, rate: dl.Adagrad(p, rate),
+    "averaged": lambda p, rate: dl.Adam(p, rate, average_decay=0.9),
+    "groups": lambda p, rate: dl.AdamW(
+        [
+            {"parameters": p[:2], "learning_rate_factor": 0.5},
+            {"parameters": p[2:], "weight_decay": 0.3, "l2": 0.1},
+        ],
+        rate,
+    ),
 }
 RATES = {
     "constant": lambda: 0.01,
@@ -87,7 +98,7 @@ def test_the_state_goes_through_a_file(make, batches, tmp_path):
     assert_same_bits(fresh, whole)
 
 
-@pytest.mark.parametrize("name", ["momentum", "Nesterov", "RMSProp", "Adam", "AdamW"])
+@pytest.mark.parametrize("name", ["momentum", "Nesterov", "RMSProp", "Adam", "AdamW", "Nadam", "Adagrad"])
 def test_without_the_state_it_goes_another_way(name, batches):
     """That is what the tests above would not see if the state did not matter."""
     whole, fresh = Training(OPTIMIZERS[name]), Training(OPTIMIZERS[name])

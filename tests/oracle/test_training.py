@@ -107,6 +107,22 @@ def with_probabilities(rng):
     return rng.normal(scale=5, size=(5, 4)), rng.dirichlet(numpy.ones(4), 5)
 
 
+CLASS_WEIGHT = numpy.array([0.5, 3.0, 2.0, 1.0])
+
+
+def with_some_ignored(rng):
+    return rng.normal(scale=2, size=(5, 4)), numpy.array([1, -100, 3, 0, -100])
+
+
+def on_the_second_axis(rng):
+    return rng.normal(scale=2, size=(5, 4, 3)), rng.integers(0, 4, (5, 3))
+
+
+def log_probabilities(rng):
+    z = rng.normal(size=(5, 4))
+    return z - numpy.log(numpy.exp(z).sum(axis=1, keepdims=True)), rng.dirichlet(numpy.ones(4), 5)
+
+
 LOSSES = {
     "binary_cross_entropy": (unit, dl.binary_cross_entropy, functional.binary_cross_entropy),
     "with_logits": (
@@ -126,6 +142,36 @@ LOSSES = {
         lambda p, t, **options: dl.huber(p, t, delta=0.7, **options),
         lambda p, t, **options: functional.huber_loss(p, t, delta=0.7, **options),
     ),
+    "class weights, smoothing, ignored": (
+        with_some_ignored,
+        lambda z, t, **options: dl.softmax_cross_entropy(
+            z, t, class_weight=CLASS_WEIGHT, label_smoothing=0.2, ignore_index=-100, **options
+        ),
+        lambda z, t, **options: functional.cross_entropy(
+            z, t, weight=torch.tensor(CLASS_WEIGHT), label_smoothing=0.2, ignore_index=-100, **options
+        ),
+    ),
+    "another axis": (
+        on_the_second_axis,
+        lambda z, t, **options: dl.softmax_cross_entropy(z, t, axis=1, **options),
+        functional.cross_entropy,
+    ),
+    "smooth probabilities": (
+        with_probabilities,
+        lambda z, t, **options: dl.softmax_cross_entropy(z, t, label_smoothing=0.2, **options),
+        lambda z, t, **options: functional.cross_entropy(z, t, label_smoothing=0.2, **options),
+    ),
+    "hinge of classes": (with_classes, dl.hinge, functional.multi_margin_loss),
+    "cosine": (
+        free,
+        dl.cosine_distance,
+        lambda p, t, **options: functional.cosine_embedding_loss(p, t, torch.ones(5), **options),
+    ),
+    "triplet": (
+        free,
+        lambda p, t, **options: dl.triplet(p, t, t[::-1].copy(), margin=0.5, **options),
+        lambda p, t, **options: functional.triplet_margin_loss(p, t, t.flip(0), margin=0.5, eps=0, **options),
+    ),
     "class_numbers": (with_classes, dl.softmax_cross_entropy, functional.cross_entropy),
     "class_probabilities": (with_probabilities, dl.softmax_cross_entropy, functional.cross_entropy),
 }
@@ -141,6 +187,16 @@ def test_losses(name, reduction, rng):
     agree(y, z)
     g = rng.normal(size=y.shape)
     agree(dl.grad(y, a, gradient=dl.tensor(g)), torch.autograd.grad(z, b, torch.tensor(g))[0])
+
+
+@pytest.mark.parametrize("reduction", ["sum", "batchmean"])
+def test_kl_divergence(reduction, rng):
+    prediction, target = log_probabilities(rng)
+    a, b = dl.tensor(prediction, requires_grad=True), torch.tensor(prediction, requires_grad=True)
+    y = dl.kl_divergence(a, target, reduction)
+    z = functional.kl_div(b, torch.tensor(target), reduction=reduction)
+    agree(y, z)
+    agree(dl.grad(y, a), torch.autograd.grad(z, b)[0])
 
 
 # --- networks and optimizers ----------------------------------------------------------------------
@@ -221,6 +277,28 @@ OPTIMIZERS = {
     "AdamW": (
         lambda p: dl.AdamW(all_weights(p), 0.003, weight_decay=0.1),
         lambda p: torch.optim.AdamW(p, 0.003, weight_decay=0.1),
+    ),
+    "AMSGrad": (
+        lambda p: dl.Adam(p, 0.003, beta2=0.9, amsgrad=True),
+        lambda p: torch.optim.Adam(p, 0.003, betas=(0.9, 0.9), amsgrad=True),
+    ),
+    "Nadam": (lambda p: dl.Nadam(p, 0.003), lambda p: torch.optim.NAdam(p, 0.003)),
+    "Adagrad": (
+        lambda p: dl.Adagrad(p, 0.03, initial=0.1),
+        lambda p: torch.optim.Adagrad(p, 0.03, initial_accumulator_value=0.1),
+    ),
+    "groups": (
+        lambda p: dl.AdamW(
+            [
+                {"parameters": all_weights(p)[:4], "learning_rate": 0.001, "weight_decay": 0.3},
+                {"parameters": p[4:]},
+            ],
+            0.003,
+            weight_decay=0.1,
+        ),
+        lambda p: torch.optim.AdamW(
+            [{"params": p[:4], "lr": 0.001, "weight_decay": 0.3}, {"params": p[4:]}], 0.003, weight_decay=0.1
+        ),
     ),
     "Adam with a schedule": (
         lambda p: dl.Adam(p, dl.schedules.Exponential(0.01, 0.98)),

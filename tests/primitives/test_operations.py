@@ -348,3 +348,30 @@ def test_on_a_gpu_they_are_the_same(name, strict_gpu):
     on_gpu = ours(*(dl.tensor(x, device="gpu") for x in inputs))
     assert on_gpu.device == "gpu:0"
     numpy.testing.assert_allclose(on_gpu.numpy(), ours(*map(dl.tensor, inputs)).numpy(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("kernels", [None, "numpy", "c"])
+@pytest.mark.parametrize("name", ["sum", "mean"])
+@pytest.mark.parametrize(
+    ("given", "wanted"), [("float32", "float64"), ("float16", "float32"), ("int32", "float32")]
+)
+def test_sums_in_another_dtype(name, given, wanted, kernels, rng):
+    x = (100 * rng.normal(size=(3, 500))).astype(given)
+    expected = getattr(numpy, name)(x, axis=1, dtype=wanted)
+    ours = lambda x: getattr(dl, name)(x, axis=1, dtype=wanted)
+    result = (dl.compile(kernels=kernels)(ours) if kernels else ours)(dl.tensor(x))
+    assert result.dtype == wanted
+    numpy.testing.assert_allclose(result.numpy(), expected, rtol=1e-12 if wanted == "float64" else 1e-5)
+    through_numpy = getattr(numpy, name)(dl.tensor(x), axis=1, dtype=wanted)
+    numpy.testing.assert_allclose(through_numpy.numpy(), result.numpy(), rtol=1e-6)
+
+
+def test_a_sum_in_another_dtype_has_a_gradient_in_its_own():
+    x = dl.tensor(numpy.ones(3, "float32"), requires_grad=True)
+    dl.sum(x * 2, dtype="float64").backward()
+    assert x.grad.dtype == "float32"
+    assert x.grad.tolist() == [2, 2, 2]
+
+
+def test_a_sum_of_integers_keeps_the_dtype_asked_for():
+    assert dl.sum(dl.tensor(numpy.ones(3, "int8")), dtype="int8").dtype == "int8"

@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy
 import pytest
 
 import minidl as dl
@@ -133,13 +134,10 @@ def test_shared_weights_are_written_once(data, tmp_path):
     ("options", "message"),
     [
         ({"optimizer": "sgdm"}, "optimizer was 'Adam', now it is 'SGD'"),
-        ({"data": 50}, "observations was 96, now it is 50"),
         ({"network": True}, r"missing: network/extra\.weight"),
     ],
 )
 def test_a_checkpoint_of_another_training_is_refused(make_trainer, data, checkpoint_file, options, message):
-    x, y = data
-    count = options.pop("data", 96)
     larger = options.pop("network", False)
 
     def make(**given):
@@ -149,4 +147,61 @@ def test_a_checkpoint_of_another_training_is_refused(make_trainer, data, checkpo
         return trainer
 
     with pytest.raises(CheckpointError, match=f"(?s){checkpoint_file.name} does not fit.*{message}"):
-        resume(make, (x[:count], y[:count]), checkpoint_file.parent, **options)
+        resume(make, data, checkpoint_file.parent, **options)
+
+
+@pytest.mark.parametrize("kind", ["PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64"])
+def test_every_kind_of_generator_is_resumed(data, tmp_path, kind):
+    def make():
+        bits = getattr(numpy.random, kind)(3)
+        dropout = dl.Dropout(0.3, seed=dl.random.Generator(numpy.random.Generator(bits)))
+        network = dl.Network([dl.Dense(4, 16, seed=1), dropout, dl.Dense(16, 2, seed=3)])
+        return dl.Trainer(network, dl.mean_squared_error, seed=0, device="cpu")
+
+    options = {"epochs": 2, "batch_size": 32, **QUIET}
+    whole, first, second = make(), make(), make()
+    whole.fit(*data, **options)
+    options |= {"checkpoint_folder": tmp_path, "resume": True}
+    first.fit(*data, callbacks=[lambda fit: fit.step == 2], **options)
+    second.fit(*data, **options)
+    assert_same_weights(whole, second)
+
+
+def test_a_generator_of_another_kind_is_refused_before_anything_is_loaded(data, tmp_path):
+    def make(kind):
+        dropout = dl.Dropout(0.3, seed=dl.random.Generator(numpy.random.Generator(kind(3))))
+        network = dl.Network([dl.Dense(4, 2, seed=1), dropout])
+        return dl.Trainer(network, dl.mean_squared_error, seed=0, device="cpu")
+
+    options = {"epochs": 2, "batch_size": 32, "checkpoint_folder": tmp_path, "resume": True, **QUIET}
+    make(numpy.random.PCG64).fit(*data, callbacks=[lambda fit: fit.step == 2], **options)
+    other = make(numpy.random.SFC64)
+    before = other.network.state_dict(), other.network[1].generator.state_dict()
+    with pytest.raises(CheckpointError, match=r"the state of 1\.generator is one of PCG64, not of SFC64"):
+        other.fit(*data, **options)
+    assert other.network[1].generator.state_dict() == before[1]
+    for name, array in before[0].items():
+        numpy.testing.assert_array_equal(other.network.state_dict()[name], array)
+
+
+@pytest.mark.parametrize("compile", [True, False])
+def test_draws_of_the_shared_generator_are_resumed_too(data, tmp_path, compile):
+    class Noisy(dl.Layer):
+        def __init__(self):
+            self.dense = dl.Dense(4, 2, seed=1)
+
+        def forward(self, x):
+            return self.dense(x + 0.1 * dl.random.normal(x.shape))
+
+    def train(**options):
+        trainer = dl.Trainer(Noisy(), dl.mean_squared_error, seed=0, device="cpu", compile=compile)
+        trainer.fit(*data, epochs=2, batch_size=32, **options, **QUIET)
+        return trainer
+
+    dl.random.seed(5)
+    whole = train()
+    folder = {"checkpoint_folder": tmp_path, "resume": True}
+    dl.random.seed(5)
+    train(callbacks=[lambda fit: fit.step == 2], **folder)
+    dl.random.seed(77)
+    assert_same_weights(whole, train(**folder))

@@ -7,6 +7,7 @@ import pytest
 
 import minidl as dl
 from minidl.errors import DivergenceError
+from minidl.optimizers.full_batch import FullBatchOptimizer
 from tests.training.helpers import QUIET, assert_same_weights, files
 
 
@@ -250,13 +251,41 @@ def test_a_folder_that_cannot_be_made_is_said_before_training(make_trainer, data
     assert not steps
 
 
-def test_lbfgs_cannot_be_resumed(make_trainer, data, tmp_path):
+@pytest.mark.parametrize("kind", [dl.LBFGS, dl.ConjugateGradient])
+def test_full_batch_trainings_are_resumed_bit_for_bit(kind, make_trainer, data, tmp_path):
+    def training():
+        trainer = make_trainer()
+        trainer.optimizer = kind(trainer.network.parameters(), max_iterations=12)
+        return trainer
+
     options = {"checkpoint_folder": tmp_path, "checkpoint_frequency": 2, "keep_checkpoints": 1, **QUIET}
-    stop = [lambda fit: fit.step == 3]
-    make_trainer(optimizer="lbfgs").fit(*data, callbacks=stop, **options)
+    whole, first, second = training(), training(), training()
+    expected = whole.fit(*data, **QUIET)
+    assert first.fit(*data, callbacks=[lambda fit: fit.step == 3], **options).stop_reason == (
+        "stopped by a callback"
+    )
     assert files(tmp_path) == ["checkpoint-000003.safetensors"]
-    with pytest.raises(ValueError, match="LBFGS cannot be resumed: checkpoints do not hold"):
-        make_trainer(optimizer="lbfgs").fit(*data, resume=True, **options)
+    history = second.fit(*data, resume=True, **options)
+    assert history.steps == expected.steps
+    assert len(history) == 12
+    ours, theirs = second.network.state_dict(), whole.network.state_dict()
+    assert all(ours[name].tobytes() == theirs[name].tobytes() for name in theirs)
+
+
+def test_a_full_batch_optimizer_without_state_cannot_be_resumed(make_trainer, data, tmp_path):
+    class OneStep(FullBatchOptimizer):
+        def search(self, objective, start, after_iteration):
+            after_iteration(start - 0.01 * objective(start)[1], 1.0)
+            return "one step"
+
+    def training():
+        trainer = make_trainer()
+        trainer.optimizer = OneStep(trainer.network.parameters(), 1, 0.0)
+        return trainer
+
+    training().fit(*data, checkpoint_folder=tmp_path, **QUIET)
+    with pytest.raises(ValueError, match="OneStep cannot be resumed: it has no state"):
+        training().fit(*data, checkpoint_folder=tmp_path, resume=True, **QUIET)
 
 
 # --- a plot that cannot be written ----------------------------------------------------------------

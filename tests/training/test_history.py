@@ -1,6 +1,7 @@
 import json
 
 import numpy
+import pytest
 
 import minidl as dl
 
@@ -31,3 +32,23 @@ def test_it_says_what_happened(history):
     assert repr(history).startswith("History(18 steps, loss ")
     assert "validation loss" in repr(history)
     assert repr(dl.History()) == "History(0 steps, )"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "Expecting value"),
+        ("[1, 2]", "indices must be integers"),
+        ("{}", "'steps' is missing"),
+        ('{"steps": {"loss": [1, "x"]}, "epochs": {}, "validation": {}}', "'x' is not a number"),
+        ('{"steps": {"loss": [1], "rmse": []}, "epochs": {}, "validation": {}}', "columns of steps have"),
+        ('{"steps": {}, "epochs": {}, "validation": {}}', "'settings' is missing"),
+        ("[" * 100_000, "recursion"),
+        ("\udcff", "codec can't decode"),
+    ],
+)
+def test_a_file_that_holds_no_history_is_named(tmp_path, content, message):
+    path = tmp_path / "history.json"
+    path.write_text(content, errors="surrogateescape")
+    with pytest.raises(ValueError, match=f"history.json holds no History: .*{message}"):
+        dl.History.from_json(path)

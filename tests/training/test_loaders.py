@@ -61,7 +61,7 @@ def test_iterables_and_generators_of_mini_batches(make_trainer, data):
     [
         ([], "the data gave no mini-batches"),
         ([numpy.zeros((2, 4))], r"pair \(inputs, targets\), got ndarray of length 2"),
-        ([([1.0], numpy.zeros(2))], "expected an array or a tuple of arrays, got float"),
+        ([(["a"], numpy.zeros(2))], "expected an array or a tuple of arrays, got str"),
         ([(numpy.zeros((0, 4), "f"), numpy.zeros((0, 2), "f"))], "mini-batch of step 1 is empty"),
     ],
 )
@@ -131,3 +131,47 @@ def test_an_autoencoders_data_are_uploaded_once(strict_gpu, monkeypatch, data):
         trainer.fit(*source, epochs=1, batch_size=48, **QUIET)
         assert set(uploaded) == {(48, 4)}
         assert len(uploaded) == (2 if len(source) == 2 else 1 if part is source[0][0][0] else 2)
+
+
+def endless(data):
+    x, y = data
+    while True:
+        for i in (0, 32, 64):
+            yield x[i : i + 32], y[i : i + 32]
+
+
+def test_steps_per_epoch_of_an_endless_iterator(make_trainer, data):
+    """The next epoch goes on where the one before has ended."""
+    whole, other = make_trainer(), make_trainer()
+    expected = whole.fit(*data, epochs=4, batch_size=32, shuffle="never", **QUIET)
+    history = other.fit(endless(data), epochs=3, steps_per_epoch=4, **QUIET)
+    assert_same_weights(whole, other)
+    assert history.epochs["step"] == [4, 8, 12]
+    assert history.steps["loss"] == expected.steps["loss"]
+    assert history.settings["steps_per_epoch"] == 4
+
+
+def test_steps_per_epoch_of_arrays_and_functions(make_trainer, data):
+    history = make_trainer().fit(*data, epochs=2, batch_size=32, steps_per_epoch=2, **QUIET)
+    assert history.epochs["step"] == [2, 4]
+    history = make_trainer().fit(*data, epochs=2, batch_size=32, steps_per_epoch=99, **QUIET)
+    assert history.epochs["step"] == [3, 6]
+    history = make_trainer().fit(lambda: endless(data), epochs=2, steps_per_epoch=2, **QUIET)
+    assert history.epochs["step"] == [2, 4]
+    assert history.steps["loss"][2] < history.steps["loss"][0]  # of the same mini-batch
+
+
+@pytest.mark.parametrize("stop", [3, 4, 7])
+def test_an_endless_iterator_is_resumed_where_it_was(make_trainer, data, tmp_path, stop):
+    whole, first, second = make_trainer(), make_trainer(), make_trainer()
+    whole.fit(endless(data), epochs=3, steps_per_epoch=4, **QUIET)
+    options = {"epochs": 3, "steps_per_epoch": 4, "checkpoint_folder": tmp_path, "resume": True, **QUIET}
+    first.fit(endless(data), callbacks=[lambda fit: fit.step == stop], **options)
+    second.fit(endless(data), **options)
+    assert_same_weights(whole, second)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 2.5, "all"])
+def test_wrong_steps_per_epoch(make_trainer, data, wrong):
+    with pytest.raises(ValueError, match="steps_per_epoch must be a number of steps"):
+        make_trainer().fit(*data, steps_per_epoch=wrong, **QUIET)

@@ -9,7 +9,7 @@ from minidl.training.metric_averages import MetricAverages, PendingFigures
 def test_means_are_weighted_by_observations():
     averages = MetricAverages({"mae": dl.mae})
     for observations, loss, mae in ((3, 1.0, 4.0), (1, 5.0, 0.0)):
-        own = averages.add(observations, [numpy.asarray(loss), numpy.asarray(mae)])
+        own = averages.add(observations, [numpy.asarray(loss), numpy.array([mae, 1.0])])
         assert own == {"loss": loss, "mae": mae}
     assert averages.observations == 4
     assert averages.figures() == {"loss": 2.0, "mae": 3.0}
@@ -18,9 +18,16 @@ def test_means_are_weighted_by_observations():
 def test_a_metric_is_finished_after_averaging():
     """The RMSE of all is the root of one mean, not a mean of roots."""
     averages = MetricAverages({"rmse": dl.rmse})
-    assert averages.add(1, [numpy.asarray(0.0), numpy.asarray(9.0)])["rmse"] == 3.0
-    averages.add(1, [numpy.asarray(0.0), numpy.asarray(23.0)])
+    assert averages.add(1, [numpy.asarray(0.0), numpy.array([9.0, 1.0])])["rmse"] == 3.0
+    averages.add(1, [numpy.asarray(0.0), numpy.array([23.0, 1.0])])
     assert averages.figures()["rmse"] == 4.0
+
+
+def test_a_loss_of_weighted_observations_is_the_ratio_of_two_means():
+    averages = MetricAverages({})
+    assert averages.add(2, [numpy.array([3.0, 1.5])]) == {"loss": 2.0}
+    averages.add(2, [numpy.array([0.0, 0.0])])  # these count for nothing
+    assert averages.figures() == {"loss": 2.0}
 
 
 def test_clear_starts_again():

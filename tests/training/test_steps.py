@@ -68,3 +68,56 @@ def test_a_network_that_was_moved_comes_back(gpu, make_trainer, data):
         one.network.to("cpu")
         assert one.predict(data[0]).shape == (96, 2)
     assert_same_weights(trainer, stayed)
+
+
+# --- gradients of parts of a mini-batch -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("compile", [False, {"kernels": "numpy"}, {"kernels": "c"}])
+@pytest.mark.parametrize("steps", [2, 3, 5])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_step_in_parts_is_the_step(make_trainer, data, compile, steps, weighted):
+    metrics = [dl.rmse, dl.r_squared]
+    whole, parts = (make_trainer(metrics=metrics, compile=compile) for _ in range(2))
+    options = {"epochs": 2, "batch_size": 32, **QUIET}
+    if weighted:
+        options["sample_weight"] = numpy.linspace(0, 2, 96)
+    expected = whole.fit(*data, **options)
+    history = parts.fit(*data, accumulation_steps=steps, **options)
+    for name, column in expected.steps.items():
+        assert history.steps[name] == pytest.approx(column, rel=1e-4), name
+    for name, array in whole.network.state_dict().items():
+        numpy.testing.assert_allclose(parts.network.state_dict()[name], array, atol=2e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("compile", [False, True])
+def test_the_number_of_parts_may_change_between_fits_and_exceed_the_observations(make_trainer, data, compile):
+    seen = []
+
+    def loss(prediction, target):
+        seen.append(prediction.shape[0])
+        return dl.mean_squared_error(prediction, target)
+
+    trainer = make_trainer(compile=False)
+    trainer.loss = loss
+    for steps, sizes in ((1, [4]), (3, [1, 1, 2]), (9, [1] * 4)):
+        seen.clear()
+        trainer.fit(data[0][:4], data[1][:4], accumulation_steps=steps, epochs=1, **QUIET)
+        assert seen == sizes
+
+
+def test_lbfgs_in_parts(make_trainer, data):
+    optimizer = lambda n: dl.LBFGS(n.parameters(), max_iterations=3)
+    whole, parts = make_trainer(optimizer=optimizer), make_trainer(optimizer=optimizer)
+    expected = whole.fit(*data, **QUIET)
+    history = parts.fit(*data, accumulation_steps=4, **QUIET)
+    assert history.steps["loss"] == pytest.approx(expected.steps["loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize("kernels", ["numpy", "c"])
+def test_another_number_of_parts_is_another_program(make_trainer, data, kernels):
+    compiled, plain = make_trainer(compile={"kernels": kernels}), make_trainer(compile=False)
+    for steps in (1, 3, 1, 2):
+        options = {"accumulation_steps": steps, "epochs": 1, "batch_size": 32, **QUIET}
+        losses = [trainer.fit(*data, **options).steps["loss"] for trainer in (compiled, plain)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-5)

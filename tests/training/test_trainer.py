@@ -65,3 +65,46 @@ def test_a_trainer_shows_what_it_trains_with():
     trainer = dl.Trainer(network, dl.mean_squared_error, "sgdm", metrics=[dl.rmse], device="cpu")
     shown = f"Trainer(Network, mean_squared_error, {trainer.optimizer!r}, rmse, device='cpu')"
     assert repr(trainer) == shown
+
+
+# --- outputs of inner layers ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compile", [False, {"kernels": "numpy"}, {"kernels": "c"}])
+def test_outputs_of_inner_layers(make_trainer, data, compile):
+    x, _ = data
+    trainer = make_trainer(rate=0.5, compile=compile)
+    network = trainer.network
+    with dl.no_grad(), network.evaluating():
+        hidden = network[1](network[0](x)).numpy()
+    for batch_size in (96, 40):
+        numpy.testing.assert_allclose(trainer.predict(x, batch_size, outputs="1"), hidden, atol=1e-6)
+        first, last = trainer.predict(x, batch_size, outputs=["3", "1"])
+        numpy.testing.assert_allclose(first, trainer.predict(x), atol=1e-6)
+        numpy.testing.assert_allclose(last, hidden, atol=1e-6)
+    assert trainer.predict(x).shape == (96, 2)
+    network[0].weight.assign(network[0].weight * 0)
+    assert numpy.ptp(trainer.predict(x, outputs="1"), axis=0).max() == 0
+
+
+def test_names_of_layers_that_give_nothing(make_trainer, data):
+    class Odd(dl.Layer):
+        def __init__(self):
+            self.twice, self.unused, self.inner = (
+                dl.Dense(4, 4, seed=0),
+                dl.Dense(4, 4),
+                dl.Network([dl.Tanh()]),
+            )
+
+        def forward(self, x):
+            return self.inner(self.twice(self.twice(x)))
+
+    trainer = dl.Trainer(Odd(), dl.mean_squared_error, device="cpu")
+    for name, message in [
+        ("twice", "layer 'twice' is called more than once"),
+        ("unused", "the network does not call 'unused'"),
+        ("other", "there is no layer 'other'; there are twice, unused, inner, inner.0"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            trainer.predict(data[0], outputs=name)
+    assert trainer.predict(data[0], outputs=["inner.0", "inner"])[0].shape == (96, 4)

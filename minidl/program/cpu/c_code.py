@@ -17,6 +17,7 @@ import numpy
 
 from minidl.program.cpu import kernel_cache
 from minidl.program.cpu.blas import best_blas
+from minidl.program.cpu.mathematics import MATHEMATICS
 from minidl.program.cpu.threads import available_cores
 
 _HEADER = """\
@@ -36,30 +37,35 @@ __declspec(dllimport) int __stdcall SwitchToThread(void);
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
-#if defined(__GLIBC__) && defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-/* glibc's libmvec has vector forms of these. */
-__attribute__((simd("notinbranch"))) float expf(float);
-__attribute__((simd("notinbranch"))) float logf(float);
-__attribute__((simd("notinbranch"))) float powf(float, float);
-#if __GLIBC_PREREQ(2, 35)
-__attribute__((simd("notinbranch"))) float log1pf(float);
-__attribute__((simd("notinbranch"))) float tanhf(float);
-#endif
-#endif
 #include <tgmath.h>
+%(mathematics)s
 #undef abs
+/* The innermost loop that follows writes nothing that another round of it reads. */
+#ifdef __clang__
+#define INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define INDEPENDENT _Pragma("GCC ivdep")
+#endif
 /* NaN in either operand comes out, as in NumPy. */
 #define max(a, b) ((a) != (a) || (a) > (b) ? (a) : (b))
 #define min(a, b) ((a) != (a) || (a) < (b) ? (a) : (b))
 #define abs(a) ((a) > 0 ? (a) : 0 - (a))  /* 0 - -0.0 is 0.0 */
 
+/* Integers in the order of the numbers; those of NaN are beyond all others, on either side. */
+typedef int32_t rank_of_float;
+typedef int64_t rank_of_double;
+static inline int32_t turned_32(int32_t bits) { return bits ^ (bits >> 31 & INT32_MAX); }
+static inline int64_t turned_64(int64_t bits) { return bits ^ (bits >> 63 & INT64_MAX); }
+static inline int32_t rank_float(float x) { return turned_32(bits_of_float(x)); }
+static inline int64_t rank_double(double x) { return turned_64(bits_of_double(x)); }
+static inline float float_of_rank(int32_t rank) { return float_of(turned_32(rank)); }
+static inline double double_of_rank(int64_t rank) { return double_of(turned_64(rank)); }
+
 /* A float32 rounded to this number of bits after the leading one, ties to even; NaN stays. */
-static inline uint32_t bits_of(float x) { return (union { float number; uint32_t bits; }) {x}.bits; }
+#define bits_of(x) bits_of_float(x)
 static inline float round_off(float x, int bits) {
     uint32_t old = bits_of(x), last = 1u << (23 - bits);
-    union { uint32_t bits; float number; } rounded = {old + (last / 2 - 1) + (old / last & 1)};
-    rounded.bits &= ~(last - 1);
-    return x != x ? x : rounded.number;
+    return x != x ? x : float_of((old + (last / 2 - 1) + (old / last & 1)) & ~(last - 1));
 }
 
 typedef struct { _Atomic int32_t arrived, round, aborted, asleep; } barrier;
@@ -123,7 +129,7 @@ static int wait_at(barrier *b, int32_t threads) {
     atomic_store_explicit(&patience, limit, memory_order_relaxed);
     return 0;
 }
-"""
+""".replace("%(mathematics)s", MATHEMATICS)
 
 #: What a segment returns that found a position outside of its axis; else it returns 0.
 OUT_OF_RANGE = 1

@@ -31,6 +31,7 @@ from minidl.program.program import (
     Operation,
     Partial,
     PartialSum,
+    Rows,
     Value,
 )
 
@@ -146,13 +147,14 @@ def _group(group: Group, block: Block, scratch: Scratch) -> Iterator[Call]:
 
 
 def _group_part(group: Group, part: Block, slots: dict[Value, int], scratch: Scratch) -> Iterator[Call]:
-    shape = part.shape(group.shape)
-    by_columns = part.partition is not None and part.partition.output_axis == 1 and len(shape) == 2
+    axis = part.partition.output_axis if part.partition is not None else None
+    by_columns = axis == 1 and len(group.shape) == 2
     places = dict(zip(group.inputs, part.inputs, strict=True))
     places |= zip(group.outputs, part.outputs, strict=True)
     for member in group.members:
         output = member.output
         if output in slots:
+            shape = part.shape(output.shape)
             places[output] = scratch.array(slots[output], shape, output.dtype, by_columns)
         inputs = [places[value] for value in member.inputs]
         yield partial(member.primitive.forward, numpy, *inputs, out=places[output], **member.attributes)
@@ -177,7 +179,7 @@ def _slots(group: Group) -> dict[Value, int]:
                 value
                 for index, value in dying
                 if (allowed is None or index in allowed)
-                and value.dtype == output.dtype
+                and (value.dtype, value.shape) == (output.dtype, output.shape)
                 and all(index_ == index or other is not value for index_, other in enumerate(member.inputs))
             ]
             if reusable:
@@ -197,6 +199,7 @@ def _partial(step: Partial, block: Block, scratch: Scratch) -> Iterator[Call]:
 CALLS: dict[Operation, Callable[[Any, Block, Scratch], Iterator[Call]]] = {
     Gemm: _gemm,
     Group: _group,
+    Rows: _group,
     PartialSum: _partial_sum,
     Partial: _partial,
     Copy: _copy,

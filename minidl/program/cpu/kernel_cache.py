@@ -144,10 +144,7 @@ def _flags() -> tuple[str, ...]:
 
 
 def _libraries() -> tuple[str, ...]:
-    if _is_windows():
-        return ()
-    has_vector_forms = platform.libc_ver()[0] == "glibc" and platform.machine() == "x86_64"
-    return ("-lmvec", "-lm") if has_vector_forms else ("-lm",)
+    return () if _is_windows() else ("-lm",)
 
 
 def _is_windows() -> bool:

@@ -13,7 +13,7 @@ import numpy
 from minidl.primitives.convolution import conv_, conv_input_, conv_weight_
 from minidl.primitives.indexing import gather_, scatter_add_
 from minidl.primitives.linear_algebra import matmul_
-from minidl.primitives.reduction import argmax_, argmin_, log_softmax_, logsumexp_, max_, min_, softmax_, sum_
+from minidl.primitives.reduction import argmax_, argmin_, max_, min_, sum_
 from minidl.primitives.shape import concatenate_, pad_, reshape_
 from minidl.primitives.windows import overlap_add_, scatter_to_maxima_, select_maxima_, windows_
 from minidl.program.cpu.blocks import Block, moves_of
@@ -21,7 +21,7 @@ from minidl.program.cpu.c_code import CSource
 from minidl.program.cpu.convolution import conv_input_statements, conv_statement, conv_weight_statements
 from minidl.program.cpu.indexing import gather_statement, scatter_statements
 from minidl.program.cpu.reductions import reduction_statement
-from minidl.program.cpu.rows import softmax_statement
+from minidl.program.cpu.rows import rows_statement
 from minidl.program.cpu.statements import (
     copy_statement,
     fill_statement,
@@ -37,7 +37,7 @@ from minidl.program.cpu.windows import (
 )
 from minidl.program.expressions import Unsupported
 from minidl.program.plan.tasks import Copy, Task
-from minidl.program.program import Gemm, Group, Instruction, Operation, Partial, PartialSum
+from minidl.program.program import Gemm, Group, Instruction, Operation, Partial, PartialSum, Rows
 
 #: Returns C statements for a step, or one thread's block of it; raises Unsupported where it has none.
 Lowering = Callable[[Any, Block, CSource], list[str]]
@@ -68,6 +68,12 @@ def _group(group: Group, block: Block, source: CSource) -> list[str]:
     return [group_statement(source, group.members, group.outputs, places, block.shape(group.shape))]
 
 
+def _rows(rows: Rows, block: Block, source: CSource) -> list[str]:
+    places = dict(zip(rows.inputs, block.inputs, strict=True))
+    places |= zip(rows.outputs, block.outputs, strict=True)
+    return [rows_statement(source, rows, places, block.shape(rows.shape))]
+
+
 def _matmul(step: Instruction, block: Block, source: CSource) -> list[str]:
     return [matmul_statement(source, *block.inputs, *block.outputs)]
 
@@ -84,10 +90,6 @@ def _reduction(step: Instruction, block: Block, source: CSource) -> list[str]:
     axis = step.attributes["axis"]
     axes = (axis,) if isinstance(axis, int) else axis
     return [reduction_statement(source, step.name, block.inputs[0], axes, block.outputs[0])]
-
-
-def _softmax(step: Instruction, block: Block, source: CSource) -> list[str]:
-    return [softmax_statement(source, step.name, block.inputs[0], step.attributes["axis"], block.outputs[0])]
 
 
 def _moves(step: Instruction, block: Block, source: CSource) -> list[str]:
@@ -158,6 +160,7 @@ def _overlap_add(step: Instruction, block: Block, source: CSource) -> list[str]:
 LOWERINGS: dict[Operation, Lowering] = {
     Gemm: _gemm,
     Group: _group,
+    Rows: _rows,
     PartialSum: _partial_sum,
     Copy: _copy,
     matmul_: _matmul,
@@ -166,9 +169,6 @@ LOWERINGS: dict[Operation, Lowering] = {
     min_: _reduction,
     argmax_: _reduction,
     argmin_: _reduction,
-    softmax_: _softmax,
-    log_softmax_: _softmax,
-    logsumexp_: _softmax,
     concatenate_: _moves,
     pad_: _moves,
     reshape_: _moves,

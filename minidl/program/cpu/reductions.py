@@ -185,19 +185,23 @@ class _Nest:
     # --- largest and smallest ---------------------------------------------------------------------
 
     def _extremum(self, function: str, kind: str) -> str:
-        start, last, inner = self._start(len(self.kept)), len(self.reduced) - 1, self.reduced[-1]
-        lanes = 16 if inner.strides[0] == 1 and inner.length >= 32 else 1
-        row = f"x[{start} + {index([f'r{i}' for i in range(last)], self.reduced[:-1], 0)}"
+        """Return the loops that compare what lies side by side; floats by their ranks, which are integers."""
+        start, inner = self._start(len(self.kept)), self.reduced[-1]
+        first, element = f"x[{start}]", f"x[{start} + {self._element()}]"
+        ranked = kind in ("float", "double")
+        nan = f"{'INT64' if kind == 'double' else 'INT32'}_{function.upper()}"
+        if ranked:
+            first, element = (f"({x} != {x} ? {nan} : rank_{kind}({x}))" for x in (first, element))
+        of, sign = f"rank_of_{kind}" if ranked else kind, ">" if function == "max" else "<"
+        result = f"{kind}_of_rank(t)" if ranked else "t"
         return (
-            f"{self._outer(self.kept, 'k')} {{ {kind} u[{lanes}], t = x[{start}];\n"
-            f"    {loop('l', str(lanes))} u[l] = t;\n"
-            f"    {self._outer(self.reduced[:-1], 'r')} {{\n"
-            f"    {loop('c', str(inner.length // lanes * lanes), step=lanes)}\n"
-            f"    {loop('l', str(lanes))} u[l] = {function}({row} + (c + l) * {inner.strides[0]}], u[l]);\n"
-            f"    {loop('c', str(inner.length), str(inner.length // lanes * lanes))}\n"
-            f"    t = {function}({row} + c * {inner.strides[0]}], t); }}\n"
-            f"    {loop('l', str(lanes))} t = {function}(u[l], t);\n"
-            f"    y[{self._result(len(self.kept))}] = t; }}"
+            f"{self._outer(self.kept, 'k')} {{ {of} t = {first};\n"
+            f"    {self._outer(self.reduced[:-1], 'r')} {{ {of} u = t;\n"
+            f"    #pragma omp simd reduction({function}:u)\n"
+            f"    {loop(f'r{len(self.reduced) - 1}', str(inner.length))} {{\n"
+            f"    {of} e = {element}; u = e {sign} u ? e : u; }}\n"
+            f"    t = u; }}\n"
+            f"    y[{self._result(len(self.kept))}] = {result}; }}"
         )
 
     def _extrema(self, function: str, kind: str) -> str:

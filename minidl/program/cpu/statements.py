@@ -11,7 +11,7 @@ import numpy
 from minidl.primitives.elementwise import power_
 from minidl.program.cpu.blas import Blas, best_blas
 from minidl.program.cpu.c_code import CSource
-from minidl.program.cpu.loops import Loops, c_type
+from minidl.program.cpu.loops import Loops, c_type, stored_type
 from minidl.program.expressions import Unsupported, expression, number
 from minidl.program.plan.layout import Layout, blas_takes, layout_of
 from minidl.program.program import Instruction, Value
@@ -79,7 +79,7 @@ def group_statement(
     before: list[str] = []
     body: list[str] = []
     for i, (value, array) in enumerate(places.items()):
-        kind = c_type(value.dtype)
+        kind = stored_type(value.dtype)
         pointers.append(f"{kind} *q{i} = {source.address(array)};")
         if value not in inside:
             names[value] = f"v{len(names)}"

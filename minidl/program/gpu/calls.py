@@ -18,7 +18,17 @@ from minidl.program.gpu.kernels.elementwise import fill_kernel
 from minidl.program.gpu.kernels.source import Kernel
 from minidl.program.lowered.rounding import are_packed, as_factors
 from minidl.program.plan.tasks import Task
-from minidl.program.program import AdvanceSum, BeginSum, EndSum, Gemm, Group, Instruction, Operation, Value
+from minidl.program.program import (
+    AdvanceSum,
+    BeginSum,
+    EndSum,
+    Gemm,
+    Group,
+    Instruction,
+    Operation,
+    Rows,
+    Value,
+)
 
 
 @dataclass(eq=False)
@@ -140,6 +150,7 @@ class LibraryCalls:
 CALLS: dict[Operation, Callable[[LibraryCalls, Any], Iterator[Launch]]] = {
     Gemm: LibraryCalls._gemm,
     Group: LibraryCalls._members,
+    Rows: LibraryCalls._members,
     matmul_: LibraryCalls._stacked,
     BeginSum: LibraryCalls._begin_sum,
     AdvanceSum: LibraryCalls._advance_sum,

@@ -1,6 +1,6 @@
-"""The pass for GPUs that writes softmax, log_softmax and logsumexp as what they are made of.
+"""The pass that writes softmax, log_softmax and logsumexp as what they are made of.
 
-A GPU then computes them with generated kernels, beside which other steps can start, inside a CUDA graph.
+So they join what is computed before and after them, row by row; and each of these steps has kernels.
 """
 
 from __future__ import annotations
@@ -19,11 +19,23 @@ from minidl.program.program import Instruction, Program, Step, Value
 
 
 def expand_reductions(program: Program) -> Program:
-    """Replace each softmax, log_softmax and logsumexp by steps that give the same results."""
+    """Replace each softmax, log_softmax and logsumexp by steps that give the same results.
+
+    The exponential of a log_softmax, of which its gradient is made, is the softmax: its powers are known.
+    """
     steps: list[Step] = []
+    softmax: dict[Value, list[Value]] = {}  # of a log_softmax the powers, and their sum
     for step in instructions(program):
         expand = EXPANSIONS.get(step.primitive)
-        steps += expand(step) if expand is not None and step.inputs[0].size else [step]
+        if expand is not None and step.inputs[0].size:
+            steps += expand(step)
+            if step.primitive is log_softmax_:
+                powers, total = (next(s for s in steps[::-1] if s.operation is p) for p in (exp, sum_))
+                softmax[step.output] = [*powers.outputs, *total.outputs]
+        elif step.primitive is exp and step.inputs[0] in softmax:
+            steps.append(Instruction(divide, softmax[step.inputs[0]], {}, step.output, step.phase))
+        else:
+            steps.append(step)
     return Program(program.inputs, steps, program.outputs, program.updates)
 
 

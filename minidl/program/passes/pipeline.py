@@ -6,7 +6,9 @@ from minidl.program.passes.buckets import send_in_buckets
 from minidl.program.passes.expand import expand_reductions
 from minidl.program.passes.group import group_elementwise
 from minidl.program.passes.matrices import work_on_matrices
+from minidl.program.passes.picks import compare_picks
 from minidl.program.passes.precision import pack_factors
+from minidl.program.passes.rows import fuse_rows
 from minidl.program.passes.scatter import order_scatters
 from minidl.program.passes.simplify import (
     accumulate_products,
@@ -16,18 +18,24 @@ from minidl.program.passes.simplify import (
     drop_idle_casts,
     fold_constants,
     merge_equal,
+    negate_sums,
     protect_old_state,
     transpose_products,
 )
+from minidl.program.passes.slices import join_slices
 from minidl.program.program import Program
 
 #: Single instructions come first, then those that make larger steps of them.
 PASSES = (
+    compare_picks,
+    expand_reductions,
     drop_aliases,
     fold_constants,
     drop_idle_casts,
+    join_slices,
     broadcast_in_place,
     work_on_matrices,
+    negate_sums,
     merge_equal,
     drop_dead,
     transpose_products,
@@ -35,10 +43,11 @@ PASSES = (
     accumulate_products,
     send_in_buckets,
     group_elementwise,
+    fuse_rows,
 )
 
 #: The same for a GPU.
-GPU_PASSES = (expand_reductions, order_scatters, *PASSES[:-1], pack_factors, PASSES[-1])
+GPU_PASSES = (compare_picks, order_scatters, *PASSES[1:-2], pack_factors, *PASSES[-2:])
 
 
 def optimize(program: Program, on_gpu: bool = False) -> Program:

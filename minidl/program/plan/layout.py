@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy
 
-from minidl.program.program import Gemm, Group, Operation, Program, Value
+from minidl.program.program import Gemm, Group, Operation, Program, Rows, Value
 
 AS_IS, TRANSPOSED = 111, 112  # of CBLAS
 GEMM_DTYPES = (numpy.dtype("float32"), numpy.dtype("float64"))
@@ -25,11 +25,19 @@ def feature_major(program: Program, max_rows: int) -> set[Value]:
     """Return the inputs and results to be stored by columns: those of at most ``max_rows`` rows.
 
     It pays for products of few rows; elementwise groups follow what they read. What becomes the new value of
-    a state is stored by rows, as the state is.
+    a state is stored by rows, as the state is, and so is what is computed row by row, or has more axes in
+    other steps.
     """
+    by_rows = {v for step in program.steps if isinstance(step, Rows) for v in (*step.inputs, *step.outputs)}
+    # Elementwise work on more axes would walk across the columns.
+    by_rows |= {step.inputs[0] for step in program.steps if step.is_view and len(step.outputs[0].shape) > 2}
+    for step in reversed(program.steps):
+        if isinstance(step, Group) and not by_rows.isdisjoint(step.outputs):
+            by_rows |= {value for value in step.inputs if value.shape == step.shape}
 
     def is_flat(value: Value) -> bool:
-        return len(value.shape) == 2 and 1 < value.shape[0] <= max_rows and value.shape[0] < value.shape[1]
+        rows, columns = value.shape if len(value.shape) == 2 else (0, 0)
+        return 1 < rows <= max_rows and rows < columns and value not in by_rows
 
     assigned = set(program.updates.values())
     chosen: set[Value] = set()

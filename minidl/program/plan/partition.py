@@ -18,11 +18,8 @@ from minidl.primitives.linear_algebra import matmul_
 from minidl.primitives.reduction import (
     argmax_,
     argmin_,
-    log_softmax_,
-    logsumexp_,
     max_,
     min_,
-    softmax_,
     sum_,
 )
 from minidl.primitives.shape import concatenate_, pad_, reshape_
@@ -39,6 +36,7 @@ from minidl.program.program import (
     Partial,
     PartialSum,
     Program,
+    Rows,
     Step,
     Value,
 )
@@ -101,6 +99,12 @@ def _of_group(group: Group, arrays: Arrays) -> Partition | None:
     whole = arrays[written] if written is not None else numpy.broadcast_to(numpy.empty(()), group.shape)
     axis = major_axis(whole)
     return broadcast_partition(group.shape, axis, group.inputs)
+
+
+def _of_rows(rows: Rows, arrays: Arrays) -> Partition | None:
+    """Each thread has some of the rows."""
+    axis = next((i for i, length in enumerate(rows.shape[:-1]) if length > 1), None)
+    return None if axis is None else broadcast_partition(rows.shape, axis, rows.inputs)
 
 
 def _of_copy(copy: Copy, arrays: Arrays) -> Partition | None:
@@ -211,17 +215,11 @@ def _of_reshape(step: Instruction, arrays: Arrays) -> Partition | None:
     return Partition(shape[axis], axis, (None,))
 
 
-def _of_rows(step: Instruction, arrays: Arrays) -> Partition | None:
-    """Steps that keep the shape, and compute each line along some axes by itself."""
-    shape = step.output.shape
-    axis = major_axis(arrays[step.output])
-    return Partition(shape[axis], axis, (axis,)) if shape and axis not in step.attributes["axis"] else None
-
-
 #: The steps that can be shared among threads, and how; all others one thread computes.
 PARTITIONS: dict[Operation, Callable[[Any, Arrays], Partition | None]] = {
     Gemm: _of_gemm,
     Group: _of_group,
+    Rows: _of_rows,
     Copy: _of_copy,
     PartialSum: _of_partial_sum,
     Partial: _of_partial,
@@ -236,9 +234,6 @@ PARTITIONS: dict[Operation, Callable[[Any, Arrays], Partition | None]] = {
     min_: _of_reduction,
     argmax_: _of_reduction,
     argmin_: _of_reduction,
-    logsumexp_: _of_reduction,
-    softmax_: _of_rows,
-    log_softmax_: _of_rows,
     matmul_: _of_matmul,
     concatenate_: _of_placement,
     pad_: _of_placement,

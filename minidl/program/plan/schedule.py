@@ -37,12 +37,13 @@ class ScheduledTask:
 class TaskSchedule:
     """The tasks of each phase, with a barrier after it, and which updates happen in place.
 
-    ``one_by_one`` says that the tasks of a phase, too, come one after another.
+    ``one_by_one`` says that the tasks of a phase, too, come one after another; ``threads`` is their number.
     """
 
     phases: list[list[ScheduledTask]] = field(default_factory=list)
     in_place: dict[Value, Value] = field(default_factory=dict)  # new value -> the state it replaces
     one_by_one: bool = False
+    threads: int = 1
 
 
 def schedule(program: Program, threads: int, aliases: Aliases) -> TaskSchedule:
@@ -67,7 +68,7 @@ class _Planner:
         ordered = [task for task in self.tasks if task.is_ordered]
         for earlier, later in itertools.pairwise(ordered):
             self._let_wait(later, [earlier])
-        self.result = TaskSchedule()
+        self.result = TaskSchedule(threads=threads)
         # What happened to each piece of memory since the last barrier: which threads wrote and read it.
         self.written: dict[Value, int] = {}
         self.read: dict[Value, set[int]] = {}
@@ -134,7 +135,9 @@ class _Planner:
         writer = self.producer.get(value)
         others = [task for task in (*self.readers.get(state, []), *self.checks) if task is not writer]
         if (
-            isinstance(writer, Group)
+            writer is not None
+            and writer.operation is Group  # not Rows, whose members read again what others have written
+            and isinstance(writer, Group)
             and value not in self.result.in_place
             and state.array.flags.c_contiguous
             and self._writes_after_reading(writer, state, value)
@@ -217,7 +220,7 @@ class _Planner:
             self.load[owner] += work(task)
 
     def _reads(self, task: Task) -> Iterable[tuple[Value, bool]]:
-        for root, aligned in reads_of(task, self.aliases):
+        for root, aligned in reads_of(task, self.aliases, self.threads):
             yield self.result.in_place.get(root, root), aligned
 
     def _writes(self, task: Task) -> Iterable[Value]:
@@ -225,9 +228,9 @@ class _Planner:
             yield self.result.in_place.get(value, value)
 
 
-def reads_of(task: Task, aliases: Aliases) -> Iterator[tuple[Value, bool]]:
+def reads_of(task: Task, aliases: Aliases, threads: int) -> Iterator[tuple[Value, bool]]:
     """Yield the memory a step reads, and whether each thread reads just its own block of it."""
     partition = partition_of(task, aliases.array)
     axes = partition.input_axes if partition is not None else (None,) * len(task.inputs)
     for value, axis in zip(task.inputs, axes, strict=True):
-        yield aliases.root[value], axis is not None and aliases.same_block(value, axis)
+        yield aliases.root[value], axis is not None and aliases.same_block(value, axis, threads)

@@ -21,6 +21,7 @@ from minidl.errors import KernelError
 from minidl.program.cpu import kernel_cache
 from minidl.program.cpu.blas import best_blas
 from minidl.program.cpu.c_code import CSource
+from minidl.program.cpu.statements import copy_statement
 
 needs_c = pytest.mark.skipif(kernel_cache.compiler() is None, reason="there is no C compiler on this machine")
 needs_posix = pytest.mark.skipif(os.name != "posix", reason="owners and modes are POSIX")
@@ -429,7 +430,16 @@ def test_generated_c_compiles_for_windows_and_macos(folder, monkeypatch):
     written = []
     monkeypatch.setattr(kernel_cache, "load", lambda text: written.append(text) or 1 / 0)
     code = CSource()
-    code.segment([code.barrier(2)])
+    functions = ("exp", "expm1", "log", "log1p", "tanh", "erf", "sin")
+    calls = " + ".join(f"{name}({x}[0])" for name in functions for x in ("u", "v"))
+    address = code.address(numpy.ones(1))
+    code.segment(
+        [
+            code.barrier(2),
+            f"float *u = {address}; double *v = {address}; v[0] = {calls} + pow(u[0], 3) + pow(v[0], u[0]);",
+            copy_statement(code, numpy.ones(100), numpy.ones(100, "float32")),
+        ]
+    )
     with pytest.raises(ZeroDivisionError):
         code.build()
     for target in ("x86_64-windows-gnu", "aarch64-macos", "x86_64-linux-musl", "aarch64-linux-gnu"):

@@ -6,15 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minidl.primitives.convolution import conv_weight_
-from minidl.primitives.elementwise import add, exp
+from minidl.primitives.elementwise import add, divide, exp
 from minidl.primitives.primitive import Primitive
+from minidl.primitives.reduction import max_, sum_
 from minidl.program.cpu.blocks import block_of
 from minidl.program.cpu.c_code import CSource
 from minidl.program.cpu.calls import Scratch, calls
 from minidl.program.cpu.lowering import LOWERINGS, statements
 from minidl.program.plan.partition import PARTITIONS, partition_of
 from minidl.program.plan.tasks import Copy
-from minidl.program.program import Gemm, Group, Instruction, Partial, PartialSum, Value
+from minidl.program.program import Gemm, Group, Instruction, Partial, PartialSum, Rows, Value
 from tests.program.networks import needs_c
 
 
@@ -44,6 +45,23 @@ def group(rows, columns):
     return Group(members, [inner, out])
 
 
+def rows(rows, columns):
+    x, bias, column = value(rows, columns), value(columns), value(rows, 1)
+    inner, powers, out, last = (value(rows, columns) for _ in range(4))
+    largest, shifted, total = (value(rows, 1) for _ in range(3))
+    along = {"axis": (1,), "keepdims": True}
+    members = [
+        Instruction(add, [x, bias], {}, inner),
+        Instruction(max_, [inner], along, largest),
+        Instruction(add, [largest, column], {}, shifted),
+        Instruction(exp, [inner], {}, powers),
+        Instruction(add, [powers, shifted], {}, out),
+        Instruction(sum_, [out], along, total),
+        Instruction(divide, [powers, total], {}, last),
+    ]
+    return Rows(members, [inner, last, total])
+
+
 def copy(rows, columns):
     return Copy(value(rows, columns), value(rows, columns))
 
@@ -64,6 +82,7 @@ def partial_weight_gradient(rows, columns):
 STEPS = {
     Gemm: [gemm, product_with_itself],
     Group: [group],
+    Rows: [rows],
     Copy: [copy],
     PartialSum: [partial_sum],
     Partial: [partial_weight_gradient],

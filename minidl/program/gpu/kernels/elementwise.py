@@ -7,7 +7,7 @@ first.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy
 
@@ -28,7 +28,7 @@ from minidl.program.program import Instruction, Value
 from minidl.random import philox
 
 #: How the functions of the primitives' expressions are called here: those of CUDA differ in NaN and in types.
-_FUNCTIONS = {"max": "larger", "min": "smaller", "abs": "magnitude", "pow": "power"}
+FUNCTIONS = {"max": "larger", "min": "smaller", "abs": "magnitude", "pow": "power"}
 
 
 # --- elementwise groups ---------------------------------------------------------------------------
@@ -119,14 +119,22 @@ def _computed(members: Sequence[Instruction], names: dict[Value, str]) -> list[s
     for member in members:
         for value in member.inputs:
             if value not in names:
-                names[value] = _literal(value)
-        written = expression(member, names, register_type, _FUNCTIONS)
-        kind = member.output.dtype
-        if kind == numpy.float16:  # NumPy rounds after every operation
-            written = f"__half2float(__float2half({written}))"
+                names[value] = literal(value)
+        kind, written = member.output.dtype, written_out(member, names)
         names[member.output] = f"r{len(names)}"
         lines.append(f"{register_type(kind)} {names[member.output]} = {written};")
     return lines
+
+
+def written_out(member: Instruction, names: Mapping[Value, str]) -> str:
+    """Return the expression of a member, from the names of what it reads."""
+    written = expression(member, names, register_type, FUNCTIONS)
+    return rounded(written, member.output.dtype)
+
+
+def rounded(written: str, dtype: numpy.dtype) -> str:
+    """Return a number as NumPy rounds it after every operation, if it is float16."""
+    return f"__half2float(__float2half({written}))" if dtype == numpy.float16 else written
 
 
 def is_literal(value: Value) -> bool:
@@ -134,6 +142,7 @@ def is_literal(value: Value) -> bool:
     return value.kind == "constant" and value.size == 1
 
 
-def _literal(value: Value) -> str:
+def literal(value: Value) -> str:
+    """Return a constant of one element as a number."""
     assert is_literal(value), "an input of a group has no place"
     return f"(({register_type(value.dtype)}) {number(value.array.item())})"

@@ -35,6 +35,7 @@ from minidl.program.gpu.kernels.indexing import (
     sum_runs_kernel,
 )
 from minidl.program.gpu.kernels.reductions import reduction_kernel
+from minidl.program.gpu.kernels.rows import rows_kernel
 from minidl.program.gpu.kernels.source import Kernel
 from minidl.program.lowered.sorted_scatter import (
     merge_places_,
@@ -44,7 +45,7 @@ from minidl.program.lowered.sorted_scatter import (
     sum_runs_,
 )
 from minidl.program.plan.tasks import Advance, Copy, Task
-from minidl.program.program import Group, Instruction, Operation, Value
+from minidl.program.program import Group, Instruction, Operation, Rows, Value
 from minidl.random.generator import Generator
 
 
@@ -96,6 +97,11 @@ def _group(group: Group, operands: Operands) -> list[Kernel]:
     values = dict.fromkeys([*group.inputs, *group.outputs])
     places = {value: operands.arrays[value] for value in values if not is_literal(value)}
     return [group_kernel(group.members, group.outputs, places, group.shape)]
+
+
+def _rows(rows: Rows, operands: Operands) -> list[Kernel]:
+    values = dict.fromkeys([*rows.inputs, *rows.outputs])
+    return [rows_kernel(rows, {value: operands.arrays[value] for value in values if not is_literal(value)})]
 
 
 def _copy(copy: Copy, operands: Operands) -> list[Kernel]:
@@ -180,6 +186,7 @@ def _scattered(step: Instruction, operands: Operands) -> list[Kernel]:
 
 LOWERINGS: dict[Operation, Lowering] = {
     Group: _group,
+    Rows: _rows,
     Copy: _copy,
     Advance: _advance,
     random_uniform: _draw,
