@@ -45,13 +45,13 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
+    if name.startswith("_"):  # what Python, IPython and inspect look for by themselves
+        raise AttributeError(f"module 'minidl.distributed' has no attribute {name!r}")
     if name not in _WHEN_USED:
         from minidl.foreign_names import hint
 
-        known = [] if name.startswith("_") else __all__
-        raise AttributeError(
-            f"module 'minidl.distributed' has no attribute {name!r}{hint(name, known, _FOREIGN)}"
-        )
+        advice = hint(name, __all__, _FOREIGN)
+        raise AttributeError(f"module 'minidl.distributed' has no attribute {name!r}{advice}")
     module = importlib.import_module(f"minidl.distributed.{_WHEN_USED[name]}")
     globals()[name] = value = getattr(module, name)
     return value
