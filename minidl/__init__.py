@@ -104,7 +104,6 @@ from minidl.optimizers import (
     Nadam,
     Optimizer,
     RMSProp,
-    schedules,
 )
 from minidl.primitives.activations import (
     elu,
@@ -281,6 +280,7 @@ if TYPE_CHECKING:
     from minidl.checks import check_gradients, check_layer
     from minidl.dlpack import from_dlpack
     from minidl.inspection.confusion import plot_confusion_matrix
+    from minidl.optimizers import schedules
     from minidl.training import Callback, History, ReduceOnPlateau, Trainer
 
 
@@ -561,7 +561,11 @@ _WHEN_USED = {
 }
 
 #: Modules that are loaded when they are first used.
-_MODULES_WHEN_USED = ("interop", "sklearn")
+_MODULES_WHEN_USED = {
+    "interop": "minidl.interop",
+    "schedules": "minidl.optimizers.schedules",
+    "sklearn": "minidl.sklearn",
+}
 
 
 def __dir__() -> list[str]:
@@ -574,7 +578,9 @@ def __getattr__(name: str) -> Any:
         _answer_in(globals(), [name])
         return globals()[name]
     if name in _MODULES_WHEN_USED:
-        return importlib.import_module(f"minidl.{name}")
+        module = globals()[name] = importlib.import_module(_MODULES_WHEN_USED[name])
+        _answer_in(vars(module), [name for name in vars(module) if not name.startswith("_")])
+        return module
     if name.startswith("_"):  # what Python, IPython and inspect look for by themselves
         raise AttributeError(f"module 'minidl' has no attribute {name!r}")
     from minidl.foreign_names import NAMES, hint
@@ -584,6 +590,6 @@ def __getattr__(name: str) -> Any:
 
 _answer_in(globals(), [name for name in (*__all__, *_HIDE_PYTHONS) if name in globals()])
 _answer_attributes(Tensor, [name for name in (*__all__, *_HIDE_PYTHONS) if name[0].islower()])
-for _module in (data, initializers, linalg, random, schedules):
+for _module in (data, initializers, linalg, random):
     _answer_in(vars(_module), [name for name in vars(_module) if not name.startswith("_")])
 del _module

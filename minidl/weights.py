@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import os.path
 import zlib
 from collections.abc import Mapping
 from os import PathLike, fspath
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy
@@ -50,6 +49,8 @@ def _write(file: BinaryIO, state: Mapping[str, numpy.ndarray], texts: Mapping[st
 
     Source: https://huggingface.co/docs/safetensors, "Format".
     """
+    import json  # not needed where nothing is written
+
     for name, text in texts.items():
         if not isinstance(text, str):
             raise TypeError(f"the text {name!r} beside weights is a {type(text).__name__}")
@@ -84,7 +85,7 @@ def read_with_texts(path: str | PathLike[str]) -> tuple[dict[str, numpy.ndarray]
     """
     from safetensors import SafetensorError, safe_open
 
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise FileNotFoundError(f"there is no file {fspath(path)!r}")
     try:
         with safe_open(path, framework="numpy") as file:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import inspect
 import operator
+import os.path
 import sys
 import threading
 import types
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minidl import devices
@@ -540,7 +540,9 @@ def _stand_in(leaf: Any) -> Tensor:
 def _name_of(function: Any) -> str:
     code = getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
     name = getattr(function, "__qualname__", type(function).__name__)
-    return name if code is None else f"{name} ({Path(code.co_filename).name}, line {code.co_firstlineno})"
+    if code is None:
+        return name
+    return f"{name} ({os.path.basename(code.co_filename)}, line {code.co_firstlineno})"
 
 
 def _check_tensor_cores(device: str) -> None:
