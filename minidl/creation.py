@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy
@@ -15,8 +15,8 @@ from minidl.tensor import Tensor, as_tensor, as_tensors, tensor_dtype
 def full(shape: int | Sequence[int], value: Any, dtype: Any = numpy.float32, device: str = "cpu") -> Tensor:
     """Return a Tensor of one value: a number, or a Tensor of one element, which gets a gradient."""
     if isinstance(value, Tensor):
-        return broadcast_to(reshape(value, ()).astype(dtype).to(device), shape)
-    return _on(device, numpy.full(shape, value, devices.native(dtype)))
+        return broadcast_to(reshape(value, ()).astype(dtype).to(device), _lengths(shape))
+    return _on(device, numpy.full(_lengths(shape), value, devices.native(dtype)))
 
 
 def zeros(shape: int | Sequence[int], dtype: Any = numpy.float32, device: str = "cpu") -> Tensor:
@@ -113,6 +113,14 @@ def full_like(x: Any, value: Any, dtype: Any = None) -> Tensor:
     with devices.current(x.data):
         xp = devices.array_module(x.data)
         return Tensor(xp.full(x.shape, value, devices.native(dtype or x.dtype)))
+
+
+def _lengths(shape: Any) -> Any:
+    """Refuse what is no shape."""
+    lengths = tuple(shape) if isinstance(shape, Iterable) and not isinstance(shape, str) else (shape,)
+    if not all(hasattr(length, "__index__") and length >= 0 for length in lengths):
+        raise TypeError(f"a shape is a length or a tuple of lengths, got {shape!r}")
+    return tuple(int(length) for length in lengths)
 
 
 def _number(value: Any) -> Any:

@@ -99,6 +99,8 @@ def prepared_key(x: Any, key: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
             prepared.append(int(part))
         else:
             array = part if hasattr(part, "dtype") else _literal(part, x.device)
+            if not isinstance(array.dtype, numpy.dtype):
+                array = devices.from_any(array)  # of another library
             if array.dtype.kind not in "iub":
                 raise TypeError(
                     f"an index is made of integers, slices, None, ... or bool masks, got {part!r}"

@@ -82,6 +82,16 @@ def padding_pairs(
     return pairs  # type: ignore[return-value]
 
 
+def require_padding(padding: Padding, axes: int, layer: str) -> Padding:
+    """Return a padding; refuse what is none, for a layer that will only use it later."""
+    ones = (1,) * axes
+    try:
+        padding_pairs(padding, ones, ones, ones, ones)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{layer}: {error}") from None
+    return padding
+
+
 def _same_padding(length: int, window: int, stride: int, dilation: int) -> tuple[int, int]:
     count = -(-length // stride)
     total = max((count - 1) * stride + (window - 1) * dilation + 1 - length, 0)
