@@ -54,9 +54,10 @@ def linspace(
     Numbers or Tensors of one element; these get gradients.
     """
     if isinstance(start, Tensor) or isinstance(stop, Tensor):
-        weight = linspace(0, 1, num, endpoint, dtype, device)
-        first, last = (as_tensor(x).astype(dtype).to(device).reshape(()) for x in (start, stop))
-        return first * (1 - weight) + last * weight
+        between = dtype if numpy.dtype(dtype).kind == "f" else numpy.float64
+        weight = linspace(0, 1, num, endpoint, between, device)
+        first, last = (as_tensor(x).astype(between).to(device).reshape(()) for x in (start, stop))
+        return (first * (1 - weight) + last * weight).astype(dtype)
     return _on(device, numpy.linspace(start, stop, num, endpoint).astype(devices.native(dtype)))
 
 

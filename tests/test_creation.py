@@ -51,6 +51,13 @@ def test_both_ends_of_linspace_are_exact():
     assert (line.dtype, line[0].item(), line[-1].item()) == (numpy.float32, ends[0].item(), ends[1].item())
 
 
+def test_integers_between_tensors_are_rounded_down_as_in_numpy():
+    for start, stop in ((0, 10), (3, -4)):
+        line = dl.linspace(dl.tensor(start), dl.tensor(stop), 5, dtype="int32")
+        assert line.dtype == numpy.int32
+        assert line.tolist() == dl.linspace(start, stop, 5, dtype="int32").tolist()
+
+
 def test_values_of_several_elements_and_bounds_with_gradients_are_refused():
     x = dl.tensor([1.0, 2.0], requires_grad=True)
     with pytest.raises(ValueError, match="reshape"):

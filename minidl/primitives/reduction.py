@@ -18,7 +18,7 @@ from minidl.primitives.axes import Axes, normalize_axes, normalize_axis
 from minidl.primitives.elementwise import absolute, exp, not_equal, sqrt, where
 from minidl.primitives.primitive import Primitive
 from minidl.primitives.shape import broadcast_to, concatenate, moveaxis, reshape, squeeze
-from minidl.tensor import Tensor, as_tensor, as_tensors
+from minidl.tensor import Tensor, as_tensor, as_tensors, promote_dtypes
 
 Options = ParamSpec("Options")
 
@@ -295,6 +295,7 @@ def norm(x: Any, ord: Any = None, axis: Axes = None, keepdims: bool = False) -> 
     ValueError
         The order is one of matrices by their singular values (2, -2, "nuc"), or not one at all.
     """
+    (x,) = promote_dtypes((x,), floating=True)
     if ord is None:
         return _root(sum(x * x, axis, keepdims))
     axes = tuple(axis) if isinstance(axis, (tuple, list)) else normalize_axes(axis, x.ndim, "norm")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy
@@ -53,9 +54,9 @@ def window_view(
 def per_axis(value: PerAxis, axes: int, what: str, smallest: int = 1) -> Lengths:
     """Return one integer for each axis, from one for all of them or one for each."""
     numbers: tuple[Any, ...] = tuple(value) if isinstance(value, (tuple, list)) else (value,) * axes
-    if len(numbers) != axes or not all(isinstance(n, int) and n >= smallest for n in numbers):
+    if len(numbers) != axes or not all(isinstance(n, Integral) and n >= smallest for n in numbers):
         raise ValueError(f"{what} is an integer of at least {smallest}, or {axes} of them; got {value!r}")
-    return numbers
+    return tuple(map(int, numbers))
 
 
 def padding_pairs(
@@ -71,15 +72,17 @@ def padding_pairs(
         return ((0, 0),) * len(lengths)
     if padding == "same":
         return tuple(map(_same_padding, lengths, window, stride, dilation))
-    entries = (padding,) * len(lengths) if isinstance(padding, int) else padding
+    entries: Any = padding
+    if isinstance(padding, Integral):
+        entries = (padding,) * len(lengths)
     if isinstance(entries, str) or len(entries) != len(lengths):
         raise ValueError(
             f'padding is "valid", "same", an integer, or {len(lengths)} integers or pairs; got {padding!r}'
         )
-    pairs = tuple((entry, entry) if isinstance(entry, int) else tuple(entry) for entry in entries)
+    pairs = tuple((entry, entry) if isinstance(entry, Integral) else tuple(entry) for entry in entries)
     if any(len(pair) != 2 or min(pair) < 0 for pair in pairs):
         raise ValueError(f"padding must not be negative, and a pair has two numbers; got {padding!r}")
-    return pairs  # type: ignore[return-value]
+    return tuple((int(before), int(after)) for before, after in pairs)
 
 
 def require_padding(padding: Padding, axes: int, layer: str) -> Padding:

@@ -323,6 +323,15 @@ def test_the_gradient_of_a_norm_at_0_is_0():
         assert not dl.grad(dl.norm(x, order, axis=1).sum(), x).numpy().any()
 
 
+@pytest.mark.parametrize("ord", [None, 1, 2, 3, numpy.inf])
+def test_a_norm_of_integers_is_computed_in_floats(ord):
+    for x in (numpy.array([100, -128], "int8"), numpy.array([True, True]), numpy.array([2**40, 1])):
+        norm = dl.norm(dl.tensor(x), ord)
+        assert norm.dtype == numpy.float32
+        expected = numpy.linalg.norm(x.astype("float64"), ord)
+        numpy.testing.assert_allclose(norm.item(), expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize(("ord", "axis"), [(None, None), (2, 1), ("fro", (0, 1))])
 def test_the_second_derivative_of_a_norm_where_elements_are_0(ord, axis):
     x = numpy.array([[0.0, 3.0, 0.0, 4.0]])
