@@ -54,7 +54,7 @@ def window_view(
 def per_axis(value: PerAxis, axes: int, what: str, smallest: int = 1) -> Lengths:
     """Return one integer for each axis, from one for all of them or one for each."""
     numbers: tuple[Any, ...] = tuple(value) if isinstance(value, (tuple, list)) else (value,) * axes
-    if len(numbers) != axes or not all(isinstance(n, Integral) and n >= smallest for n in numbers):
+    if len(numbers) != axes or not all(isinstance(n, Integral) and int(n) >= smallest for n in numbers):
         raise ValueError(f"{what} is an integer of at least {smallest}, or {axes} of them; got {value!r}")
     return tuple(map(int, numbers))
 
