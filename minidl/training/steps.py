@@ -129,7 +129,7 @@ class CompiledSteps(Tracked):
                 for metric in metrics
             ]
 
-    def train(self, *batch: Arrays) -> Any:
+    def take_step(self, *batch: Arrays) -> Any:
         """Make one step with a mini-batch, or this process's part of it.
 
         Returns the loss, what metrics observe, and the learning rate: those of the whole mini-batch.
