@@ -1,5 +1,4 @@
-"""check_data: whether arrays are fit to train on: shapes, numbers, labels, and leaks between train "
-"and test."""
+"""check_data: whether arrays are fit to train on: shapes, numbers, labels, leaks from train to test."""
 
 from __future__ import annotations
 

@@ -100,14 +100,13 @@ class Part:
 
 
 def parts_of_outputs(outputs: list[numpy.ndarray], weights: list[numpy.ndarray], limit: int) -> list[Part]:
-    """Split outputs into parts of finite numbers of one size; beyond a limit, outputs are joined no "
-    "further."""
+    """Split outputs into parts of finite numbers of one size; beyond a limit, each output is one part."""
     parts: list[Part] = []
     for i, (y, w) in enumerate(zip(outputs, weights, strict=True)):
         with numpy.errstate(all="ignore"):
             decade = numpy.floor(numpy.log10(numpy.abs(y)) / 3)
         decade = numpy.where((decade == -1) | (y == 0), 0, numpy.clip(numpy.nan_to_num(decade), -4, 4))
-        sizes = numpy.unique(decade[numpy.isfinite(y)])
+        sizes = numpy.unique(decade[numpy.isfinite(y)]) if y.size else numpy.zeros(1)
         if len(parts) + len(sizes) > limit:
             decade, sizes = numpy.zeros(y.shape), numpy.zeros(min(1, len(sizes)))
         for size in sizes:

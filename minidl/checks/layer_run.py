@@ -1,5 +1,4 @@
-"""Runs of a layer for the rows of check_layer: example inputs, outputs, gradients and traces in "
-"either mode."""
+"""Runs of a layer for the rows of check_layer: example inputs, outputs, gradients, traces in each mode."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""check_loss: whether a loss is a number that falls with the error, with right gradients, at its "
-"edges too."""
+"""check_loss: whether a loss is a number that falls with the error; gradients, at its edges too."""
 
 from __future__ import annotations
 

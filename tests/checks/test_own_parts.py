@@ -243,7 +243,7 @@ OPTIMIZERS = {
     "Adagrad": lambda p: optimizers.Adagrad(p, 0.1, initial=0.1),
 }
 #: Those for a full batch make no single steps; tests/optimizers and tests/oracle compare what they end with.
-NOT_STEPPED = {"LBFGS", "ConjugateGradient", "Optimizer", "schedules"}
+NOT_STEPPED = {"LBFGS", "ConjugateGradient", "Optimizer"}
 
 
 def measured_gradient(evaluate, parameter):

@@ -75,8 +75,7 @@ def training_state(run: LayerRun) -> None:
 
 
 def _arrays(layer: Layer, names: Iterable[str] | None = None) -> dict[str, Any]:
-    """Return copies of the NumPy arrays among the attributes; what is made later is a cache, see "
-    "saving.py."""
+    """Return copies of the NumPy arrays among the attributes; see saving.py for what is made later."""
     state = plain_state(layer)
     return {name: state.get(name) for name in names or state if isinstance(state.get(name), numpy.ndarray)}
 
@@ -152,8 +151,7 @@ def growth(run: LayerRun) -> None:
 
 
 def _sizes(layer: Layer) -> dict[str, int]:
-    """Return how much each attribute holds: parts of containers, elements of arrays, and tapes "
-    "behind Tensors."""
+    """Return how much each attribute holds: parts of containers, elements of arrays, tapes of Tensors."""
     sizes: dict[str, int] = {}
     for prefix, part in [("", layer), *layer.named_layers()]:
         for name, value in vars(part).items():
