@@ -58,7 +58,7 @@ class PCA:
 def pca(x: Any, components: int) -> PCA:
     """Return the principal components of observations (N, ...), of which all axes but the first are features.
 
-    The computation is in float64, by a singular value decomposition; results have the dtype of x. Of the
+    The computation is in float64, by the eigenvectors of the covariance; results have the dtype of x. Of the
     two signs of a component, the one is taken that makes its largest element positive.
 
     Raises
@@ -88,13 +88,14 @@ def pca(x: Any, components: int) -> PCA:
     centred = flat.astype(numpy.float64)
     mean = centred.mean(axis=0)
     centred -= mean
-    _, lengths, rows = numpy.linalg.svd(numpy.linalg.qr(centred, mode="r"), full_matrices=False)
-    rows, lengths = rows[:count], lengths[:count]
+    covariance = centred.T @ centred / max(1, len(flat) - 1)
+    variances, columns = numpy.linalg.eigh(covariance)  # in rising order
+    rows, variances = columns.T[::-1][:count], variances[::-1][:count]
     largest = numpy.take_along_axis(rows, abs(rows).argmax(axis=1)[:, None], axis=1)
     return PCA(
         mean.astype(dtype),
         (rows * numpy.where(largest < 0, -1, 1)).astype(dtype),
-        (lengths**2 / max(1, len(flat) - 1)).astype(dtype),
+        numpy.maximum(variances, 0).astype(dtype),
     )
 
 
