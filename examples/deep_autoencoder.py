@@ -259,7 +259,7 @@ def train(start, data, sizes, rbms, options):
         sizes,
         dl.relu if is_modern else dl.sigmoid,
         tied,
-        "he" if is_modern else "glorot_uniform",
+        "he_normal" if is_modern else "glorot_uniform",
         options.seed,
     )
     if start.startswith("rbm"):
