@@ -1,7 +1,7 @@
 """The pytest plugin: the fixture ``assert_layer``, and failures of checks as their reports alone.
 
-pytest finds it by the entry point ``minidl`` once minidl is installed. It is a module outside of the package, and
-imports nothing of minidl or NumPy until a test asks for it, so it costs other test suites nothing.
+pytest finds it by the entry point ``minidl`` once minidl is installed. It is a module outside of the package,
+and imports nothing of minidl or NumPy until a test asks for it, so it costs other test suites nothing.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import resource
 import subprocess
 import sys
 import time
@@ -89,3 +90,38 @@ class ForeignLoad:
             return 0.0
         foreign = (busy_seconds() - busy) - (time.process_time() - own)
         return max(0.0, foreign / (time.perf_counter() - start))
+
+
+def environment(**settings: str) -> dict[str, str]:
+    """The variables for a peer's process. Settings of OpenBLAS that slow NumPy's products down are left out.
+
+    Byte code is cached whatever the surroundings say: no peer is to be compiled again at every import.
+    """
+    left_out = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "PYTHONDONTWRITEBYTECODE")
+    return {name: value for name, value in os.environ.items() if name not in left_out} | settings
+
+
+def resident_memory() -> int:
+    """Bytes of resident memory of this process now; the peak is counted from here on, where that can be."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return peak_memory()
+    Path("/proc/self/clear_refs").write_text("5")
+    return _of_status(status, "VmRSS")
+
+
+def peak_memory() -> int:
+    """Most bytes of resident memory of this process so far.
+
+    Linux carries `ru_maxrss` over from the parent at `exec`; VmHWM starts from zero.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        return _of_status(status, "VmHWM")
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _of_status(status: Path, name: str) -> int:
+    line = next(line for line in status.read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1]) * 1024

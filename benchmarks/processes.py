@@ -1,7 +1,6 @@
 """What is measured of whole processes: the job from start to saved weights, its memory, and import times."""
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -9,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks import peers
+from benchmarks import machine, peers
 from benchmarks.steps import ROOT, SETTLE_SECONDS, last_line, reason
 
 IMPORT_REPEATS = 9
@@ -19,11 +18,8 @@ def run(arguments: list[str], platform: str = "cpu") -> tuple[float, str]:
     """Run Python in the repository root. Returns seconds and what it printed; RuntimeError if it fails.
 
     ``platform`` is where JAX computes.
-
-    Byte code is cached whatever the surroundings say: no peer is to be compiled again at every import.
     """
-    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": platform}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    environment = machine.environment(KERAS_BACKEND="jax", JAX_PLATFORMS=platform)
     time.sleep(SETTLE_SECONDS)
     start = time.perf_counter()
     command = [sys.executable, *arguments]

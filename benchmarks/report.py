@@ -3,13 +3,19 @@
 import statistics
 from pathlib import Path
 
+from benchmarks import jobs
 from benchmarks.peers import PEERS
 
 # What the others are compared with: the first that was measured.
 REFERENCES = (
-    "minidl_c",
-    "minidl_c_mkl",
+    *(
+        f"{job}_{name}"
+        for job in jobs.JOBS[1:]
+        for name in ("minidl_compiled", "minidl_numpy", "minidl_eager")
+    ),
     "minidl_compiled",
+    "minidl_mkl",
+    "minidl_numpy",
     "minidl_eager",
     "gpu_minidl",
     "gpu_minidl_tf32",
@@ -17,10 +23,16 @@ REFERENCES = (
     "gpu_minidl_eager",
 )
 COLOURS = {
-    "minidl_c_mkl": "#7c2d12",
-    "minidl_c": "#9a3412",
-    "minidl_compiled": "#ea580c",
-    "minidl_eager": "#fdba74",
+    "minidl_mkl": "#7c2d12",
+    **{
+        f"{prefix}{name}": colour
+        for prefix in ("", *(f"{job}_" for job in jobs.JOBS[1:]))
+        for name, colour in (
+            ("minidl_compiled", "#9a3412"),
+            ("minidl_numpy", "#ea580c"),
+            ("minidl_eager", "#fdba74"),
+        )
+    },
     "gpu_minidl": "#9a3412",
     "gpu_minidl_tf32": "#ea580c",
     "gpu_minidl_bfloat16": "#7c2d12",
@@ -141,6 +153,7 @@ def hardware(machine: dict) -> str:
 def table(results: dict) -> list[str]:
     columns = [f"batch {int(batch_size):,}" for batch_size in results["steps"]]
     columns += ["whole job", "peak memory"] if results.get("whole_job") else []
+    columns += FIRST_CALLS if results["first_call_seconds_without_cache"] else []
     columns += ["import"] if results["import_milliseconds"] else []
     rows = [
         f"| {PEERS[name].title} | " + " | ".join(cells(results, name)) + " |" for name in results["peers"]
@@ -154,12 +167,27 @@ def cells(results: dict, name: str) -> list[str]:
         job = results["whole_job"].get(name)
         row.append(f"{statistics.median(job['seconds']):.1f} s" if job else ABSENT)
         row.append(f"{statistics.median(job['peak_memory_mib']):.0f} MiB" if job else ABSENT)
+    if results["first_call_seconds_without_cache"]:
+        row += first_call_cells(results, name)
     if results["import_milliseconds"]:
         milliseconds = results["import_milliseconds"].get(PEERS[name].imports)
         row.append(f"{milliseconds:.0f} ms" if milliseconds is not None else ABSENT)
     if name in results["left_out"] and ABSENT in row:
         row[row.index(ABSENT)] = results["left_out"][name]
     return row
+
+
+FIRST_CALLS = ["first step, empty cache", "first step", "memory of steps"]
+
+
+def first_call_cells(results: dict, name: str) -> list[str]:
+    """Of the first batch size; memory is the most over all of them."""
+    cold = results["first_call_seconds_without_cache"].get(name)
+    measured = list(results["steps"].values())
+    warm = measured[0]["first_call_seconds"].get(name)
+    memory = [entry["peak_memory_mib"][name] for entry in measured if name in entry["peak_memory_mib"]]
+    seconds = [f"{value:.2f} s" if value is not None else ABSENT for value in (cold, warm)]
+    return [*seconds, f"{max(memory):.0f} MiB" if memory else ABSENT]
 
 
 def step_cell(summary: dict | None) -> str:
@@ -177,7 +205,24 @@ def plot_steps(results: dict, path: Path) -> None:
         bars = {name: (entry["median"], entry["quartiles"]) for name, entry in measured["summary"].items()}
         number = "{:.1f}" if results["device"] == "cpu" else "{:.3f}"
         panels.append((f"Batch {int(batch_size):,}", "milliseconds a step", number, bars))
-    plot_bars("One training step of the tied autoencoder", panels, results, path)
+    if results["first_call_seconds_without_cache"] and results["job"] != "autoencoder":
+        panels += first_call_panels(results)
+    title = f"One training step of the {jobs.load(results['job']).TITLE}"
+    plot_bars(title, panels, results, path)
+
+
+def first_call_panels(results: dict) -> list[tuple]:
+    (measured,) = results["steps"].values()
+    cold = results["first_call_seconds_without_cache"]
+    cold = {name: cold[name] for name in measured["summary"] if name in cold}
+    memory = {name: measured["peak_memory_mib"][name] for name in measured["summary"]}
+    panels = []
+    for title, unit, number, values in (
+        ("First step, with an empty cache", "seconds", "{:.1f}", cold),
+        ("Peak memory", "MiB more than after the import", "{:.0f}", memory),
+    ):
+        panels.append((title, unit, number, {name: (value, [value] * 2) for name, value in values.items()}))
+    return panels
 
 
 def plot_whole_jobs(results: dict, path: Path) -> None:

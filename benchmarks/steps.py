@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks import peers, problem
+from benchmarks import jobs, machine, peers
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK_SECONDS = 0.3
@@ -24,14 +24,17 @@ class Failure(Exception):
 
 
 class Child:
-    """A peer in its own process."""
+    """A peer in its own process, whose compilers keep what they make in the folder ``cache``."""
 
-    def __init__(self, peer: str, images: Path):
+    def __init__(self, peer: str, images: Path | None, cache: Path):
         self.peer = peer
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 -- lives as long as the process that writes it
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.worker", peer, str(images)],
+            [sys.executable, "-m", "benchmarks.worker", peer, *([str(images)] if images else [])],
             cwd=ROOT,
+            env=machine.environment(
+                MINIDL_CACHE=str(cache / "minidl"), TORCHINDUCTOR_CACHE_DIR=str(cache / "torch")
+            ),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
@@ -75,37 +78,53 @@ def reason(message: str) -> str:
     return message.split(":")[0]
 
 
-def start(names: list[str], images: Path, say) -> tuple[dict[str, Child], dict[str, str]]:
+def start(names: list[str], images: Path | None, cache: Path, say) -> tuple[dict[str, Child], dict[str, str]]:
     """Start the peers. Returns those that run, and what is wrong with the others."""
     children, problems = {}, {}
     for name in names:
         try:
-            children[name] = Child(name, images)
+            children[name] = Child(name, images, cache)
         except Failure as failure:
             problems[name] = reason(str(failure))
             say(f"{peers.PEERS[name].title} is left out: {failure}")
     return children, problems
 
 
-def measure(children: dict[str, Child], problems: dict[str, str], images, batch_size, rounds, say) -> dict:
+def first_calls(names: list[str], images: Path | None, batch_size: int, cache: Path) -> dict[str, float]:
+    """Seconds of each peer's first step in a new process, where nothing has been compiled before."""
+    seconds = {}
+    for name in names:
+        with contextlib.suppress(Failure), contextlib.closing(Child(name, images, cache)) as child:
+            seconds[name] = child.ask("build", batch_size=batch_size, checked=1)["first_seconds"]
+    return seconds
+
+
+def measure(options, children: dict[str, Child], problems: dict[str, str], images, batch_size, say) -> dict:
     """Build, check and time all peers at one batch size. A peer that fails or disagrees joins `problems`."""
-    reference = problem.reference_losses(problem.step_batches(images, batch_size))
-    agreement = {}
+    what = jobs.load(options.job)
+    checked = jobs.QUICKLY_CHECKED_STEPS if options.quick else jobs.CHECKED_STEPS
+    reference = what.reference_losses(what.step_batches(images, batch_size), checked)
+    agreement, first, memory = {}, {}, {}
     for name, child in list(children.items()):
         try:
-            losses = child.ask("build", batch_size=batch_size)["losses"]
+            built = child.ask("build", batch_size=batch_size, checked=checked)
         except Failure as failure:
             exclude(name, str(failure), children, problems, say)
             continue
-        agreement[name] = largest_difference(losses, reference)
+        agreement[name] = largest_difference(built["losses"], reference)
+        first[name] = built["first_seconds"]
         if not agreement[name] <= peers.PEERS[name].tolerance:  # a NaN disagrees as well
             message = f"losses differ by {agreement[name]:.1e} at batch {batch_size}"
             exclude(name, message, children, problems, say)
-    samples, foreign_load = take_turns(children, problems, rounds, say)
+    samples, foreign_load = take_turns(children, problems, options.rounds, options.block_seconds, say)
+    for name, child in children.items():
+        memory[name] = child.ask("memory")["peak"] / 2**20
     return {
         "reference_losses": {"first": reference[0], "last": reference[-1]},
         "largest_relative_difference_of_losses": agreement,
         "foreign_load_cores": foreign_load,
+        "first_call_seconds": first,
+        "peak_memory_mib": memory,
         "milliseconds": {name: [1e3 * sample for sample in samples[name]] for name in samples},
     }
 
@@ -121,7 +140,7 @@ def largest_difference(losses: list[float], reference: list[float]) -> float:
     return max(abs(loss / right - 1) for loss, right in zip(losses, reference, strict=True))
 
 
-def take_turns(children, problems, rounds, say) -> tuple[dict[str, list[float]], float]:
+def take_turns(children, problems, rounds, seconds, say) -> tuple[dict[str, list[float]], float]:
     """Seconds per step of each peer in each round, and how many cores other work kept busy meanwhile.
 
     A round gives every peer one block, in a new random order: no peer always follows the same other one.
@@ -132,7 +151,7 @@ def take_turns(children, problems, rounds, say) -> tuple[dict[str, list[float]],
     for count in range(rounds):
         for name in order_generator.sample(list(children), len(children)):
             try:
-                block = quiet_block(children[name])
+                block = quiet_block(children[name], seconds, MAX_TRIES if seconds else 1)
             except Failure as failure:
                 exclude(name, str(failure), children, problems, say)
                 samples.pop(name)
@@ -144,12 +163,12 @@ def take_turns(children, problems, rounds, say) -> tuple[dict[str, list[float]],
     return samples, round(statistics.fmean(loads), 3) if loads else 0.0
 
 
-def quiet_block(child: Child) -> dict:
+def quiet_block(child: Child, seconds: float, tries: int) -> dict:
     """A block undisturbed by other processes, or else the least disturbed of a few."""
     blocks = []
-    for _ in range(MAX_TRIES):
+    for _ in range(tries):
         time.sleep(SETTLE_SECONDS)
-        blocks.append(child.ask("block", seconds=BLOCK_SECONDS))
+        blocks.append(child.ask("block", seconds=seconds))
         if blocks[-1]["foreign_load"] <= QUIET:
             break
     return min(blocks, key=lambda block: block["foreign_load"])

@@ -5,6 +5,9 @@ The network is the one of MATLAB's "Weight Tying Using Nested Layer": a nested e
 biases. With the original's settings, which are the defaults, a linear code of the same size is better:
 principal components. With --recipe best the same network starts as just that code, and ends below it;
 docs/papers.md says what each part of the recipe brings. Run it with --help to see what can be changed.
+On several processes:
+
+    mpiexec -n 4 python -m mpi4py examples/tied_autoencoder.py --distributed
 """
 
 import argparse
@@ -221,6 +224,12 @@ def parse_arguments(arguments=None):
     parser.add_argument(
         "--precision", default="float32", help="of matrix products: float32, tf32 or bfloat16 (for a GPU)"
     )
+    parser.add_argument(
+        "--distributed", action="store_true", help="train on all processes that mpiexec started"
+    )
+    parser.add_argument(
+        "--reproducible", action="store_true", help="give the same bits on any number of processes"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/tied_autoencoder"), metavar="DIR")
     recipe = RECIPES[parser.parse_args(arguments).recipe]
     parser.set_defaults(**recipe)
@@ -255,6 +264,8 @@ def main(arguments=None):
         device=options.device,
         compile=not options.eager and {"kernels": options.kernels, "precision": options.precision},
         seed=options.seed,
+        distributed=options.distributed,
+        reproducible=options.reproducible,
     )
     data = (mini_batches(images, options),) if options.shift else (images, images)
     history = trainer.fit(
@@ -264,6 +275,8 @@ def main(arguments=None):
         validation_data=(validation, validation),
         plot=options.out / "training.png",
     )
+    if not trainer.ranks.is_first:
+        return  # one of the processes writes the results
     reconstructions = trainer.predict(test)
     test_rmse = dl.rmse(reconstructions, test).item()
     linear = dl.data.pca(images, network.dense[-1].out_features).reconstruct(test, low=0, high=1)

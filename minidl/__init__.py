@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from minidl import data, devices, initializers, linalg, random
+from minidl import data, devices, distributed, initializers, linalg, random
 from minidl.autodiff import backward, grad
 from minidl.creation import (
     arange,
@@ -19,7 +19,16 @@ from minidl.creation import (
     zeros_like,
 )
 from minidl.derivatives import hessian, hessian_vector_product, jacobian, value_and_grad
-from minidl.errors import CheckpointError, DeviceError, DivergenceError, KernelError, RecordingError
+from minidl.errors import (
+    CheckpointError,
+    DeviceError,
+    DivergenceError,
+    DriftError,
+    KernelError,
+    RecordingError,
+)
+from minidl.keywords import answer_attributes as _answer_attributes
+from minidl.keywords import answer_in as _answer_in
 from minidl.layers import (
     ELU,
     GELU,
@@ -96,7 +105,6 @@ from minidl.optimizers import (
     Nadam,
     Optimizer,
     RMSProp,
-    schedules,
 )
 from minidl.primitives.activations import (
     elu,
@@ -261,6 +269,7 @@ from minidl.primitives.windows import (
     global_average_pool2d,
     max_pool2d,
     overlap_add,
+    resize,
     upsample2d,
     windows,
 )
@@ -273,6 +282,7 @@ if TYPE_CHECKING:
     from minidl.checks import check_gradients, check_layer
     from minidl.dlpack import from_dlpack
     from minidl.inspection.confusion import plot_confusion_matrix
+    from minidl.optimizers import schedules
     from minidl.training import Callback, History, ReduceOnPlateau, Trainer
 
 
@@ -303,6 +313,7 @@ __all__ = [
     "DepthwiseConv2D",
     "DeviceError",
     "DivergenceError",
+    "DriftError",
     "Dropout",
     "Embedding",
     "Flatten",
@@ -386,6 +397,7 @@ __all__ = [
     "devices",
     "diag",
     "diagonal",
+    "distributed",
     "divide",
     "dot",
     "einsum",
@@ -484,6 +496,7 @@ __all__ = [
     "relu",
     "repeat",
     "reshape",
+    "resize",
     "rint",
     "rms_norm",
     "rmse",
@@ -534,6 +547,9 @@ __all__ = [
     "zeros_like",
 ]
 
+if TYPE_CHECKING:
+    __all__ += ["abs", "all", "any", "compile", "max", "min", "round", "sum"]  # public, for type checkers
+
 _HIDE_PYTHONS = ["abs", "all", "any", "compile", "max", "min", "round", "sum"]
 
 #: Names that are loaded when they are first used, and from where: not every program trains or checks.
@@ -549,7 +565,11 @@ _WHEN_USED = {
 }
 
 #: Modules that are loaded when they are first used.
-_MODULES_WHEN_USED = ("interop", "sklearn")
+_MODULES_WHEN_USED = {
+    "interop": "minidl.interop",
+    "schedules": "minidl.optimizers.schedules",
+    "sklearn": "minidl.sklearn",
+}
 
 
 def __dir__() -> list[str]:
@@ -558,12 +578,22 @@ def __dir__() -> list[str]:
 
 def __getattr__(name: str) -> Any:
     if name in _WHEN_USED:
-        globals()[name] = value = getattr(importlib.import_module(_WHEN_USED[name]), name)
-        return value
+        globals()[name] = getattr(importlib.import_module(_WHEN_USED[name]), name)
+        _answer_in(globals(), [name])
+        return globals()[name]
     if name in _MODULES_WHEN_USED:
-        return importlib.import_module(f"minidl.{name}")
+        module = globals()[name] = importlib.import_module(_MODULES_WHEN_USED[name])
+        _answer_in(vars(module), [name for name in vars(module) if not name.startswith("_")])
+        return module
     if name.startswith("_"):  # what Python, IPython and inspect look for by themselves
         raise AttributeError(f"module 'minidl' has no attribute {name!r}")
     from minidl.foreign_names import NAMES, hint
 
     raise AttributeError(f"module 'minidl' has no attribute {name!r}{hint(name, __dir__(), NAMES)}")
+
+
+_answer_in(globals(), [name for name in (*__all__, *_HIDE_PYTHONS) if name in globals()])
+_answer_attributes(Tensor, [name for name in (*__all__, *_HIDE_PYTHONS) if name[0].islower()])
+for _module in (data, initializers, linalg, random):
+    _answer_in(vars(_module), [name for name in vars(_module) if not name.startswith("_")])
+del _module

@@ -60,6 +60,10 @@ def grad(
     """
     several = isinstance(xs, (list, tuple))
     targets: list[Any] = list(xs) if several else [xs]
+    for what, value in [("y", y), *(("xs", x) for x in targets)]:
+        if not hasattr(value, "requires_grad"):
+            hint = "; value_and_grad() takes a function" if callable(value) else ""
+            raise TypeError(f"grad: {what} must be made of Tensors, got {type(value).__name__}{hint}")
     for i, x in enumerate(targets):
         if not x._requires_grad:
             raise RuntimeError(f"grad: Tensor {i} of xs does not require a gradient: {x!r}")
@@ -90,6 +94,8 @@ def _seed(output: Tensor, gradient: Tensor | None) -> Tensor:
                 "take its mean() or sum(), or pass gradient="
             )
         return output.ones_like()
+    if not hasattr(gradient, "requires_grad"):  # a number or an array
+        gradient = output.ones_like() * gradient
     if gradient.shape != output.shape:
         raise ValueError(f"the gradient has shape {gradient.shape}, its output {output.shape}")
     return gradient

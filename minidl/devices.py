@@ -110,7 +110,13 @@ def write(target: Array, values: Array) -> None:
 
 def native(dtype: Any) -> numpy.dtype:
     """Return a dtype in the byte order of this machine: generated code reads no other."""
-    same: numpy.dtype = numpy.dtype(dtype).newbyteorder("=")
+    try:
+        same: numpy.dtype = numpy.dtype(dtype).newbyteorder("=")
+    except TypeError:
+        hint = "; the lengths of several axes are one tuple" if isinstance(dtype, int) else ""
+        raise TypeError(
+            f"{dtype!r} is no dtype: write numpy.float32 or 'float32', for example{hint}"
+        ) from None
     return same
 
 
@@ -126,19 +132,50 @@ def from_any(data: Any) -> Array:
     Raises
     ------
     TypeError
-        There is no array that says the same: elements are masked, or a gradient would be lost.
+        There is no array that says the same: elements are masked, a gradient would be lost, ...
+    ValueError
+        Lists inside a list have different lengths.
     """
     if isinstance(data, numpy.ma.MaskedArray) and numpy.ma.is_masked(data):
         raise TypeError("a masked array has elements without a value: fill them first, with .filled(value)")
     if type(data) is numpy.ndarray or (is_array(data) and not isinstance(data, numpy.ndarray)):
         return data
-    if getattr(data, "requires_grad", False):
+    on_tape = _on_tape(data)
+    if on_tape is not None and on_tape is not data:
+        raise TypeError("Tensors in a list would lose their gradients: join them with minidl.stack(...)")
+    if on_tape is not None:
         raise TypeError(f"the tape of another library ends here: detach the {type(data).__name__} first")
     if hasattr(data, "__dlpack_device__") and not isinstance(data, numpy.ndarray):
-        kind, _ = data.__dlpack_device__()
+        try:
+            kind, _ = data.__dlpack_device__()
+        except Exception as error:
+            raise TypeError(f"{described(data)} cannot be read as an array: {error}") from error
         if kind == _DLPACK_CUDA:
             return _cupy().from_dlpack(data)
-    return numpy.asarray(data)  # a subclass of ndarray loses what only it has
+    try:
+        return numpy.asarray(data)  # a subclass of ndarray loses what only it has
+    except Exception as error:  # of the library that the data come from
+        if isinstance(data, (list, tuple)) and "inhomogeneous" in str(error):
+            raise ValueError("the lists inside a list must have one length; these have several") from None
+        raise TypeError(f"{described(data)} cannot be read as an array: {error}") from error
+
+
+def _on_tape(data: Any) -> Any:
+    """Return the data, or what is in the lists that they are, if a gradient would be lost; else None."""
+    if isinstance(data, (list, tuple)):
+        if set(map(type, data)) <= {int, float, bool}:
+            return None
+        return next((found for part in data if (found := _on_tape(part)) is not None), None)
+    return data if getattr(data, "requires_grad", False) is True else None
+
+
+def described(data: Any) -> str:
+    """Return what something is, for an error: its type with the library that it is of, and its dtype."""
+    kind = type(data)
+    library = kind.__module__.partition(".")[0]
+    name = kind.__name__ if library in ("builtins", "numpy") else f"{library}'s {kind.__name__}"
+    dtype = getattr(data, "dtype", None)
+    return f"{name} of dtype {dtype}" if dtype is not None else name
 
 
 #: What DLPack calls memory of an NVIDIA GPU.

@@ -7,7 +7,10 @@ import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # imported where it is used, which saves `import minidl` milliseconds
+    from pathlib import Path
 
 #: A temporary file that was not written to for this number of seconds was left by a killed process.
 STALE_SECONDS = 3600
@@ -23,6 +26,8 @@ def cache_folder() -> Path:
     RuntimeError
         The user has no home folder.
     """
+    from pathlib import Path
+
     given = os.environ.get("MINIDL_CACHE")
     if given:
         return Path(given).expanduser().absolute()
@@ -43,6 +48,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     OSError
         The file cannot be written, or ``path`` is not a file but a folder, for example.
     """
+    from pathlib import Path
+
     path = Path(path)
     if path.is_symlink():
         path = path.resolve()

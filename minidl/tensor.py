@@ -15,7 +15,7 @@ import numpy
 
 from minidl import autodiff, devices
 from minidl.mode import mode
-from minidl.tracking import TracedNumber, changes
+from minidl.tracking import NotHere, TracedNumber, changes
 
 DTypeLike = Any
 
@@ -91,6 +91,8 @@ class Tensor:
     def data(self, array: devices.Array) -> None:
         if mode.recorder is not None:
             mode.recorder.before_data(self)
+        if not isinstance(getattr(array, "dtype", None), numpy.dtype):
+            raise TypeError(f"data is a NumPy or CuPy array, got {devices.described(array)}: see assign()")
         self._array = array
         changes.count += 1
 
@@ -175,6 +177,9 @@ class Tensor:
         if self.requires_grad:
             notes += ", requires_grad=True" if self.primitive is None else f", made by {self.primitive.name}"
         return f"{type(self).__name__.lower()}({text}{notes})"
+
+    def __dir__(self) -> list[str]:
+        return [name for name in object.__dir__(self) if not isinstance(vars(Tensor).get(name), NotHere)]
 
     # --- its values, as something other than a Tensor ---------------------------------------------
 
@@ -431,12 +436,12 @@ class Tensor:
     def __rmatmul__(self, other: Any) -> Tensor:
         return linear_algebra.matmul(other, self)
 
-    def __eq__(self, other: Any) -> Any:
+    def __eq__(self, other: Any) -> Tensor:  # type: ignore[override]
         if other is None or isinstance(other, str):
             return NotImplemented  # no element of a Tensor is; Python then compares identities
         return elementwise.equal(self, other)
 
-    def __ne__(self, other: Any) -> Any:
+    def __ne__(self, other: Any) -> Tensor:  # type: ignore[override]
         if other is None or isinstance(other, str):
             return NotImplemented
         return elementwise.not_equal(self, other)
@@ -804,8 +809,10 @@ def tensor(
     if dtype is None and array.dtype == numpy.float64 and not hasattr(data, "dtype"):
         dtype = numpy.float32
     array = devices.cast(array, array.dtype if dtype is None else dtype)
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"a Tensor holds numbers, got {type(data).__name__} of dtype {array.dtype}")
+    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+        what = devices.described(data)
+        what += "" if hasattr(data, "dtype") else f", which NumPy reads as dtype {array.dtype}"
+        raise TypeError(f"a Tensor holds real numbers of at most 64 bits or bools; got {what}")
     if device is not None:
         array = devices.to_device(array, device)
     return Tensor(array, requires_grad)

@@ -9,7 +9,7 @@ moved.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minidl.mode import mode
 
@@ -29,8 +29,37 @@ class _Changes:
 changes = _Changes()
 
 
+class NotHere:
+    """In the place of an attribute that a class does not have: the error says what to write.
+
+    Tensors have these. With ``__getattr__``, as Tracked has it, each use of any attribute would take longer.
+    """
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def __get__(self, owner: Any, kind: type | None = None) -> Any:
+        if owner is None:
+            raise AttributeError(f"type object 'Tensor' has no attribute {self.name!r}")
+        from minidl.foreign_names import attribute_problem
+
+        raise AttributeError(attribute_problem(owner, self.name))
+
+
 class Tracked:
     """The base of classes whose attributes are watched; a recorder is told before each change."""
+
+    if not TYPE_CHECKING:  # a type checker would take it that every attribute exists
+
+        def __getattr__(self, name: str) -> Any:
+            """Refuse an attribute that does not exist; Python asks for it last."""
+            if name.startswith("_"):  # what Python and other libraries look for by themselves
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            if any(name in vars(part) for part in type(self).__mro__):
+                return object.__getattribute__(self, name)  # a property that failed: with its own error
+            from minidl.foreign_names import attribute_problem
+
+            raise AttributeError(attribute_problem(self, name))
 
     def __setattr__(self, name: str, value: Any) -> None:
         if vars(self).get(name, MISSING) is value:

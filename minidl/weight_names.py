@@ -64,6 +64,8 @@ def renamed(name: str, prefix: str, renaming: Renaming | None) -> str | None:
     if renaming is None:
         return name
     if not isinstance(renaming, Mapping):
+        if not callable(renaming):
+            raise TypeError(f"rename is a dict or a function of a name, got {type(renaming).__name__}")
         return renaming(name)
     keys = [key for key in renaming if name == key or name.startswith(f"{key}.")]
     if not keys:
@@ -135,6 +137,7 @@ def load(
     prefix: str = "",
     rename: Renaming | None = None,
     source: str,
+    allow_nan: bool = True,
 ) -> LoadReport:
     """Assign the arrays of a state to a network's Tensors; the arguments are those of match().
 
@@ -150,7 +153,7 @@ def load(
                 f"the network has {_some(tensors)}; prefix= and rename= bring them together"
             )
         tensors = {name: tensors[name] for name in arrays}
-    weights.load_state(tensors, arrays, source)
+    weights.load_state(tensors, arrays, source, allow_nan)
     return report
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import os.path
 import zlib
 from collections.abc import Mapping
 from os import PathLike, fspath
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy
@@ -50,6 +49,8 @@ def _write(file: BinaryIO, state: Mapping[str, numpy.ndarray], texts: Mapping[st
 
     Source: https://huggingface.co/docs/safetensors, "Format".
     """
+    import json  # not needed where nothing is written
+
     for name, text in texts.items():
         if not isinstance(text, str):
             raise TypeError(f"the text {name!r} beside weights is a {type(text).__name__}")
@@ -84,7 +85,7 @@ def read_with_texts(path: str | PathLike[str]) -> tuple[dict[str, numpy.ndarray]
     """
     from safetensors import SafetensorError, safe_open
 
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise FileNotFoundError(f"there is no file {fspath(path)!r}")
     try:
         with safe_open(path, framework="numpy") as file:
@@ -95,6 +96,9 @@ def read_with_texts(path: str | PathLike[str]) -> tuple[dict[str, numpy.ndarray]
     except (TypeError, AttributeError) as error:  # for example bfloat16
         raise ValueError(f"{fspath(path)!r} holds numbers of a type unknown to NumPy: {error}") from error
     expected = _checksum(arrays, texts)
+    unknown = {x.dtype.name for x in arrays.values() if x.dtype.kind not in "biufc"}
+    if unknown:  # which NumPy knows only where another library has been imported
+        raise ValueError(f"{fspath(path)!r} holds numbers of a type unknown to NumPy: {', '.join(unknown)}")
     if texts.get(CHECKSUM, expected) != expected:
         raise ValueError(f"{fspath(path)!r} is damaged: its contents do not match their checksum")
     return arrays, texts
@@ -146,12 +150,12 @@ def on_host(x: Any) -> numpy.ndarray:
 
 
 def load_state(
-    tensors: Mapping[str, Tensor], state: Mapping[str, Any], source: str, allow_nan: bool = False
+    tensors: Mapping[str, Tensor], state: Mapping[str, Any], source: str, allow_nan: bool = True
 ) -> None:
     """Assign arrays (or Tensors) to Tensors by name: all of them, or, if anything does not fit, none.
 
     Numbers must keep their meaning: of the same kind (floating-point, whole, bool), and in the range of the
-    Tensor's dtype. Parameters that are NaN are refused unless ``allow_nan``.
+    Tensor's dtype. Without ``allow_nan``, Parameters that are NaN are refused.
     """
     arrays = {name: on_host(x) for name, x in state.items()}
     no_numbers = [name for name, array in arrays.items() if array.dtype.kind not in "biuf"]

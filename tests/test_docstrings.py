@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import inspect
 import pkgutil
 
 import pytest
@@ -9,10 +10,19 @@ import pytest
 import minidl
 
 MODULES = ["minidl", *(module.name for module in pkgutil.walk_packages(minidl.__path__, "minidl."))]
+
+
+class Finder(doctest.DocTestFinder):
+    """Finds examples of functions that are called through a function around them, as public ones are."""
+
+    def _from_module(self, module, object):
+        return super()._from_module(module, inspect.unwrap(object) if callable(object) else object)
+
+
 EXAMPLES = {
     found.name: found
     for name in MODULES
-    for found in doctest.DocTestFinder().find(importlib.import_module(name))
+    for found in Finder().find(importlib.import_module(name))
     if found.examples
 }
 

@@ -1,7 +1,8 @@
 """The peers, one file each, and what each must provide.
 
-A peer's file defines `build(weights, batch_size) -> Job`. Its imports are at the top, so that importing it
-shows whether its packages are installed.
+The autoencoder's peers are `<name>.py`, those of another job `<framework>_<job>.py`; what these share is in
+`<framework>_job.py`. A peer's file defines `build(weights, batch_size) -> Job`. Its imports are at the top,
+so that importing it shows whether its packages are installed.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,20 +13,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.problem import TOLERANCE, TOLERANCES
+from benchmarks.jobs import JOBS
+from benchmarks.jobs import load as load_job
+from benchmarks.jobs.autoencoder import TOLERANCE, TOLERANCES
 
 
 class Job(NamedTuple):
-    """One peer's training of the main job, from the given weights on."""
+    """One peer's training, from the given weights on."""
 
-    prepare: Callable[[np.ndarray], Any]
-    """NumPy images (n, 784) -> the batch as the peer takes it. Not timed in the step benchmark."""
+    prepare: Callable[[Any], Any]
+    """One of the job's batches -> the batch as the peer takes it. Not timed in the step benchmark."""
     step: Callable[[Any], float]
     """One training step on a prepared batch of `batch_size`: the loss, once the weights are updated."""
-    evaluate: Callable[[Any], float]
-    """The loss of a prepared batch of any size; trains nothing."""
-    save: Callable[[Path], Any]
-    """Write the weights to a file (the peer may append its own suffix)."""
+    evaluate: Callable[[Any], float] | None = None
+    """The loss of a prepared batch of any size; trains nothing. The autoencoder's whole job needs it."""
+    save: Callable[[Path], Any] | None = None
+    """Write the weights to a file (the peer may append its own suffix). For the whole job, too."""
     wait: Callable[[], Any] = lambda: None
     """On a GPU, where `step` gives the loss without waiting for it: wait until all steps are done."""
 
@@ -43,6 +46,7 @@ class Peer(NamedTuple):
     """What its `build` is told beside weights and batch size."""
     tolerance: float = TOLERANCE
     """How far its losses may be off, relatively."""
+    job: str = "autoencoder"
 
 
 def _rounding(
@@ -57,9 +61,9 @@ def _rounding(
 MINIDL, TORCH, JAX = ("minidl", "cupy-cuda12x", "cupy-cuda13x"), ("torch",), ("jax", "jaxlib", "optax")
 
 PEERS = {
-    "minidl_c_mkl": Peer("minidl compiled, C kernels, MKL", "minidl", ("minidl", "numpy", "mkl")),
-    "minidl_c": Peer("minidl compiled, C kernels", "minidl", ("minidl", "numpy")),
+    "minidl_mkl": Peer("minidl compiled, MKL", "minidl", ("minidl", "numpy", "mkl")),
     "minidl_compiled": Peer("minidl compiled", "minidl", ("minidl", "numpy")),
+    "minidl_numpy": Peer("minidl compiled, NumPy kernels", "minidl", ("minidl", "numpy")),
     "minidl_eager": Peer("minidl eager", "minidl", ("minidl", "numpy")),
     "numpy_static": Peer("NumPy by hand, static buffers", "numpy", ("numpy",)),
     "jax_jit": Peer("JAX jit + optax", "jax, jax.numpy, optax", ("jax", "jaxlib", "optax")),
@@ -92,6 +96,40 @@ PEERS = {
     "gpu_jax_tf32": _rounding("tf32", "JAX jit + optax", "jax", JAX, "gpu_jax"),
     "gpu_jax_bfloat16": _rounding("bfloat16", "JAX jit + optax", "jax", JAX, "gpu_jax"),
 }
+
+
+def _of_job(job: str, tolerance: float) -> dict[str, Peer]:
+    """The peers of a job that runs on a CPU alone: the frameworks that people would take for it."""
+
+    def peer(title: str, framework: str, packages: tuple[str, ...], **options: Any) -> Peer:
+        imports = {"minidl": "minidl", "torch": "torch", "jax": "jax, jax.numpy, optax", "keras": "keras"}
+        module = f"{framework}_{job}"
+        return Peer(title, imports[framework], packages, "cpu", module, options, tolerance, job)
+
+    ours = ("minidl", "numpy")
+    peers = {
+        "minidl_compiled": peer("minidl compiled", "minidl", ours),
+        "minidl_numpy": peer("minidl compiled, NumPy kernels", "minidl", ours, kernels="numpy"),
+        "minidl_eager": peer("minidl eager", "minidl", ours, kernels=None),
+        "torch_eager": peer("PyTorch eager", "torch", TORCH),
+        "torch_compile": peer("torch.compile", "torch", TORCH, compiled=True),
+        "jax_jit": peer("JAX jit + optax", "jax", JAX),
+        "keras_jax": peer("Keras on JAX", "keras", ("keras", "jax", "jaxlib")),
+    }
+    if job == "cnn":
+        peers["torch_channels_last"] = peer("PyTorch, channels last", "torch", TORCH, channels_last=True)
+        both = {"channels_last": True, "compiled": True}
+        peers["torch_compile_channels_last"] = peer("torch.compile, channels last", "torch", TORCH, **both)
+    return {f"{job}_{name}": entry for name, entry in peers.items()}
+
+
+for _job in JOBS[1:]:
+    PEERS |= _of_job(_job, load_job(_job).TOLERANCE)
+
+
+def peers_of(job: str, device: str) -> list[str]:
+    """The names of all peers of a job on a device."""
+    return [name for name, peer in PEERS.items() if (peer.job, peer.device) == (job, device)]
 
 
 def load(peer: str) -> Callable[[dict[str, np.ndarray], int], Job]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from benchmarks.problem import BETA1, BETA2, EPSILON, L2, LEARNING_RATE
+from benchmarks.jobs.autoencoder import BETA1, BETA2, EPSILON, L2, LEARNING_RATE
 
 
 class Adam:

@@ -3,9 +3,9 @@
 import numpy as np
 
 import minidl as dl
+from benchmarks.jobs.autoencoder import BETA1, BETA2, EPSILON, L2, LEARNING_RATE
 from benchmarks.peers import Job
 from benchmarks.peers.minidl_eager import make_network
-from benchmarks.problem import BETA1, BETA2, EPSILON, L2, LEARNING_RATE
 
 
 def build(

@@ -4,9 +4,9 @@ import autograd.numpy as np
 import numpy
 from autograd import value_and_grad
 
+from benchmarks.jobs.autoencoder import LAYERS
 from benchmarks.peers import Job
 from benchmarks.peers.adam_in_numpy import Adam
-from benchmarks.problem import LAYERS
 
 
 def loss_of(weights, x):

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from benchmarks.jobs.autoencoder import BETA1, BETA2, EPSILON, L2, LAYERS, LEARNING_RATE
 from benchmarks.peers import Job
-from benchmarks.problem import BETA1, BETA2, EPSILON, L2, LAYERS, LEARNING_RATE
 
 
 def loss_of(weights, x):

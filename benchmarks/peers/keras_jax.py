@@ -18,8 +18,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from benchmarks.jobs.autoencoder import BETA1, BETA2, EPSILON, L2, LAYERS, LEARNING_RATE, SIZES
 from benchmarks.peers import Job
-from benchmarks.problem import BETA1, BETA2, EPSILON, L2, LAYERS, LEARNING_RATE, SIZES
 
 
 class TiedAutoencoder(keras.Model):

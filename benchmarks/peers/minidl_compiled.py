@@ -1,4 +1,4 @@
-"""minidl, compiled: the same step under `dl.compile`, with NumPy's own BLAS."""
+"""minidl, compiled by plain `dl.compile`: as C where there is a compiler; with NumPy's own BLAS."""
 
 from functools import partial
 
@@ -6,4 +6,4 @@ from benchmarks.peers import minidl_eager
 from minidl.program.cpu import blas
 
 blas._mkl = lambda: None  # as without the extra `mkl`
-build = partial(minidl_eager.build, kernels="numpy")
+build = partial(minidl_eager.build, kernels="auto")

@@ -7,8 +7,8 @@ under each other, so that its gradient is one matrix product; sums over the batc
 
 import numpy as np
 
+from benchmarks.jobs.autoencoder import BETA1, BETA2, EPSILON, L2, LAYERS, LEARNING_RATE, SIZES
 from benchmarks.peers import Job
-from benchmarks.problem import BETA1, BETA2, EPSILON, L2, LAYERS, LEARNING_RATE, SIZES
 
 BLOCK = 32_768  # elements: five vectors of 128 KiB stay in the second-level cache
 

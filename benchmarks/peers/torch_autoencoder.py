@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from benchmarks.jobs.autoencoder import BETA1, BETA2, EPSILON, L2, LAYERS, LEARNING_RATE, SIZES
 from benchmarks.peers import Job
-from benchmarks.problem import BETA1, BETA2, EPSILON, L2, LAYERS, LEARNING_RATE, SIZES
 
 
 class TiedAutoencoder(torch.nn.Module):

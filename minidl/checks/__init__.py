@@ -2,9 +2,9 @@
 
 `check_gradients` compares the gradients of any function with difference quotients; `check_layer` tests
 everything a layer should do and returns a report; `assert_layer` is the same as one line of a test suite;
-`check_optimizer`, `check_loss` and `check_data` test the rest of a training; `assert_compiled_equals` compares
-a compiled function with the plain one over several calls. ``python -m minidl.checks module:factory`` checks
-layers from the command line.
+`check_optimizer`, `check_loss` and `check_data` test the rest of a training; `assert_compiled_equals`
+compares a compiled function with the plain one over several calls. ``python -m minidl.checks module:factory``
+checks layers from the command line.
 """
 
 from minidl.checks.compiled import assert_compiled_equals

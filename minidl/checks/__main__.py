@@ -5,9 +5,9 @@ Examples
     python -m minidl.checks my_layers:make_block --shape 8,8,3
     python -m minidl.checks my_layers:cases --json report.json
 
-The factory returns a Layer, whose input shape ``--shape`` gives; or a pair (layer, input_shape); or a list of such
-pairs. It may also be a Layer. The exit status is 0 if everything passed, 1 if a test failed, and 2 if nothing could
-be checked.
+The factory returns a Layer, whose input shape ``--shape`` gives; or a pair (layer, input_shape); or a list
+of such pairs. It may also be a Layer. The exit status is 0 if everything passed, 1 if a test failed, and 2 if
+nothing could be checked.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""check_data: whether arrays are fit to train on: shapes, numbers, labels, and leaks between train and test."""
+"""check_data: whether arrays are fit to train on: shapes, numbers, labels, and leaks between train "
+"and test."""
 
 from __future__ import annotations
 
@@ -142,7 +143,8 @@ class _Run:
                 first = known.setdefault(row, (i, target))
                 if self.are_classes and not numpy.array_equal(first[1], target):
                     raise _Wrong(
-                        f"observations {first[0]} and {i} are equal, and have the targets {first[1]} and {target}"
+                        f"observations {first[0]} and {i} are equal, and have the targets {first[1]} "
+                        f"and {target}"
                     )
         return f"{extra} are there more than once" if extra else None
 
@@ -211,7 +213,8 @@ class _Run:
                 gap = abs(float(a.mean()) - float(b.mean())) / spread
                 if gap > 2 or not 0.1 < (float(b.std()) + 1e-12) / spread < 10:
                     raise _Wrong(
-                        f"inputs have mean {a.mean():.3g} and deviation {a.std():.3g} in training, {b.mean():.3g} and "
+                        f"inputs have mean {a.mean():.3g} and deviation {a.std():.3g} in training, "
+                        f"{b.mean():.3g} and "
                         f"{b.std():.3g} in the test data: scale both with the figures of the training data"
                     )
 
@@ -226,7 +229,8 @@ class _Run:
         self.compared += len(self.test_x)
         if again:
             raise _Wrong(
-                f"{len(again)} of {len(self.test_x)} test observations are in the training data, the first is "
+                f"{len(again)} of {len(self.test_x)} test observations are in the training data, the "
+                "first is "
                 f"{again[0]}: divide the data after duplicates are removed"
             )
         return None

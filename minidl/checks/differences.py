@@ -14,6 +14,7 @@ which minidl does not support.)
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,7 +28,7 @@ UNMEASURED, RIGHT, WRONG, KINK, UNCLEAR = range(5)
 
 #: In a larger Tensor, random directions are measured unless the caller asks for more.
 LARGE = 100
-DIRECTIONS = 4
+DIRECTIONS = 3
 _STEP = 6e-6  # the cube root of float64's epsilon: rounding and curvature cost the same there
 _GRID = 6  # rows and columns of a large Tensor that are measured where its gradient is wrong
 #: Steps in the order in which they are tried; larger ones last, for functions with much rounding inside.
@@ -99,7 +100,8 @@ class Part:
 
 
 def parts_of_outputs(outputs: list[numpy.ndarray], weights: list[numpy.ndarray], limit: int) -> list[Part]:
-    """Split outputs into parts of finite numbers of one size; beyond a limit, outputs are joined no further."""
+    """Split outputs into parts of finite numbers of one size; beyond a limit, outputs are joined no "
+    "further."""
     parts: list[Part] = []
     for i, (y, w) in enumerate(zip(outputs, weights, strict=True)):
         with numpy.errstate(all="ignore"):
@@ -186,7 +188,7 @@ class Differences:
     evaluate : computes the function from the Tensors as they are
     tolerance : when a gradient counts as right
     sample : the largest number of elements or directions to measure of each Tensor; None is all elements
-        of Tensors of up to 100, and 4 directions of larger ones
+        of Tensors of up to 100, and 3 directions of larger ones
     names : of the parts of the function
     """
 
@@ -470,7 +472,7 @@ class _Series:
         """Return what quotients converge to, and an error: from the two neighbours that agree best."""
         order = numpy.argsort(_FACTORS[: len(quotients)])[::-1]
         best = (numpy.nan, numpy.inf)
-        for a, b in zip(order, order[1:], strict=False):
+        for a, b in itertools.pairwise(order):
             error = abs(quotients[a] - quotients[b]) + min(self.noise[a], self.noise[b])
             if error < best[1]:
                 best = (quotients[b] if self.noise[b] <= error else quotients[a], error)

@@ -72,7 +72,7 @@ def check_gradients(
         ``absolute_tolerance + relative_tolerance * |measured|`` and the rounding of the measurement;
         the absolute tolerance is multiplied by the Tensor's largest gradient where that is below 1
     sample : how much of each Tensor is measured: all its elements if there are no more than this, else
-        as many random directions. By default all elements up to 100, and 4 directions beyond, of which
+        as many random directions. By default all elements up to 100, and 3 directions beyond, of which
         every second one gives elements with small gradients as much weight as others.
     seed : of the random weights and directions
 
@@ -84,8 +84,9 @@ def check_gradients(
     Raises
     ------
     GradientError
-        A gradient is wrong, or nothing of one was compared. For each input or Parameter, the message gives the worst element, both
-        values, the relative error, the likely cause, and a map of where the errors are.
+        A gradient is wrong, or nothing of one was compared. For each input or Parameter, the message gives
+        the worst element, both values, the relative error, the likely cause, and a map of where the errors
+        are.
     """
     if order not in (1, 2):
         raise ValueError(f"check_gradients: order must be 1 or 2, got {order}")
@@ -140,15 +141,15 @@ class _Check:
                 for y in outputs
             ]
         values = [_array(y) for y in outputs]
-        for i, y in enumerate(values):
-            if y.size and not numpy.isfinite(y).any():
+        for i, value in enumerate(values):
+            if value.size and not numpy.isfinite(value).any():
                 raise GradientError(
-                    f"output {i}: none of its {y.size} numbers is finite, so nothing can be compared: use "
-                    "other inputs"
+                    f"output {i}: none of its {value.size} numbers is finite, so nothing can be compared: "
+                    "use other inputs"
                 )
         limit = _MAX_PARTS if len(outputs) <= _MAX_PARTS else len(outputs)
         self.parts = parts_of_outputs(values, self.weights, limit)
-        self.infinite = sum(int((~numpy.isfinite(y)).sum()) for y in values)
+        self.infinite = sum(int((~numpy.isfinite(value)).sum()) for value in values)
 
     def evaluate(self) -> Evaluation:
         """Return how much each part has changed, for the inputs and Parameters as they are now."""

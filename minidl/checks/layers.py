@@ -171,6 +171,7 @@ def _add_rows(report: LayerReport, run: LayerRun, rows: Sequence[Row], skipped: 
             cause = next((title_of(test) for test in row.because_of if title_of(test) in failed), None)
             if cause is not None:
                 found = ReportRow(row.title, "skipped", f"because of {cause!r}", cause=cause)
+        run.wrong_gradients |= found.outcome == "failed" and "gradients" in row.title
         report.rows.append(found)
 
 

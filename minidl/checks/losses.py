@@ -1,4 +1,5 @@
-"""check_loss: whether a loss is a number that falls with the error, with right gradients, at its edges too."""
+"""check_loss: whether a loss is a number that falls with the error, with right gradients, at its "
+"edges too."""
 
 from __future__ import annotations
 
@@ -95,6 +96,10 @@ class _Run:
         self.compared += 1
         return self.loss(tensor(prediction), tensor(target))
 
+    def as_type(self, dtype: str) -> numpy.ndarray:
+        """Return the target in the dtype of the prediction, if it is no class number."""
+        return self.target.astype(dtype) if self.target.dtype.kind == "f" else self.target
+
     def is_a_number(self) -> None:
         """the loss is one finite number"""
         y = self.value(self.prediction.astype("float32"), self.target)
@@ -137,23 +142,24 @@ class _Run:
         ).item()
         if not (numpy.isclose(twice, once, rtol=1e-4) or numpy.isclose(twice, 2 * once, rtol=1e-4)):
             raise _Wrong(
-                f"the observations twice give {twice:.8g}, once {once:.8g}: neither the same (a mean) nor twice "
+                f"the observations twice give {twice:.8g}, once {once:.8g}: neither the same (a mean) "
+                "nor twice "
                 "as much (a sum); is something divided by a fixed number?"
             )
 
     def types(self) -> None:
         """the dtype is the prediction's"""
         for dtype in ("float32", "float64"):
-            found = self.value(self.prediction.astype(dtype), self.target).dtype
+            found = self.value(self.prediction.astype(dtype), self.as_type(dtype)).dtype
             if found != numpy.dtype(dtype):
                 raise _Wrong(f"predictions of {dtype} give a loss of {found}: convert the target to x.dtype")
 
     def large(self) -> str | None:
         """float32 agrees with float64"""
-        for scale in (1.0, 30.0):
+        for scale in (1.0, 30.0, 100.0):
             prediction = (self.prediction * scale).astype("float32")
             try:
-                single = float(self.value(prediction, self.target).item())
+                single = float(self.value(prediction, self.as_type("float32")).item())
                 double = float(self.value(prediction.astype("float64"), self.target).item())
             except ValueError:
                 return "it takes no larger predictions" if scale > 1 else None
@@ -163,7 +169,8 @@ class _Run:
                 and not numpy.isclose(single, double, rtol=1e-3, atol=1e-6)
             ):
                 raise _Wrong(
-                    f"for predictions {scale:g} times as large it is {single:.8g} in float32 and {double:.8g} in "
+                    f"for predictions {scale:g} times as large it is {single:.8g} in float32 and "
+                    f"{double:.8g} in "
                     "float64: an overflow, or large numbers that nearly cancel (take dl.log_softmax, "
                     "dl.softplus or dl.logsumexp)"
                 )
@@ -186,9 +193,10 @@ class _Run:
         step = compile(lambda p, t: self.loss(p, t), kernels="numpy")
         for scale in (1.0, 0.5):
             prediction = tensor((self.prediction * scale).astype("float32"))
-            wanted = self.loss(prediction, tensor(self.target)).item()
+            target = tensor(self.as_type("float32"))
+            wanted = self.loss(prediction, target).item()
             try:
-                found = step(prediction, tensor(self.target)).item()
+                found = step(prediction, target).item()
             except RecordingError as error:
                 return f"cannot be compiled: {error}"
             self.compared += 1

@@ -49,7 +49,7 @@ def check_optimizer(
     Examples
     --------
     >>> import minidl as dl
-    >>> check_optimizer(lambda p: dl.SGD(p, 0.1), lambda x, g, state: x - 0.1 * g).passed
+    >>> check_optimizer(lambda p: dl.SGD(p, 0.1, momentum=0), lambda x, g, state: x - 0.1 * g).passed
     True
     """
     run = _Run(make, formula, seed, tolerance)
@@ -179,7 +179,8 @@ class _Run:
             self.compared += p.size
             if not numpy.array_equal(p.numpy(), q.numpy()):
                 raise _Wrong(
-                    f"continued from a saved state, Parameter {i} ends elsewhere: what changes from step to step "
+                    f"continued from a saved state, Parameter {i} ends elsewhere: what changes from "
+                    "step to step "
                     "must be a Tensor that initial_state() makes, and be changed with assign()"
                 )
         return ", ".join(state)

@@ -154,7 +154,8 @@ class Report:
             f'<tr><td style="text-align:left">{escape(row.test)}</td>'
             f'<td style="color:{_COLOURS[row.outcome]};text-align:left"><b>{row.outcome}</b></td>'
             f'<td style="text-align:right">{row.compared or ""}</td>'
-            f'<td style="text-align:left"><pre style="margin:0;white-space:pre-wrap">{escape(row.why)}</pre></td></tr>'
+            '<td style="text-align:left"><pre style="margin:0;white-space:pre-wrap">'
+            f"{escape(row.why)}</pre></td></tr>"
             for row in self.rows
         ]
         head = "".join(

@@ -11,8 +11,8 @@ the machine for fonts first, which takes seconds.
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy
@@ -90,7 +90,7 @@ def _digit_outlines(font: str, zero: str) -> list[list[numpy.ndarray]]:
     # The flag has moved in matplotlib 3.10.
     moved = hasattr(ft2font, "LoadFlags")
     as_drawn = ft2font.LoadFlags.NO_HINTING if moved else vars(ft2font)["LOAD_NO_HINTING"]
-    face = ft2font.FT2Font(str(Path(matplotlib.get_data_path(), "fonts", "ttf", f"{font}.ttf")))
+    face = ft2font.FT2Font(os.path.join(matplotlib.get_data_path(), "fonts", "ttf", f"{font}.ttf"))
     face.set_size(face.units_per_EM, 72)  # one pixel is one unit of the font: no coordinate is rounded
     digits = []
     for digit in range(10):

@@ -13,3 +13,7 @@ class LabelledImages(NamedTuple):
     images: numpy.ndarray  # (N, height, width, 1) float32, 0 (paper) to 1 (ink)
     labels: numpy.ndarray | None = None  # (N,) int64, 0 to 9
     angles: numpy.ndarray | None = None  # (N,) int16, degrees, clockwise
+
+    def __repr__(self) -> str:
+        parts = [f"{name}={x.shape} {x.dtype}" for name, x in self._asdict().items() if x is not None]
+        return f"LabelledImages({', '.join(parts)})"

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minidl import files
 from minidl.inspection.trace import LayerCall, NetworkTrace, trace
 from minidl.layers.layer import Layer
 from minidl.program.program import Instruction, Value
@@ -55,8 +53,9 @@ def plot_network(network: Layer, inputs: tuple[Any, ...], path: str | PathLike[s
         raise TypeError("plot() needs the shape of one observation, for example network.plot((28, 28, 1))")
     figure = _Drawing(trace(network, inputs)).figure
     if path is not None:
-        with files.replacing(path) as temporary:
-            figure.savefig(temporary, dpi=130, format=Path(path).suffix.lstrip(".") or "png")
+        from minidl.figures import write
+
+        write(figure, path, dpi=130)
     return figure
 
 
@@ -158,7 +157,7 @@ class _Drawing:
     """
 
     def __init__(self, traced: NetworkTrace):
-        from matplotlib.figure import Figure
+        from minidl.figures import Figure
 
         self.nodes, made = nodes_of(traced)
         inputs, outputs = end_nodes("input", traced.inputs), end_nodes("output", traced.outputs)

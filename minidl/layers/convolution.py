@@ -10,7 +10,7 @@ from minidl.layers.layer import Layer
 from minidl.layers.sizes import may_be_open
 from minidl.layers.validation import check_input
 from minidl.primitives.convolution import conv1d, conv2d, conv_transpose2d
-from minidl.primitives.windows import Padding, PerAxis, per_axis
+from minidl.primitives.windows import Padding, PerAxis, per_axis, require_padding
 from minidl.random.generator import Generator, as_generator
 from minidl.tensor import Tensor
 
@@ -47,7 +47,7 @@ class _Convolution(Layer):
         self.out_channels = out_channels
         self.kernel_size = per_axis(kernel_size, axes, f"{name}: kernel_size")
         self.stride = per_axis(stride, axes, f"{name}: stride")
-        self.padding = padding
+        self.padding = require_padding(padding, axes, name)
         self.dilation = per_axis(dilation, axes, f"{name}: dilation")
         self.groups = groups
         self.weight = initial_parameter(weight_initializer, self._weight_shape(), generator)

@@ -56,10 +56,16 @@ class Layer(Tracked):
         """Compute the output Tensor, or a tuple of them, from the input Tensors."""
         raise NotImplementedError(f"{type(self).__name__} has no forward()")
 
-    def __call__(self, *inputs: Any, **named: Any) -> Any:
-        """Return forward() of the inputs; NumPy and CuPy arrays among them become Tensors."""
+    def __call__(self, *inputs: Any, **named: Any) -> Tensor:
+        """Return forward() of the inputs; NumPy and CuPy arrays among them become Tensors.
+
+        Type checkers take the result for a Tensor, which can be unpacked as a tuple of them can.
+        """
         if named:  # hooks see inputs by position
-            call = inspect.signature(self.forward).bind(*inputs, **named)
+            try:
+                call = inspect.signature(self.forward).bind(*inputs, **named)
+            except TypeError as error:
+                raise TypeError(f"{type(self).__name__}.forward() {error}") from None
             call.apply_defaults()
             inputs = call.args
         is_array = [hasattr(x, "dtype") and not isinstance(x, Tensor) for x in inputs]
@@ -268,6 +274,7 @@ class Layer(Tracked):
         prefix: str,
         rename: Renaming | None,
         source: str,
+        allow_nan: bool = True,
     ) -> LoadReport:
         from minidl import weight_names
 
@@ -280,6 +287,7 @@ class Layer(Tracked):
             prefix=prefix,
             rename=rename,
             source=source,
+            allow_nan=allow_nan,
         )
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -307,13 +315,14 @@ class Layer(Tracked):
         Raises
         ------
         FileNotFoundError, ValueError
-            The file is missing, is no safetensors file, or does not fit; nothing is changed.
+            The file is missing, is no safetensors file, does not fit, or has Parameters that are NaN;
+            nothing is changed.
         """
         state = weights.read(path)
         shared = weights.read_shared_names(
             path, refuse="pt", instead="read PyTorch's weights with load_torch()"
         )
-        loaded = self._load(state, shared, strict, prefix, rename, f"{path}")
+        loaded = self._load(state, shared, strict, prefix, rename, f"{path}", allow_nan=False)
         if report is not None:
             report(loaded)
         return self
@@ -341,6 +350,34 @@ class Layer(Tracked):
         from minidl.interop.torch_weights import save_torch
 
         save_torch(self, path, every_name, flattened)
+
+    def load_keras(
+        self, path: str | PathLike[str], strict: bool = True, rename: Renaming | None = None
+    ) -> LoadReport:
+        """Set Parameters and state Tensors from Keras's: see `minidl.interop.load_keras`."""
+        from minidl.interop.keras_weights import load_keras
+
+        return load_keras(self, path, strict, rename)
+
+    def load_mat(
+        self,
+        path: str | PathLike[str],
+        strict: bool = True,
+        rename: Renaming | None = None,
+        flattened: Mapping[str, tuple[int, int, int]] | None = None,
+    ) -> LoadReport:
+        """Set Parameters and state Tensors from MATLAB's: see `minidl.interop.load_mat`."""
+        from minidl.interop.mat_weights import load_mat
+
+        return load_mat(self, path, strict, rename, flattened)
+
+    def to_mat(
+        self, path: str | PathLike[str], flattened: Mapping[str, tuple[int, int, int]] | None = None
+    ) -> None:
+        """Write Parameters and state for MATLAB: see `minidl.interop.save_mat`."""
+        from minidl.interop.mat_weights import save_mat
+
+        save_mat(self, path, flattened)
 
     def to_onnx(self, path: str | PathLike[str], *samples: Any, opset: int = 18) -> None:
         """Write the forward in evaluation mode as an ONNX file: see `minidl.interop.to_onnx`.

@@ -23,11 +23,17 @@ class Network(Layer):
     """
 
     def __init__(self, layers: Iterable[Any]):
+        if not isinstance(layers, Iterable):
+            raise TypeError(
+                f"Network takes a list of Layers, got {type(layers).__name__}: write Network([...])"
+            )
         self._set(list(layers))
 
     def _set(self, layers: list[Any]) -> None:
         """Take another list of Layers: a new one, so that compiled functions notice."""
         for i, layer in enumerate(layers):
+            if isinstance(layer, type):
+                raise TypeError(f"Network: entry {i} is a class: write {layer.__name__}(...)")
             if not callable(layer):
                 raise TypeError(f"Network: entry {i} is no Layer or function, but {type(layer).__name__}")
         self.layers = layers

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from minidl.creation import ones, zeros
+from minidl.distributed.share import batch_mean, batch_size
 from minidl.layers.layer import Layer
 from minidl.layers.sizes import may_be_open
 from minidl.layers.validation import check_input
 from minidl.primitives.normalization import batch_norm, group_norm, layer_norm, rms_norm
-from minidl.primitives.reduction import mean
 from minidl.tensor import Parameter, Tensor
 
 
@@ -17,7 +17,8 @@ class BatchNorm(Layer):
     In training, mean and variance are those of the mini-batch, over all axes but the last, and the running
     ones move towards them: ``running = (1 - momentum) * running + momentum * batch``. In evaluation, the
     running ones are used. The normalisation takes the biased variance (divided by the count), the running
-    one is unbiased (divided by the count - 1), as in PyTorch. Keras's momentum is 1 minus this one.
+    one is unbiased (divided by the count - 1), as in PyTorch. Keras's momentum is 1 minus this one. Where
+    several processes share a mini-batch, mean and variance are those of the whole.
 
     Parameters
     ----------
@@ -38,6 +39,7 @@ class BatchNorm(Layer):
             raise ValueError(f"BatchNorm: momentum must be above 0 and at most 1, got {momentum}")
         self.features = features
         self.momentum = momentum
+        _require_epsilon(type(self).__name__, epsilon)
         self.epsilon = epsilon
         self.gain, self.bias = Parameter(ones(features)), Parameter(zeros(features))
         self.running_mean, self.running_variance = zeros(features), ones(features)
@@ -47,15 +49,15 @@ class BatchNorm(Layer):
         check_input(self, x, ("batch", ..., self.features), like=self.gain)
         if not self.training:
             return batch_norm(x, self.running_mean, self.running_variance, self.gain, self.bias, self.epsilon)
-        count = x.size // self.features
+        count = batch_size(x) * (x.size // max(len(x), 1)) // self.features
         if count < 2:
             raise ValueError(
                 f"{self!r} needs at least two values of each channel in training, got an input of shape "
                 f"{x.shape}: make the mini-batch larger, or switch to evaluation with .eval()"
             )
         axes = tuple(range(x.ndim - 1))
-        center = mean(x, axes)
-        variance = mean((x - center) ** 2, axes)
+        center = batch_mean(x, axes)
+        variance = batch_mean((x - center) ** 2, axes)
         self._move(self.running_mean, center.detach())
         self._move(self.running_variance, variance.detach() * (count / (count - 1)))
         return batch_norm(x, center, variance, self.gain, self.bias, self.epsilon)
@@ -87,6 +89,7 @@ class LayerNorm(Layer):
     def __init__(self, features: int, epsilon: float = 1e-5, bias: bool = True):
         _require_features("LayerNorm", features)
         self.features = features
+        _require_epsilon(type(self).__name__, epsilon)
         self.epsilon = epsilon
         self.gain = Parameter(ones(features))
         self.bias = Parameter(zeros(features)) if bias else None
@@ -118,6 +121,7 @@ class RMSNorm(Layer):
     def __init__(self, features: int, epsilon: float = 1e-5):
         _require_features("RMSNorm", features)
         self.features = features
+        _require_epsilon(type(self).__name__, epsilon)
         self.epsilon = epsilon
         self.gain = Parameter(ones(features))
 
@@ -152,6 +156,7 @@ class GroupNorm(Layer):
             raise ValueError(f"GroupNorm: {features} features cannot be cut into {groups} groups")
         self.groups = groups
         self.features = features
+        _require_epsilon(type(self).__name__, epsilon)
         self.epsilon = epsilon
         self.gain, self.bias = Parameter(ones(features)), Parameter(zeros(features))
 
@@ -168,6 +173,11 @@ class GroupNorm(Layer):
 def _require_features(name: str, features: int) -> None:
     if features < 1:
         raise ValueError(f"{name} needs at least one feature, got {features}")
+
+
+def _require_epsilon(name: str, epsilon: float) -> None:
+    if not epsilon >= 0:
+        raise ValueError(f"{name}: epsilon must not be negative, got {epsilon}")
 
 
 def _epsilon(layer: BatchNorm | LayerNorm | RMSNorm | GroupNorm) -> str:

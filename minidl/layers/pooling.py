@@ -12,6 +12,7 @@ from minidl.primitives.windows import (
     max_pool2d,
     per_axis,
     require_interpolation,
+    require_padding,
     upsample2d,
 )
 from minidl.tensor import Tensor
@@ -26,7 +27,7 @@ class _Pooling(Layer):
         name = type(self).__name__
         self.window = per_axis(window, 2, f"{name}: window")
         self.stride = self.window if stride is None else per_axis(stride, 2, f"{name}: stride")
-        self.padding = padding
+        self.padding = require_padding(padding, 2, name)
 
     def extra_repr(self) -> str:
         """Return the window, and what is not the default."""

@@ -29,7 +29,9 @@ class Reshape(Layer):
 
     def __init__(self, *shape: int | tuple[int, ...]):
         lengths = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
-        self.shape: tuple[int, ...] = tuple(lengths)  # type: ignore[arg-type]
+        if not all(hasattr(type(length), "__index__") for length in lengths):
+            raise TypeError(f"Reshape takes lengths, which are integers, got {shape}")
+        self.shape: tuple[int, ...] = tuple(map(int, lengths))  # type: ignore[arg-type]
         if self.shape.count(-1) > 1:
             raise ValueError(f"Reshape: only one length may be -1, got {self.shape}")
 

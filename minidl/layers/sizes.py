@@ -35,6 +35,7 @@ def may_be_open(size: str) -> Callable[[Any], Any]:
                 setattr(self, name, value)
             self.unset = (size, values | call.arguments.get("options", {}))
 
+        __init__.open_size = size  # type: ignore[attr-defined]
         return __init__
 
     return decorate
@@ -54,7 +55,7 @@ def fill(layer: Layer, inputs: tuple[Any, ...]) -> None:
             "and before an optimizer is made"
         )
     size, arguments = layer.unset
-    classes = (c for c in type(layer).__mro__ if hasattr(vars(c).get("__init__"), "__wrapped__"))
+    classes = (c for c in type(layer).__mro__ if hasattr(vars(c).get("__init__"), "open_size"))
     for name in ("unset", *arguments):
         if name in vars(layer):
             delattr(layer, name)

@@ -30,7 +30,7 @@ def check_input(
 
     Parameters
     ----------
-    layer : the layer, which the message names by its repr()
+    layer : the layer, which the message names with its settings
     pattern : what shape is accepted: lengths, names of axes of any length, and at most one ``...`` for any
         number of axes, as in ``("batch", ..., 784)`` or ``("batch", "height", "width", 3)``
     like : a Parameter or state of the layer; the input must be on its device, and have its dtype unless
@@ -57,20 +57,22 @@ def check_input(
     """
     if not isinstance(x, Tensor):
         name = type(x).__name__
-        raise TypeError(f"{layer!r} takes Tensors or arrays; got {name}: convert it with minidl.tensor()")
+        raise TypeError(
+            f"{_title(layer)} takes Tensors or arrays; got {name}: convert it with minidl.tensor()"
+        )
     check_shape(layer, x.shape, pattern)
     if kinds is not None and x.dtype.kind not in kinds:
-        raise TypeError(f"{layer!r} takes {_kind_names(kinds)} inputs; got {x.dtype}")
+        raise TypeError(f"{_title(layer)} takes {_kind_names(kinds)} inputs; got {x.dtype}")
     if like is None:
         return
     if kinds is None and x.dtype != like.dtype:
         raise TypeError(
-            f"{layer!r} computes in {like.dtype}; got {x.dtype}: "
+            f"{_title(layer)} computes in {like.dtype}; got {x.dtype}: "
             f"convert the input with .astype({like.dtype.name!r})"
         )
     if x.device != like.device:
         raise DeviceError(
-            f"{layer!r} is on {like.device}; got an input on {x.device}: "
+            f"{_title(layer)} is on {like.device}; got an input on {x.device}: "
             f"move one of them with .to({like.device!r}) or .to({x.device!r})"
         )
 
@@ -87,7 +89,7 @@ def check_shape(layer: Layer, shape: tuple[int, ...], pattern: tuple[Axis, ...])
     accepted = "(" + ", ".join("..." if axis is ... else str(axis) for axis in pattern)
     accepted += ",)" if len(pattern) == 1 else ")"
     advice = _advice(shape, pattern)
-    raise ValueError(f"{layer!r} takes inputs {accepted}; got {shape}{f': {advice}' if advice else ''}")
+    raise ValueError(f"{_title(layer)} takes inputs {accepted}; got {shape}{f': {advice}' if advice else ''}")
 
 
 def fits(shape: tuple[int, ...], pattern: tuple[Axis, ...]) -> bool:
@@ -108,6 +110,10 @@ def fits(shape: tuple[int, ...], pattern: tuple[Axis, ...]) -> bool:
     return len(shape) == len(pattern) and all(
         isinstance(axis, str) or axis == length for axis, length in zip(pattern, shape, strict=True)
     )
+
+
+def _title(layer: Layer) -> str:
+    return f"{type(layer).__name__}({layer.extra_repr()})"  # without the layers inside
 
 
 def _advice(shape: tuple[int, ...], pattern: tuple[Axis, ...]) -> str:

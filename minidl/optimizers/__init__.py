@@ -1,6 +1,5 @@
 """Optimizers, textbook formulas in Tensor arithmetic, and learning-rate schedules."""
 
-from minidl.optimizers import schedules
 from minidl.optimizers.adagrad import Adagrad
 from minidl.optimizers.adam import Adam, AdamW
 from minidl.optimizers.conjugate_gradient import ConjugateGradient
@@ -20,5 +19,4 @@ __all__ = [
     "Nadam",
     "Optimizer",
     "RMSProp",
-    "schedules",
 ]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
-from minidl.optimizers.optimizer import Optimizer, require_epsilon
+from minidl.optimizers.optimizer import Optimizer, OptimizerOptions, require_epsilon
 from minidl.primitives.elementwise import maximum, sqrt
 from minidl.tensor import Parameter, Tensor
 
@@ -35,7 +35,7 @@ class Adam(Optimizer):
         beta2: float = 0.999,
         epsilon: float = 1e-8,
         amsgrad: bool = False,
-        **options: Any,
+        **options: Unpack[OptimizerOptions],
     ):
         for name, beta in (("beta1", beta1), ("beta2", beta2)):
             if not 0 <= beta < 1:
@@ -88,7 +88,11 @@ class AdamW(Adam):
     group_options = ("l2", "weight_decay")
 
     def __init__(
-        self, parameters: Any, learning_rate: Any = 0.001, weight_decay: float = 0.01, **options: Any
+        self,
+        parameters: Any,
+        learning_rate: Any = 0.001,
+        weight_decay: float = 0.01,
+        **options: Any,
     ):
         if not weight_decay >= 0:
             raise ValueError(f"AdamW: weight_decay must not be negative, got {weight_decay}")

@@ -6,6 +6,9 @@ from collections.abc import Iterable
 from inspect import signature
 from typing import Any
 
+import numpy
+
+from minidl.optimizers.groups import require_list_of_parameters
 from minidl.tensor import Parameter, Tensor
 from minidl.tracking import Tracked
 
@@ -34,6 +37,7 @@ class BaseOptimizer(Tracked):
     full_batch = False
 
     def __init__(self, parameters: Iterable[Parameter], l2: float):
+        require_list_of_parameters(type(self).__name__, parameters)
         self.parameters = list({id(parameter): parameter for parameter in parameters}.values())
         if not self.parameters:
             raise ValueError(f"{type(self).__name__} got no parameters to train")
@@ -69,7 +73,8 @@ class BaseOptimizer(Tracked):
     def __repr__(self) -> str:
         """Return the settings that are numbers, and how many Parameters are trained."""
         public = {name: x for name, x in vars(self).items() if not name.startswith("_")}
-        numbers = [f"{name}={x!r}" for name, x in public.items() if isinstance(x, (int, float))]
+        values = {n: x.item() if isinstance(x, numpy.generic) else x for n, x in public.items()}
+        numbers = [f"{name}={x!r}" for name, x in values.items() if isinstance(x, (int, float))]
         count = len(self.parameters)
         trained = f"{count} Parameter" if count == 1 else f"{count} Parameters"
         return f"{type(self).__name__}({', '.join([trained, *numbers])})"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from minidl.tensor import Parameter
+from minidl.tensor import Parameter, Tensor
 from minidl.tracking import Tracked
 
 
@@ -58,6 +58,21 @@ class ParameterGroup(Tracked):
         return {name: getattr(self, name) for name in self._names[1:] if getattr(self, name) is not None}
 
 
+#: The group of Parameters that were put into an optimizer's list later: the optimizer's own settings count.
+UNGROUPED = ParameterGroup([])
+
+
+def require_list_of_parameters(optimizer: str, parameters: Any) -> None:
+    """Refuse a network, one Parameter, and whatever else is no list of Parameters."""
+    what = type(parameters).__name__
+    if isinstance(parameters, Tensor):
+        raise TypeError(f"{optimizer} takes a list of Parameters, got {what}: write [parameter]")
+    if callable(getattr(parameters, "parameters", None)):
+        raise TypeError(f"{optimizer} takes a list of Parameters, got {what}: write network.parameters()")
+    if not isinstance(parameters, Iterable):
+        raise TypeError(f"{optimizer} takes a list of Parameters, got {what}")
+
+
 def groups_of(
     optimizer: str, parameters: Iterable[Any], learning_rate: Any, options: Sequence[str]
 ) -> list[ParameterGroup]:
@@ -73,6 +88,7 @@ def groups_of(
     """
     if isinstance(parameters, Mapping):
         raise TypeError(f"{optimizer} takes a list of groups, got one: put it into a list, [{{...}}]")
+    require_list_of_parameters(optimizer, parameters)
     plain: list[Any] = []
     dicts: list[Mapping[str, Any]] = []
     for x in parameters:

@@ -40,7 +40,7 @@ class LBFGS(DescentOptimizer):
     ):
         super().__init__(parameters, max_iterations, l2, gradient_tolerance, loss_tolerance)
         if history is not None:
-            _warn_about_history()
+            _warn_about_history(4)  # there is keywords.answering in between
             history_size = history
         if not history_size >= 1:
             raise ValueError(f"LBFGS: history_size must be at least 1, got {history_size}")
@@ -106,5 +106,5 @@ class LBFGS(DescentOptimizer):
         }
 
 
-def _warn_about_history() -> None:
-    warnings.warn("LBFGS: history is now called history_size", DeprecationWarning, stacklevel=3)
+def _warn_about_history(frames: int = 3) -> None:
+    warnings.warn("LBFGS: history is now called history_size", DeprecationWarning, stacklevel=frames)

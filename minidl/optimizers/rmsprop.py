@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
-from minidl.optimizers.optimizer import Optimizer, require_epsilon
+from minidl.optimizers.optimizer import Optimizer, OptimizerOptions, require_epsilon
 from minidl.primitives.elementwise import sqrt
 from minidl.tensor import Parameter, Tensor
 
@@ -27,7 +27,7 @@ class RMSProp(Optimizer):
         learning_rate: Any = 0.001,
         decay: float = 0.9,
         epsilon: float = 1e-8,
-        **options: Any,
+        **options: Unpack[OptimizerOptions],
     ):
         if not 0 <= decay < 1:
             raise ValueError(f"RMSProp: decay must be at least 0 and below 1, got {decay}")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
-from minidl.optimizers.optimizer import Optimizer
+from minidl.optimizers.optimizer import Optimizer, OptimizerOptions
 from minidl.tensor import Parameter, Tensor
 
 
@@ -27,7 +27,7 @@ class SGD(Optimizer):
         learning_rate: Any = 0.01,
         momentum: float = 0.9,
         nesterov: bool = False,
-        **options: Any,
+        **options: Unpack[OptimizerOptions],
     ):
         if not 0 <= momentum < 1:
             raise ValueError(f"SGD: momentum must be at least 0 and below 1, got {momentum}")

@@ -19,7 +19,10 @@ def normalize_axis(axis: Any, ndim: int, operation: str) -> int:
     numpy.exceptions.AxisError
         The axis does not exist. (It is a ValueError and an IndexError, as in NumPy.)
     """
-    number = operator.index(axis)
+    try:
+        number = operator.index(axis)
+    except TypeError:
+        raise TypeError(f"{operation}: an axis is an integer, got {axis!r}") from None
     if not -ndim <= number < ndim:
         raise AxisError(f"{operation}: axis {axis} does not exist in an array of {ndim} dimensions")
     return number % ndim
@@ -32,8 +35,8 @@ def normalize_axes(axis: Any, ndim: int, operation: str) -> tuple[int, ...]:
     """
     if axis is None:
         return tuple(range(ndim))
-    if not isinstance(axis, Iterable):
-        if ndim == 0 and operator.index(axis) in (0, -1):
+    if not isinstance(axis, Iterable) or getattr(axis, "ndim", 1) == 0:
+        if ndim == 0 and axis in (0, -1):
             return ()
         return (normalize_axis(axis, ndim, operation),)
     axes = ordered_axes(axis, ndim, operation)

@@ -99,6 +99,8 @@ def prepared_key(x: Any, key: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
             prepared.append(int(part))
         else:
             array = part if hasattr(part, "dtype") else _literal(part, x.device)
+            if not isinstance(array.dtype, numpy.dtype):
+                array = devices.from_any(array)  # of another library
             if array.dtype.kind not in "iub":
                 raise TypeError(
                     f"an index is made of integers, slices, None, ... or bool masks, got {part!r}"
@@ -180,7 +182,7 @@ def _triangle(x: Any, k: int, lower: bool) -> Any:
     rows, columns = x.shape[-2:]
     inside = numpy.tri(rows, columns, k if lower else k - 1, dtype=bool)
     mask = Tensor(devices.to_device(inside if lower else ~inside, x.device))
-    return where(mask, x, 0)
+    return where(mask, x, False)  # which has every dtype
 
 
 def tril(x: Any, k: int = 0) -> Tensor:

@@ -12,6 +12,7 @@ gradient of the broadcast shape; autodiff.py sums it back to the shape of the in
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -65,6 +66,7 @@ class Primitive:
         loss can see the logits behind a probability
     domain : the interval from which the tests draw inputs
     doc : the docstring
+    input_count : how many inputs an elementwise primitive takes; None where nobody needs it
     """
 
     name: str
@@ -80,6 +82,7 @@ class Primitive:
     domain: tuple[float, float] = (-2.0, 2.0)
     doc: str = ""
     differentiable: bool = field(init=False)
+    input_count: int | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         if self.name in PRIMITIVES:
@@ -87,14 +90,38 @@ class Primitive:
         self.kind = Kind(self.kind)
         self.differentiable = callable(self.gradients) or any(self.gradients)
         self.__doc__ = self.doc or None
+        if self.kind is Kind.ELEMENTWISE and not callable(self.gradients):
+            self.input_count = len(self.gradients)
         PRIMITIVES[self.name] = self
 
     def __call__(self, *inputs: Any, **attributes: Any) -> Tensor:
         """Return the result for Tensors, or what becomes Tensors; see tensor.apply()."""
+        if self.input_count is not None:
+            self._require_inputs(len(inputs))  # one more would be taken for ``out``, and written
+        if "out" in attributes:
+            self._require_keywords(attributes)
         tensors = as_tensors(inputs, beyond_dtype=self.compares)
         if self.promotes or self.promotes_to_float:
             tensors = promote_dtypes(tensors, self.promotes_to_float)
-        return apply(self, tensors, attributes)
+        try:
+            return apply(self, tensors, attributes)
+        except TypeError as error:
+            self._require_keywords(attributes)
+            if "not supported for the input types" in str(error):
+                dtypes = " and ".join(str(x.dtype) for x in tensors)
+                raise TypeError(f"{self.name} is not defined for {dtypes}") from None
+            raise
+
+    def _require_inputs(self, given: int) -> None:
+        if given != self.input_count:
+            plural = "" if self.input_count == 1 else "s"
+            raise TypeError(f"{self.name}() takes {self.input_count} input{plural}, got {given}")
+
+    def _require_keywords(self, attributes: dict[str, Any]) -> None:
+        known = [*inspect.signature(self.forward).parameters][1:]
+        wrong = [name for name in attributes if name not in known or name == "out"]
+        if wrong:
+            raise TypeError(f"{self.name}() has no argument {wrong[0]!r}") from None
 
     def __repr__(self) -> str:
         return f"<primitive {self.name}>"

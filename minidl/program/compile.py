@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import inspect
 import operator
+import os.path
 import sys
 import threading
 import types
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minidl import devices
@@ -193,7 +193,7 @@ class Compiled:
         if mode.recorder is not None:  # inside another compiled function: become part of it
             return self.function(*arguments, **keywords)
         call = Arguments((arguments, keywords))
-        key = (call.key, mode.grad_enabled)
+        key = (call.key, mode.grad_enabled, mode.share)
         with self._lock:
             recording = self._find(key, call)
             if recording is None and self._unsteady.get(key, 0) < MAX_UNSTEADY:
@@ -540,7 +540,9 @@ def _stand_in(leaf: Any) -> Tensor:
 def _name_of(function: Any) -> str:
     code = getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
     name = getattr(function, "__qualname__", type(function).__name__)
-    return name if code is None else f"{name} ({Path(code.co_filename).name}, line {code.co_firstlineno})"
+    if code is None:
+        return name
+    return f"{name} ({os.path.basename(code.co_filename)}, line {code.co_firstlineno})"
 
 
 def _check_tensor_cores(device: str) -> None:

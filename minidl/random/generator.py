@@ -27,7 +27,12 @@ class Generator:
 
     def __init__(self, seed: int | NumpyGenerator | None = None):
         if seed is not None:
-            self.numpy = numpy.random.default_rng(seed)
+            try:
+                self.numpy = numpy.random.default_rng(seed)
+            except (TypeError, ValueError):
+                raise TypeError(
+                    f"a seed is an integer that is not negative, or a numpy.random.Generator; got {seed!r}"
+                ) from None
         self.on_device: dict[int, Philox] = {}  # by the number of the GPU
         self._loaded: dict[str, list[int]] = {}  # where streams are to go on, once they are drawn from
 
@@ -35,6 +40,10 @@ class Generator:
     def numpy(self) -> NumpyGenerator:
         """NumPy's Generator; without a seed it is made when it is used: numpy.random takes long to import."""
         return numpy.random.default_rng()
+
+    def __repr__(self) -> str:
+        used = ", ".join(["cpu", *(f"gpu:{index}" for index in self.on_device)])
+        return f"Generator({self.numpy.bit_generator.__class__.__name__}, for {used})"
 
     def of(self, xp: Any, array: Any) -> Any:
         """Return the generator of the module and device of an array."""

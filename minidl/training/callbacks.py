@@ -126,6 +126,8 @@ class Unbreakable(Watcher):
 
 def as_callbacks(given: Iterable[Callback | Callable[[Any], Any]]) -> list[Callback]:
     """Return Callbacks, made from functions where they are not yet some."""
+    if callable(given) or isinstance(given, Callback):
+        raise TypeError(f"callbacks is a list of functions and Callbacks, got {given!r}")
     callbacks: list[Callback] = []
     for callback in given:
         if isinstance(callback, type) and issubclass(callback, Callback):

@@ -35,7 +35,7 @@ def restore(run: RunState, captured: Checkpoint) -> None:
         raise ValueError(f"its random generators are {theirs}, those of the network {ours}")
     for name, generator in generators.items():
         generator.check_state(states[name], name)
-    weights.load_state(_tensors(run), arrays, "the checkpoint", allow_nan=True)
+    weights.load_state(_tensors(run), arrays, "the checkpoint")
     for name, generator in generators.items():
         generator.load_state_dict(states[name])
     for name in POSITION:

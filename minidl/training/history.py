@@ -85,8 +85,9 @@ class History(HistoryTables):
         """
         figure = training_figure(self)
         if path is not None:
-            with files.replacing(path) as temporary:
-                figure.savefig(temporary, dpi=120, format=Path(path).suffix.lstrip(".") or "png")
+            from minidl.figures import write
+
+            write(figure, path, dpi=120)
         return figure
 
 

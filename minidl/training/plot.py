@@ -25,7 +25,7 @@ def training_figure(history: HistoryTables, running: str = "") -> Figure:
     ----------
     running : what a training that has not ended is doing; empty after its end
     """
-    from matplotlib.figure import Figure
+    from minidl.figures import Figure
 
     figure = Figure(figsize=(11, 6.5), layout="constrained")
     draw(figure, history, running)

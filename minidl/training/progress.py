@@ -7,11 +7,14 @@ import time
 
 from minidl.training.bars import has_bar, make_bar
 from minidl.training.callbacks import Watcher
+from minidl.training.notebook import NotebookBar, in_notebook
 from minidl.training.run_state import RunState
 
 
 def progress_display(line_frequency: int) -> Watcher:
     """Return a bar on a terminal and in a notebook, else lines for a log file."""
+    if in_notebook():
+        return Cell()
     return Bar() if has_bar() else Lines(line_frequency)
 
 
@@ -50,6 +53,34 @@ class Bar(Watcher):
         if len(run.history):
             self._describe(run)
         self.bar.close()
+
+
+class Cell(Watcher):
+    """A bar in the output of a notebook's cell, with the latest figures, which stays when it is saved."""
+
+    def start(self, run: RunState) -> None:
+        """Show what is trained, and the bar; that of a resumed training starts where it was."""
+        print(header(run))
+        self.bar = NotebookBar(run.total_steps, _epoch(run), run.step)
+
+    def step(self, run: RunState) -> None:
+        """Move the bar on."""
+        self.bar.done = run.step
+        if self.bar.is_due():
+            self._show(run)
+
+    def _show(self, run: RunState) -> None:
+        self.bar.done, self.bar.description, self.bar.figures = run.step, _epoch(run), status(run, short=True)
+        self.bar.show()
+
+    def say(self, text: str) -> None:
+        """Print a remark; it comes below the bar."""
+        print(text)
+
+    def end(self, run: RunState) -> None:
+        """Leave the bar as it is, with the last figures and why the training ended."""
+        self._show(run)
+        print(f"{run.history.stop_reason} after {run.history.seconds:.1f} s")
 
 
 class Lines(Watcher):

@@ -21,10 +21,14 @@ def optimizer_of(network: Layer, optimizer: BaseOptimizer | str) -> BaseOptimize
     """Return the optimizer of a network: one that was made for it, or a new one by name."""
     if isinstance(optimizer, str):
         if optimizer not in SOLVERS:
-            raise ValueError(f"unknown optimizer {optimizer!r}: use one of {', '.join(SOLVERS)}")
+            known = ", ".join(SOLVERS)
+            raise ValueError(f"unknown optimizer {optimizer!r}: use one of {known}, or an optimizer")
         return SOLVERS[optimizer](network.parameters())
     if not isinstance(optimizer, BaseOptimizer):
-        raise TypeError(f"Trainer takes an Optimizer or a name, got {type(optimizer).__name__}")
+        text = f"Trainer takes an Optimizer or a name, got {type(optimizer).__name__}"
+        if isinstance(optimizer, type):
+            text = f"Trainer takes an Optimizer: write {optimizer.__name__}(network.parameters())"
+        raise TypeError(text)
     trained = {id(parameter) for parameter in optimizer.parameters}
     if not any(id(parameter) in trained for parameter in network.parameters()):
         raise ValueError("the optimizer trains none of the network's Parameters")

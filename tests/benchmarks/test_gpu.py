@@ -5,7 +5,8 @@ import json
 import numpy
 import pytest
 
-from benchmarks import machine, peers, problem, report, run, steps
+from benchmarks import machine, peers, report, run, steps
+from benchmarks.jobs import autoencoder
 
 pytestmark = pytest.mark.gpu_source
 
@@ -38,12 +39,12 @@ def blobs(rng, count):
 
 
 def test_the_losses_agree(gpu, rng):
-    batches = problem.step_batches(problem.as_rows(blobs(rng, 128)), 32)
-    reference = problem.reference_losses(batches)
+    batches = autoencoder.step_batches(autoencoder.as_rows(blobs(rng, 128)), 32)
+    reference = autoencoder.reference_losses(batches)
     for name in ("gpu_minidl", "gpu_minidl_tf32", "gpu_minidl_bfloat16", "gpu_minidl_eager"):
-        job = peers.load(name)(problem.initial_weights(), 32)
+        job = peers.load(name)(autoencoder.initial_weights(), 32)
         prepared = [job.prepare(batch) for batch in batches]
-        losses = [float(job.step(prepared[i % len(prepared)])) for i in range(problem.CHECKED_STEPS)]
+        losses = [float(job.step(prepared[i % len(prepared)])) for i in range(autoencoder.CHECKED_STEPS)]
         job.wait()
         assert steps.largest_difference(losses, reference) < peers.PEERS[name].tolerance, name
 
@@ -71,7 +72,9 @@ def test_results_are_written_and_name_the_card(tmp_path):
     }
     results = {
         "date": "2026-01-01",
+        "job": "autoencoder",
         "device": "gpu",
+        "first_call_seconds_without_cache": {},
         "machine": {"processor": "P", "cores": 2, "memory_gib": 1, "python": "3", "card": "NVIDIA X"},
         "versions": {"torch": "2"},
         "peers": [*samples, "gpu_jax"],

@@ -31,8 +31,9 @@ def test_good_data_pass(x, t, rng):
 
 
 def test_digits_pass():
-    images, labels = dl.data.digits(200, seed=0)[:2]
-    assert failures(images, labels) == []
+    train, test = dl.data.digits(train=200, test=50, cache=False)
+    found = failures(train.images, train.labels, test_inputs=test.images, test_targets=test.labels)
+    assert found == []
 
 
 def test_lengths_that_differ(x, t):

@@ -23,7 +23,7 @@ def adam(x, g, state):
 @pytest.mark.parametrize(
     ("make", "formula"),
     [
-        (lambda p: dl.SGD(p, 0.1), lambda x, g, state: x - 0.1 * g),
+        (lambda p: dl.SGD(p, 0.1, momentum=0), lambda x, g, state: x - 0.1 * g),
         (lambda p: dl.SGD(p, 0.1, momentum=0.9), momentum),
         (lambda p: dl.Adam(p, 0.01), adam),
         (lambda p: dl.RMSProp(p, 0.01), None),

@@ -102,7 +102,7 @@ def test_tensors_stay_tensors_where_they_are(strict_gpu, device, shuffle):
         ((numpy.zeros(3), numpy.zeros(4)), {}, ValueError, r"\[3, 4\]"),
         ((numpy.zeros((0, 3)),), {}, ValueError, "empty"),
         ((numpy.zeros(3),), {"batch_size": 0}, ValueError, "got 0"),
-        ((numpy.zeros(3),), {"batch_size": 2.5}, TypeError, "float"),
+        ((numpy.zeros(3),), {"batch_size": 2.5}, TypeError, "batch_size is an integer, got 2.5"),
         ((numpy.zeros(3), [1, 2, 3]), {}, TypeError, "argument 1 is a list"),
         ((numpy.zeros(()),), {}, TypeError, "argument 0 is a ndarray without axes"),
     ],

@@ -1,6 +1,3 @@
-import sys
-import types
-
 import pytest
 
 from minidl.training import bars
@@ -9,8 +6,7 @@ from minidl.training import bars
 @pytest.mark.parametrize(("terminal", "notebook"), [(False, False), (True, False), (False, True)])
 def test_there_is_a_bar_on_a_terminal_and_in_a_notebook(monkeypatch, terminal, notebook):
     monkeypatch.setattr(bars.sys.stderr, "isatty", lambda: terminal)
-    if notebook:
-        monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+    monkeypatch.setattr(bars, "in_notebook", lambda: notebook)
     assert bars.has_bar() == (terminal or notebook)
 
 

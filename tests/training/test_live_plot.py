@@ -1,33 +1,5 @@
-import sys
-import types
-
 from minidl.training import live_plot
 from tests.training.helpers import QUIET, texts
-
-
-def test_a_live_plot_in_a_notebook_is_renewed(make_trainer, data, monkeypatch):
-    drawn = []
-
-    class Handle:
-        def update(self, figure):
-            drawn.append(texts(figure))
-
-    def display(figure, display_id):
-        drawn.append(texts(figure))
-        return Handle()
-
-    fake = types.ModuleType("IPython.display")
-    fake.display = display
-    monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
-    ipython = types.ModuleType("IPython")
-    ipython.version_info = (9, 0)  # which matplotlib looks at
-    monkeypatch.setitem(sys.modules, "IPython", ipython)
-    monkeypatch.setitem(sys.modules, "IPython.display", fake)
-    monkeypatch.setattr(live_plot, "LIVE_SECONDS", 0.0)
-    make_trainer().fit(*data, epochs=2, batch_size=32, plot=True, **QUIET)
-    assert len(drawn) == 1 + 6 + 1
-    assert "training, epoch 2 of 2" in drawn[5]
-    assert "all epochs completed" in drawn[-1]
 
 
 def test_a_live_plot_in_a_window_has_a_stop_button(make_trainer, data, monkeypatch):

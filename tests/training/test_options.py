@@ -29,8 +29,8 @@ def test_fit_describes_every_argument(name):
     ("arguments", "options", "message"),
     [
         ((), {}, r"Trainer\.fit\(\) missing a required argument: 'x'"),
-        ((1,), {"epoch": 3}, r"Trainer\.fit\(\) got an unexpected keyword argument 'epoch'"),
-        ((1, 2, 3), {}, r"Trainer\.fit\(\) too many positional arguments"),
+        ((1,), {"epoch": 3}, r"Trainer\.fit\(\) has no argument 'epoch': did you mean 'epochs'\?"),
+        ((1, 2, 3), {}, r"Trainer\.fit\(\) takes no more than x, y by position; got 3 arguments"),
     ],
 )
 def test_wrong_arguments_name_the_method(make_trainer, arguments, options, message):

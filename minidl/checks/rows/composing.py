@@ -35,7 +35,10 @@ def sharing(run: LayerRun) -> None:
         raise Skip("no Parameters to share")
     one, two = run.gradients(first, training=False), run.gradients(second, training=False)
     y, z = run.outputs(first), run.outputs(second)
-    (run.loss(y) + run.loss(z)).backward()
+    total = run.loss(y) + run.loss(z)
+    if not total.requires_grad:
+        raise Skip("no Parameter has a gradient")
+    total.backward()
     for name, p in run.layer.named_parameters():
         parts = [g[name].numpy() for g in (one, two) if name in g]
         if not parts or p.grad is None:

@@ -18,9 +18,9 @@ def finite_outputs(run: LayerRun) -> str | None:
             for observations, stream in ((4, 0), (1, 1)):
                 inputs = run.examples.batch(observations, stream)
                 for i, y in enumerate(run.arrays(inputs, training)):
+                    run.compared += y.size
                     if y.dtype.kind != "f":
                         continue
-                    run.compared += y.size
                     bad = ~numpy.isfinite(y)
                     if not bad.any():
                         continue
@@ -34,7 +34,8 @@ def finite_outputs(run: LayerRun) -> str | None:
                         mode = "training" if training else "evaluation"
                         always = numpy.isnan(y).all(axis=0).any() if y.ndim > 1 else False
                         raise Problem(
-                            f"output {i} is {y[place]} at {place} for {observations} ordinary observation(s) in "
+                            f"output {i} is {y[place]} at {place} for {observations} ordinary "
+                            "observation(s) in "
                             f"{mode}{', in every observation' if always else ''}"
                             + (f": {reason}" if reason else "")
                         )

@@ -41,7 +41,8 @@ def independence(run: LayerRun) -> None:
             run.compared += here.size
             if not near(here, alone.numpy(), 1e-8):
                 raise Problem(
-                    f"output {i} of observation {place} differs by {difference(here, alone.numpy()):.2g} from "
+                    f"output {i} of observation {place} differs by "
+                    f"{difference(here, alone.numpy()):.2g} from "
                     f"what it is without the other {SEVERAL - 1}: something is computed over the batch (a "
                     f"mean, a softmax along axis {axis}), or a place in the batch is fixed"
                 )

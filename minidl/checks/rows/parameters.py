@@ -22,7 +22,8 @@ def parameters_found(run: LayerRun) -> str | None:
         if hidden:
             raise Problem(
                 f"forward uses {len(hidden)} Parameter(s) that parameters() does not list, of shape "
-                f"{listed([p.shape for p in hidden])}: keep them as attributes, or in lists, tuples or dicts of "
+                f"{listed([p.shape for p in hidden])}: keep them as attributes, or in lists, tuples or "
+                "dicts of "
                 "them, and make them in __init__"
             )
         for x in leaves:

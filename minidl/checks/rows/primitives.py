@@ -14,6 +14,8 @@ from minidl.checks.tracing import TracedOperation
 
 def own_primitives(run: LayerRun) -> str | None:
     """its own primitives write to out="""
+    if not run.has_own_primitives():
+        raise Skip("the layer has no primitive of its own")
     seen: dict[str, TracedOperation] = {}
     for training in (False, True):
         trace, _ = run.trace(run.observations(), training)
@@ -33,7 +35,8 @@ def _check(run: LayerRun, operation: TracedOperation) -> None:
     for index, (x, before) in enumerate(zip(arrays, operation.arrays, strict=True)):
         if not _same(devices.to_numpy(x), devices.to_numpy(before)):
             raise Problem(
-                f"the forward of '{name}' overwrites its input {index}: write to out= alone, or to a new array "
+                f"the forward of '{name}' overwrites its input {index}: write to out= alone, or to a "
+                "new array "
                 f"({operation.line})"
             )
     run.compared += expected.size
@@ -56,7 +59,8 @@ def _check(run: LayerRun, operation: TracedOperation) -> None:
         _forward(operation, arrays, arrays[index])
         if not _same(devices.to_numpy(arrays[index]), expected):
             raise Problem(
-                f"the forward of '{name}' gives another result if out= is the memory of its input {index}: it "
+                f"the forward of '{name}' gives another result if out= is the memory of its input "
+                f"{index}: it "
                 f"reads that input after it has written to out. Leave {index} out of may_alias, or compute "
                 f"the result before writing ({operation.line})"
             )

@@ -74,7 +74,8 @@ def training_is_saved(run: LayerRun) -> str | None:
             )
             mode = "training" if training else "evaluation"
             raise Problem(
-                f"trained, saved and loaded into an earlier copy, the layer gives other outputs, or state, in {mode}: "
+                "trained, saved and loaded into an earlier copy, the layer gives other outputs, or "
+                f"state, in {mode}: "
                 f"{what}: keep state in Tensors (self.mean = dl.zeros(n)) and change it with assign()"
             )
     return None

@@ -35,6 +35,14 @@ def output_sizes(run: LayerRun) -> str | None:
     """output sizes"""
     one = run.outputs(run.examples.batch(1))
     several = run.outputs(run.observations())
+    run.rewind()  # now with the larger batch first
+    run.outputs(run.observations())
+    again = [y.shape for y in run.outputs(run.examples.batch(1))]
+    if again != [y.shape for y in one]:
+        raise Problem(
+            f"one observation gives {listed([y.shape for y in one])}, and {listed(again)} after a larger "
+            "batch: forward keeps a size from an earlier call"
+        )
     for observations, outputs in ((1, one), (SEVERAL, several)):
         trained = [y.shape for y in run.outputs(run.examples.batch(observations), training=True)]
         predicted = [y.shape for y in outputs]

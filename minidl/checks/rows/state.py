@@ -43,6 +43,8 @@ def evaluation_state(run: LayerRun) -> None:
     with no_grad():
         for stream in range(2):
             run.outputs(run.observations(stream))
+    if any(part.training for part in run.parts()):
+        raise Problem("forward switches to training: self.training is set by train() and eval() alone")
     _require_same_tensors(run.layer, names)
     different = [*run.snapshot.changed(), *(changed(before, _arrays(run.layer, before)) if before else [])]
     if different:
@@ -73,7 +75,8 @@ def training_state(run: LayerRun) -> None:
 
 
 def _arrays(layer: Layer, names: Iterable[str] | None = None) -> dict[str, Any]:
-    """Return copies of the NumPy arrays among the attributes; what is made later is a cache, see saving.py."""
+    """Return copies of the NumPy arrays among the attributes; what is made later is a cache, see "
+    "saving.py."""
     state = plain_state(layer)
     return {name: state.get(name) for name in names or state if isinstance(state.get(name), numpy.ndarray)}
 
@@ -111,8 +114,10 @@ def finite_state(run: LayerRun) -> str | None:
         for name, x in run.layer.named_tensors():
             if name in fine and not numpy.isfinite(x.numpy()).all():
                 raise Problem(
-                    f"{name} is {x.numpy().ravel()[~numpy.isfinite(x.numpy()).ravel()][0]} after a training call "
-                    f"with {what}, and stays so: a variance of one observation with ddof=1, or a division by 0"
+                    f"{name} is {x.numpy().ravel()[~numpy.isfinite(x.numpy()).ravel()][0]} after a "
+                    "training call "
+                    f"with {what}, and stays so: a variance of one observation with ddof=1, or a "
+                    "division by 0"
                 )
         if run.axis is None:
             break
@@ -130,8 +135,7 @@ def growth(run: LayerRun) -> None:
     growing = set(first)
     calls = 0
     for calls in range(1, _MANY + 1):
-        with no_grad() if calls % 2 else _tape():
-            run.outputs(run.observations(calls), training=calls % 4 < 2)
+        run.outputs(run.observations(calls), training=calls % 4 < 2)
         if calls % _CALLS == 0:
             sizes = _sizes(run.layer)
             growing = {name for name in sizes if sizes[name] > first.get(name, 0)}
@@ -141,19 +145,15 @@ def growth(run: LayerRun) -> None:
     sizes = _sizes(run.layer)
     names = sorted(growing)
     raise Problem(
-        f"{', '.join(names)} grows with every call ({names[0]}: {sizes[names[0]]} after {calls}): keep what is "
+        f"{', '.join(names)} grows with every call ({names[0]}: {sizes[names[0]]} after {calls}): keep "
+        "what is "
         "needed in a Tensor of fixed size, detach() what is kept from an earlier call, or return it"
     )
 
 
-def _tape() -> Any:
-    from minidl.mode import enable_grad
-
-    return enable_grad()
-
-
 def _sizes(layer: Layer) -> dict[str, int]:
-    """Return how much each attribute holds: parts of containers, elements of arrays, and tapes behind Tensors."""
+    """Return how much each attribute holds: parts of containers, elements of arrays, and tapes "
+    "behind Tensors."""
     sizes: dict[str, int] = {}
     for prefix, part in [("", layer), *layer.named_layers()]:
         for name, value in vars(part).items():

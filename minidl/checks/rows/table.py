@@ -70,12 +70,12 @@ AS_GIVEN = (
     Row(finite_state, _CALLS),
     Row(finite_outputs, (*_CALLS, finite_state), compares=True),
 )
-_CHANGING = (*_CALLS, evaluation_state, repeatability)
+_CHANGING = (*_CALLS, training_state, evaluation_state, repeatability)
 _BACKWARD = (gradients_exist, gradients_agree)
 #: The rows that see the layer away from where it starts: other Parameters, and state as training leaves it.
 AWAY = (
-    Row(evaluation_state, _CALLS),
-    Row(repeatability, (*_CALLS, evaluation_state), compares=True),
+    Row(evaluation_state, (*_CALLS, training_state)),
+    Row(repeatability, (*_CALLS, training_state, evaluation_state), compares=True),
     Row(independence, _CHANGING, compares=True),
     Row(growth, (*_CALLS, training_state)),
     Row(parameters_found),
@@ -99,7 +99,7 @@ AWAY = (
     Row(saving, (*_CHANGING, gradients_agree)),
     Row(training_is_saved, (*_CHANGING, saving, training_state, *_BACKWARD)),
     Row(float32_agrees, (*_CHANGING, output_types, finite_outputs, float32, float64)),
-    Row(gpu, (*_CHANGING, *_BACKWARD)),
+    Row(gpu, _CHANGING),
     Row(nesting, _CHANGING, compares=True),
     Row(sharing, (*_CHANGING, saving, *_BACKWARD)),
     Row(

@@ -18,7 +18,8 @@ def without_tape(run: LayerRun) -> None:
                 found = run.from_the_start(run.observations(), training)
         except Exception as error:
             raise Problem(
-                f"under no_grad(), {type(error).__name__}: {error}; a forward that differentiates does so in a "
+                f"under no_grad(), {type(error).__name__}: {error}; a forward that differentiates does "
+                "so in a "
                 "`with dl.enable_grad():` block"
             ) from error
         for i, (a, b) in enumerate(zip(found, expected, strict=True)):

@@ -11,17 +11,14 @@ from minidl.program.expressions import Unsupported
 from minidl.program.plan.strides import Axis, broadcast_strides, walk
 
 C_TYPES = {
-    "float32": "float",
-    "float64": "double",
-    "int8": "int8_t",
-    "int16": "int16_t",
-    "int32": "int32_t",
-    "int64": "int64_t",
-    "uint8": "uint8_t",
-    "uint16": "uint16_t",
-    "uint32": "uint32_t",
-    "uint64": "uint64_t",
-    "bool": "_Bool",
+    numpy.dtype(bool): "_Bool",
+    numpy.dtype(numpy.float32): "float",
+    numpy.dtype(numpy.float64): "double",
+    **{
+        numpy.dtype(f"{kind}{bits}"): f"{kind}{bits}_t"
+        for kind in ("int", "uint")
+        for bits in (8, 16, 32, 64)
+    },
 }
 
 #: How many elements of an axis are taken at a time where some arrays are contiguous along another one: as
@@ -29,11 +26,17 @@ C_TYPES = {
 TILE = 16
 
 
+#: Loops as short as this gcc unrolls before it would make vectors of them, and forgets that their rounds are
+#: independent.
+MAX_UNROLLED = 16
+
+
 def c_type(dtype: numpy.dtype) -> str:
     """Return the C type of an element."""
-    if dtype.name not in C_TYPES:
+    kind = C_TYPES.get(dtype)
+    if kind is None:
         raise Unsupported(dtype.name)
-    return C_TYPES[dtype.name]
+    return kind
 
 
 def stored_type(dtype: numpy.dtype) -> str:
@@ -97,6 +100,7 @@ class Loops:
             "{",
             *before,
             *(["INDEPENDENT"] if independent else []),
+            *(["#pragma GCC unroll 1"] if independent and length <= MAX_UNROLLED else []),
             f"{loop(name, end, begin)} {{",
             *(f"    {line}" for line in body),
             "} }",

@@ -17,7 +17,7 @@ from minidl.program.plan.strides import broadcast_strides, walk
 from minidl.program.program import Instruction, Rows, Value
 
 #: More bytes are not kept on a thread's stack.
-MAX_KEPT = 192 << 10
+MAX_KEPT = 512 << 10
 
 
 def rows_statement(
@@ -51,7 +51,7 @@ class _Code:
         whole = [value for value in rows.inputs if self.step[value]]
         self.stages = Stages(rows, whole)
         if sum(value.dtype.itemsize for value in self.stages.kept) * self.length > MAX_KEPT:
-            self.stages = Stages(rows, whole, cheap=None)
+            raise Unsupported("rows of which too much has to be kept")
         self.computed = dict.fromkeys(member.output for member in rows.members)
         self.number = {value: i for i, value in enumerate(dict.fromkeys([*places, *self.computed]))}
         self.names: dict[Value, str] = {}  # of what is known in all stages: one number for each row

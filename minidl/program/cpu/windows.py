@@ -64,12 +64,17 @@ def scatter_to_maxima_statements(
     loops = Loops(g.shape, [*arrays, g])
     kind, result = c_type(x.dtype), c_type(out.dtype)
     places = [f"y[{loops.index(1)} + {at}]" for at in over.offsets(out)]
-    chosen = over.chosen(kind, loops.index(0))
     if overlap:
+        chosen = [*over.chosen(kind, loops.index(0)), f"{result} t = g[{loops.index(2)}];"]
         writes = [f"if (chosen == {n}) {place} += t;" for n, place in enumerate(places)]
     else:
-        writes = [f"{place} = chosen == {n} ? t : 0;" for n, place in enumerate(places)]
-    code = loops.code([*chosen, f"{result} t = g[{loops.index(2)}];", *writes], independent=not overlap)
+        bits = f"int{8 * out.itemsize}_t"
+        chosen = over.is_larger(kind, bits, loops.index(0))
+        chosen += [f"union {{ {result} number; {bits} bits; }} t = {{g[{loops.index(2)}]}}, part;"]
+        writes = [f"{bits} later = 0;"]
+        for n, place in reversed(list(enumerate(places))):
+            writes.append(f"part.bits = t.bits & is{n} & ~later; later |= is{n}; {place} = part.number;")
+    code = loops.code([*chosen, *writes], independent=not overlap)
     statement = (
         f"{{ {kind} *x = {source.address(arrays[0])}; {result} *y = {source.address(arrays[1])};\n"
         f"    {c_type(g.dtype)} *g = {source.address(g)};\n    {code} }}"
@@ -133,6 +138,21 @@ class _Windows:
         """Return how far from the first element of a window the others lie."""
         steps = [stride // array.itemsize for stride in array.strides[1:-1]]
         return [sum(p * s for p, s in zip(place, steps, strict=True)) for place in self.positions]
+
+    def is_larger(self, kind: str, bits: str, index: str) -> list[str]:
+        """Return the statements that set ``is0``, ``is1``, ...: all bits where an element exceeds all before.
+
+        The last of these is the first largest element; NaN counts as largest. There are no conditions, from
+        which compilers make stores under a mask, which are slow.
+        """
+        lines = [f"{kind} best = x[{index}]; {bits} is0 = -1;"]
+        for number, at in enumerate(self.offsets(self.x)[1:], 1):
+            lines.append(
+                f"{kind} x{number} = x[{index} + {at}]; {bits} is{number} ="
+                f" -(({bits}) ((x{number} > best) | (x{number} != x{number})));"
+                f" best = is{number} ? x{number} : best;"
+            )
+        return lines
 
     def chosen(self, kind: str, index: str) -> list[str]:
         """Return the statements that find the number of the first largest element; NaN counts as largest."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from minidl.program.passes.buckets import send_in_buckets
 from minidl.program.passes.expand import expand_reductions
 from minidl.program.passes.group import group_elementwise
 from minidl.program.passes.matrices import work_on_matrices
@@ -17,9 +18,11 @@ from minidl.program.passes.simplify import (
     drop_idle_casts,
     fold_constants,
     merge_equal,
+    negate_sums,
     protect_old_state,
     transpose_products,
 )
+from minidl.program.passes.slices import join_slices
 from minidl.program.program import Program
 
 #: Single instructions come first, then those that make larger steps of them.
@@ -29,13 +32,16 @@ PASSES = (
     drop_aliases,
     fold_constants,
     drop_idle_casts,
+    join_slices,
     broadcast_in_place,
     work_on_matrices,
+    negate_sums,
     merge_equal,
     drop_dead,
     transpose_products,
     protect_old_state,
     accumulate_products,
+    send_in_buckets,
     group_elementwise,
     fuse_rows,
 )

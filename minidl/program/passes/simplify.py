@@ -8,8 +8,9 @@ from typing import Any
 import numpy
 
 from minidl import devices
-from minidl.primitives.elementwise import add, cast
+from minidl.primitives.elementwise import add, cast, negative
 from minidl.primitives.linear_algebra import matmul_
+from minidl.primitives.reduction import sum_
 from minidl.primitives.shape import broadcast_to_, detach, transpose_
 from minidl.program.program import Gemm, Instruction, Program, Step, Value
 
@@ -18,6 +19,15 @@ def instructions(program: Program) -> list[Instruction]:
     """Return the steps of a program before grouping, all of them single instructions."""
     assert all(isinstance(step, Instruction) for step in program.steps)
     return program.steps  # type: ignore[return-value]
+
+
+def readers_of(program: Program) -> dict[Value, int]:
+    """Return how many times each value is read by steps."""
+    readers: dict[Value, int] = {}
+    for step in program.steps:
+        for value in step.inputs:
+            readers[value] = readers.get(value, 0) + 1
+    return readers
 
 
 def rewritten(program: Program, rewrite: Callable[[Instruction], Instruction | Value]) -> Program:
@@ -48,7 +58,7 @@ def fold_constants(program: Program) -> Program:
     """Compute now what depends on constants alone; random draws stay."""
 
     def rewrite(step: Instruction) -> Instruction | Value:
-        if step.generator is not None or any(value.kind != "constant" for value in step.inputs):
+        if step.is_ordered or any(value.kind != "constant" for value in step.inputs):
             return step
         arrays = {value: value.array for value in step.inputs}
         first = step.inputs[0].array
@@ -152,6 +162,23 @@ def drop_idle_casts(program: Program) -> Program:
     return rewritten(program, rewrite)
 
 
+def negate_sums(program: Program) -> Program:
+    """Write the sum of negated numbers as their sum, negated: rounded alike, and an array less is stored."""
+    negated: dict[Value, Value] = {}
+    steps: list[Step] = []
+    for step in instructions(program):
+        if step.primitive is negative:
+            negated[step.output] = step.inputs[0]
+        source = negated.get(step.inputs[0]) if step.primitive is sum_ else None
+        if source is None or source.dtype != step.output.dtype or source.dtype.kind != "f":
+            steps.append(step)
+            continue
+        total = Value(step.output.shape, step.output.dtype)
+        steps.append(Instruction(sum_, [source], step.attributes, total, step.phase))
+        steps.append(Instruction(negative, [total], {}, step.output, step.phase))
+    return Program(program.inputs, steps, program.outputs, program.updates)
+
+
 def transpose_products(program: Program) -> Program:
     """Write the transpose of a matrix product as the product of the transposes, swapped.
 
@@ -159,10 +186,7 @@ def transpose_products(program: Program) -> Program:
     gradient of a tied weight have the same layout and can be added up in one buffer.
     """
     factors: dict[Value, tuple[Value, Value]] = {}
-    readers: dict[Value, int] = {}
-    for step in program.steps:
-        for value in step.inputs:
-            readers[value] = readers.get(value, 0) + 1
+    readers = readers_of(program)
     kept = set(program.results_needed)
     steps: list[Step] = []
     for step in instructions(program):
@@ -206,10 +230,7 @@ def _undo_double_transposes(program: Program) -> Program:
 
 def accumulate_products(program: Program) -> Program:
     """Turn matrix products into Gemm steps, and sums of them into one Gemm that accumulates."""
-    readers: dict[Value, int] = {}
-    for step in program.steps:
-        for value in step.inputs:
-            readers[value] = readers.get(value, 0) + 1
+    readers = readers_of(program)
     kept = set(program.results_needed)
     products: dict[Value, Gemm] = {}
     merged: set[int] = set()

@@ -8,7 +8,8 @@ import numpy
 
 from minidl.devices import Array
 from minidl.program.plan.layout import empty, major_axis
-from minidl.program.program import Program, Step, Value
+from minidl.program.plan.partition import block
+from minidl.program.program import Program, Step, Value, share
 
 
 class Aliases:
@@ -25,7 +26,8 @@ class Aliases:
             self.is_view[id(step)] = step.is_view and self._view(step)
             if not self.is_view[id(step)]:
                 for output in step.outputs:
-                    self._own(output, empty(output, _addresses(output.nbytes), output in by_columns))
+                    if output.array is None:
+                        self._own(output, empty(output, _addresses(output.nbytes), output in by_columns))
 
     def _own(self, value: Value, array: numpy.ndarray) -> None:
         self.root[value], self.array[value] = value, array
@@ -38,19 +40,34 @@ class Aliases:
         self.root[output], self.array[output] = self.root[source], array
         return True
 
-    def same_block(self, value: Value, axis: int) -> bool:
-        """Return whether a block along an axis of the value lies within that thread's block of its memory."""
+    def same_block(self, value: Value, axis: int, threads: int) -> bool:
+        """Return whether each thread's block along an axis of the value is within its block of the memory.
+
+        So are the rows of (batch, time, features) in the rows of (batch * time, features), if the threads
+        share the batch evenly.
+        """
         view, whole = self.array[value], self.array[self.root[value]]
-        major = major_axis(whole)
-        if not whole.ndim or view.shape[axis] != whole.shape[major]:
-            return False
         if view is whole:
-            return axis == major
-        start = view.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
-        others = [i for i in range(view.ndim) if i != axis]
-        length = sum((view.shape[i] - 1) * view.strides[i] for i in others)
-        row = whole.strides[major]
-        return bool(view.strides[axis] == row and start >= 0 and start + length + view.itemsize <= abs(row))
+            return whole.ndim > 0 and axis == major_axis(whole)
+        if not whole.ndim or not (whole.flags.c_contiguous or whole.flags.f_contiguous) or not whole.size:
+            return False
+        major = major_axis(whole)
+        row, length = whole.strides[major], whole.shape[major]
+        for i in range(threads):
+            part, own = block(view, axis, share(view.shape[axis], i, threads)), share(length, i, threads)
+            if part.size:
+                first, last = _bounds(part, whole)
+                if first < own.start * row or last > own.stop * row:
+                    return False
+        return True
+
+
+def _bounds(part: numpy.ndarray, whole: numpy.ndarray) -> tuple[int, int]:
+    """Return where the bytes of a part of an array begin and end in it."""
+    ends = [(length - 1) * stride for length, stride in zip(part.shape, part.strides, strict=True)]
+    start: int = part.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
+    first = start + sum(end for end in ends if end < 0)
+    return first, start + sum(end for end in ends if end > 0) + part.itemsize
 
 
 def _addresses(count: int) -> numpy.ndarray:

@@ -25,9 +25,15 @@ def feature_major(program: Program, max_rows: int) -> set[Value]:
     """Return the inputs and results to be stored by columns: those of at most ``max_rows`` rows.
 
     It pays for products of few rows; elementwise groups follow what they read. What becomes the new value of
-    a state is stored by rows, as the state is, and so is what is computed row by row.
+    a state is stored by rows, as the state is, and so is what is computed row by row, or has more axes in
+    other steps.
     """
     by_rows = {v for step in program.steps if isinstance(step, Rows) for v in (*step.inputs, *step.outputs)}
+    # Elementwise work on more axes would walk across the columns.
+    by_rows |= {step.inputs[0] for step in program.steps if step.is_view and len(step.outputs[0].shape) > 2}
+    for step in reversed(program.steps):
+        if isinstance(step, Group) and not by_rows.isdisjoint(step.outputs):
+            by_rows |= {value for value in step.inputs if value.shape == step.shape}
 
     def is_flat(value: Value) -> bool:
         rows, columns = value.shape if len(value.shape) == 2 else (0, 0)

@@ -102,6 +102,8 @@ def plan_memory(
         if value in schedule.in_place:
             arrays[value] = schedule.in_place[value].array
             continue
+        if value.array is not None:  # it has a place of its own
+            continue
         free.begin_phase(life.first[0])
         freed = []
         while alive and alive[0][0] < life.first:
@@ -134,8 +136,9 @@ _Kind = tuple[Any, ...]
 
 
 def _kind(value: Value, by_columns: set[Value]) -> _Kind:
-    """Return what two values have in common whose rows lie at the same places of a buffer."""
-    return value.shape, value.dtype, value in by_columns
+    """Return what two values have in common of which each thread has the same part of a buffer."""
+    shape = value.shape[::-1] if value in by_columns else value.shape
+    return next((length for length in shape if length != 1), 1), value.nbytes
 
 
 class _FreeBuffers:
@@ -194,7 +197,7 @@ def _lifetimes(program: Program, schedule: TaskSchedule, aliases: Aliases) -> di
             moment = (position if schedule.one_by_one else number, position)
             for value in scheduled.task.outputs:
                 lifetimes[value] = Lifetime(moment, moment, scheduled.owner == ALL_THREADS)
-            for root, own_rows in reads_of(scheduled.task, aliases):
+            for root, own_rows in reads_of(scheduled.task, aliases, schedule.threads):
                 if root in lifetimes:
                     lifetimes[root].last = moment
                     lifetimes[root].by_rows = (

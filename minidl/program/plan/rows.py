@@ -26,7 +26,6 @@ class Stages:
     ----------
     rows : the step
     whole : its inputs that differ along a row; of all others there is one number for each row
-    cheap : up to how many cheap operations in a chain are done again; with None all are, and nothing is kept
 
     Attributes
     ----------
@@ -37,13 +36,13 @@ class Stages:
     kept : values that a later stage needs, and that are neither stored nor cheap
     """
 
-    def __init__(self, rows: Rows, whole: Collection[Value], cheap: int | None = MAX_CHEAP):
+    def __init__(self, rows: Rows, whole: Collection[Value]):
         self.rows = rows
         self.outputs = set(rows.outputs)
         self.whole = set(whole)
         self.whole |= {m.output for m in rows.members if m.is_elementwise and m.output.shape == rows.shape}
         self.level = self._levels()
-        self._cheap = None if cheap is None else self._chains(cheap)
+        self._cheap = self._chains()
         self.needed = self._needed()
         self.kept = {
             value
@@ -93,18 +92,29 @@ class Stages:
             level[member.output] = max([*read, 0 if is_whole or not member.is_elementwise else -1])
         return level
 
-    def _chains(self, longest: int) -> set[Value]:
-        """Return the values of which few cheap operations lead from memory to them."""
+    def _chains(self) -> set[Value]:
+        """Return the values of which few cheap operations lead from memory to them.
+
+        They must have the same bits whenever they are computed. A sum of a product has not, as compilers make
+        one instruction of both, or two.
+        """
         length: dict[Value, int] = {}
+        products: set[Value] = set()
         for member in self.rows.members:
-            read = sum(length.get(value, 0) for value in dict.fromkeys(member.inputs) if value in self.whole)
-            is_stored = member.output in self.outputs
-            length[member.output] = 0 if is_stored else 1 + read if member.primitive in CHEAP else longest + 1
-        return {value for value, count in length.items() if count <= longest}
+            value, read = member.output, [v for v in dict.fromkeys(member.inputs) if v in self.whole]
+            is_cheap = member.primitive in CHEAP
+            if member.primitive in (e.add, e.subtract) and not products.isdisjoint(member.inputs):
+                is_cheap = False
+            if member.primitive is e.multiply or (is_cheap and not products.isdisjoint(member.inputs)):
+                products.add(value)
+            length[value] = 1 + sum(length.get(v, 0) for v in read) if is_cheap else MAX_CHEAP + 1
+            if value in self.outputs:
+                length[value] = 0
+        return {value for value, count in length.items() if count <= MAX_CHEAP}
 
     def _again(self, value: Value) -> bool:
         """Return whether a value is computed again, in each stage in which it is needed."""
-        return value not in self.outputs and (self._cheap is None or value in self._cheap)
+        return value not in self.outputs and value in self._cheap
 
     def _needed(self) -> dict[Value, set[int]]:
         """Return which stages need values, after deciding in which ones each is computed."""

@@ -37,12 +37,13 @@ class ScheduledTask:
 class TaskSchedule:
     """The tasks of each phase, with a barrier after it, and which updates happen in place.
 
-    ``one_by_one`` says that the tasks of a phase, too, come one after another.
+    ``one_by_one`` says that the tasks of a phase, too, come one after another; ``threads`` is their number.
     """
 
     phases: list[list[ScheduledTask]] = field(default_factory=list)
     in_place: dict[Value, Value] = field(default_factory=dict)  # new value -> the state it replaces
     one_by_one: bool = False
+    threads: int = 1
 
 
 def schedule(program: Program, threads: int, aliases: Aliases) -> TaskSchedule:
@@ -64,10 +65,10 @@ class _Planner:
         for task in self.tasks:
             self._let_wait(task, self._producers(task))
         self.checks = [task for task in self.tasks if task.operation is check_]  # nothing is updated before
-        draws = [task for task in self.tasks if task.generator is not None]
-        for earlier, later in itertools.pairwise(draws):
+        ordered = [task for task in self.tasks if task.is_ordered]
+        for earlier, later in itertools.pairwise(ordered):
             self._let_wait(later, [earlier])
-        self.result = TaskSchedule()
+        self.result = TaskSchedule(threads=threads)
         # What happened to each piece of memory since the last barrier: which threads wrote and read it.
         self.written: dict[Value, int] = {}
         self.read: dict[Value, set[int]] = {}
@@ -192,7 +193,7 @@ class _Planner:
             return None
         owners = {self.written[root] for root, _ in reads if root in self.written}
         owners |= {reader for root in writes for reader in self.read.get(root, set())}
-        owners |= set() if task.generator is None else {0}  # one thread draws, in the order of the program
+        owners |= {0} if task.is_ordered else set()  # one thread draws, in the order of the program
         if not owners:
             return min(range(self.threads), key=lambda thread: self.load[thread])
         if len(owners) == 1 and owners != {ALL_THREADS}:
@@ -219,7 +220,7 @@ class _Planner:
             self.load[owner] += work(task)
 
     def _reads(self, task: Task) -> Iterable[tuple[Value, bool]]:
-        for root, aligned in reads_of(task, self.aliases):
+        for root, aligned in reads_of(task, self.aliases, self.threads):
             yield self.result.in_place.get(root, root), aligned
 
     def _writes(self, task: Task) -> Iterable[Value]:
@@ -227,9 +228,9 @@ class _Planner:
             yield self.result.in_place.get(value, value)
 
 
-def reads_of(task: Task, aliases: Aliases) -> Iterator[tuple[Value, bool]]:
+def reads_of(task: Task, aliases: Aliases, threads: int) -> Iterator[tuple[Value, bool]]:
     """Yield the memory a step reads, and whether each thread reads just its own block of it."""
     partition = partition_of(task, aliases.array)
     axes = partition.input_axes if partition is not None else (None,) * len(task.inputs)
     for value, axis in zip(task.inputs, axes, strict=True):
-        yield aliases.root[value], axis is not None and aliases.same_block(value, axis)
+        yield aliases.root[value], axis is not None and aliases.same_block(value, axis, threads)

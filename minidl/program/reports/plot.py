@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from os import PathLike
+from typing import TYPE_CHECKING
 
 from minidl.program.program import Program
 from minidl.program.reports.listing import PHASES, names_of
 from minidl.program.reports.profile import Profile
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _COLORS = dict(zip(PHASES, ("#4477aa", "#ee6677", "#228833"), strict=True))
 
 
-def plot_program(program: Program, profile: Profile, path: str | PathLike[str]) -> None:
-    """Draw two panels into an image file: the time of each step, and the buffers over the whole program."""
-    from matplotlib.figure import Figure
+def plot_program(program: Program, profile: Profile, path: str | PathLike[str] | None = None) -> Figure:
+    """Return a figure of two panels: the time of each step, and the buffers over the whole program.
+
+    It is written to a file if ``path`` is given.
+    """
     from matplotlib.patches import Patch
+
+    from minidl.figures import Figure, write
 
     steps = [step for step in program.steps if profile.seconds.get(id(step), 0.0) > 0]
     figure = Figure(figsize=(11, 3 + 0.19 * len(steps)), layout="constrained")
@@ -57,4 +65,5 @@ def plot_program(program: Program, profile: Profile, path: str | PathLike[str]) 
     memory_axes.set_title(
         f"Buffers: {memory.planned / 2**20:.1f} MB ({memory.unplanned / 2**20:.1f} MB unplanned)"
     )
-    figure.savefig(path, dpi=120)
+    write(figure, path, dpi=120)
+    return figure

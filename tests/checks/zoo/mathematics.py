@@ -18,8 +18,7 @@ class PhysicsInformed(dl.Layer):
         with dl.enable_grad():
             if not x.requires_grad:
                 x = dl.tensor(x, requires_grad=True)
-            slope = dl.grad(self.net(x).sum(), x, create_graph=True)
-        return slope
+            return dl.grad(self.net(x).sum(), x, create_graph=True)
 
 
 @right((1,))

@@ -127,7 +127,8 @@ def filter_response_norm(seed):
 
 
 class Whitening(dl.Layer):
-    """Divides by running second moments, which it counts in training, with a correction of their start at 0."""
+    """Divides by running second moments, which it counts in training, with a correction of their "
+    "start at 0."""
 
     def __init__(self, features):
         self.second, self.steps = dl.zeros(features), dl.zeros(())

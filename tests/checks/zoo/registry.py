@@ -1,7 +1,7 @@
 """How the zoo is written down: a right layer is a factory; a mistake is an edit of the source of one.
 
-A factory takes a seed and returns a layer. ``@right(shape)`` notes the shape of one observation, or an example
-input, and options of check_layer. The classes between one factory and the next belong to the next.
+A factory takes a seed and returns a layer. ``@right(shape)`` notes the shape of one observation, or an
+example input, and options of check_layer. The classes between one factory and the next belong to the next.
 """
 
 import ast

@@ -77,6 +77,24 @@ def test_what_is_needed_again_is_kept_or_computed_again(kernels, layout):
 
 
 @needs_c
+@pytest.mark.parametrize("returned", [False, True])
+def test_a_value_is_the_same_in_every_stage(returned):
+    """A compiler may make one instruction of a product and a sum, which rounds once, or two."""
+    x, gain, bias = (
+        dl.tensor(RNG.normal(size=shape).astype("float32")) for shape in [(300, 37), (37,), (37,)]
+    )
+
+    def function(x):
+        product = x * gain
+        y = product + bias
+        largest = y.max(axis=-1, keepdims=True)
+        is_largest = y == largest
+        return is_largest.sum(axis=-1), dl.where(is_largest, product, 0), *([product] if returned else [])
+
+    numpy.testing.assert_array_equal(dl.compile(function, kernels="c")(x)[0].numpy(), 1)
+
+
+@needs_c
 @pytest.mark.parametrize("layer", [dl.LayerNorm, dl.RMSNorm])
 @pytest.mark.parametrize("kernels", ["numpy", "c"])
 @pytest.mark.parametrize("shape", [(40, 12), (6, 7, 12)])

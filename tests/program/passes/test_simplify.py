@@ -1,12 +1,13 @@
 """Passes on single instructions and on matrix products."""
 
 import numpy
+import pytest
 
 import minidl as dl
 from minidl.program.passes import pipeline, simplify
 from minidl.program.program import Gemm
-from tests.program.networks import recorded
-from tests.program.passes.evaluation import names
+from tests.program.networks import needs_c, recorded
+from tests.program.passes.evaluation import evaluated, names
 
 
 def test_dead_instructions_are_dropped_but_random_draws_stay():
@@ -86,3 +87,28 @@ def test_old_state_that_is_returned_is_copied():
     program = simplify.protect_old_state(simplify.drop_aliases(recorded(function, numpy.ones(2))))
     assert names(program)[-1] == "multiply" or "cast" in names(program)
     assert program.outputs[0] not in program.states
+
+
+@pytest.mark.parametrize("kernels", ["numpy", pytest.param("c", marks=needs_c)])
+def test_sums_of_negated_numbers_are_negated_sums(kernels, rng):
+    x = rng.normal(size=(40, 30)).astype("float32")
+
+    def function(x):
+        return (-x).sum(axis=0), (-dl.exp(x)).sum(axis=1, keepdims=True), (-x).sum()
+
+    program = recorded(function, x)
+    after = simplify.drop_dead(simplify.negate_sums(program))
+    assert names(after) == ["sum", "negative", "exp", "sum", "negative", "sum", "negative"]
+    for result, right in zip(evaluated(after, x), evaluated(program, x), strict=True):
+        assert numpy.array_equal(result, right)
+    compiled = dl.compile(function, kernels=kernels)
+    for result, right in zip(compiled(dl.tensor(x)), function(dl.tensor(x)), strict=True):
+        numpy.testing.assert_allclose(result.numpy(), right.numpy(), rtol=1e-5, atol=1e-4)
+
+
+def test_sums_of_negated_integers_stay(rng):
+    """Their sums have another dtype, in which the smallest integer can be negated."""
+    x = numpy.array([-128, 3], "int8")
+    program = recorded(lambda x: (-x).sum(), x)
+    assert names(simplify.negate_sums(program)) == names(program)
+    assert dl.compile(lambda x: (-x).sum())(dl.tensor(x)).item() == -131

@@ -23,9 +23,6 @@ from minidl.program.program import Instruction, Rows, Value
 #: By which function a reduction combines two numbers.
 COMBINED = {sum_: "total", max_: "larger", min_: "smaller"}
 
-#: The first stages of longer rows keep nothing for later ones.
-MAX_KEPT = 32
-
 
 def rows_kernel(rows: Rows, places: dict[Value, Array]) -> Kernel:
     """Return the kernel of Rows.
@@ -57,7 +54,7 @@ class _Code:
             for value, steps in zip(places, strides, strict=True)
         }
         whole = [value for value in rows.inputs if value in places and self.offsets[value][1]]
-        self.stages = Stages(rows, whole, *([] if self.own <= MAX_KEPT else [None]))
+        self.stages = Stages(rows, whole)
         self.array = {value: f"a{i}" for i, value in enumerate(places)}
         computed = (member.output for member in rows.members)
         self.number = {value: i for i, value in enumerate(dict.fromkeys([*places, *computed]))}

@@ -1,4 +1,4 @@
-"""The job that every peer does: its sizes, first weights, batches, and the losses that it must reach.
+"""The main job: its sizes, first weights, batches, and the losses that every peer must reach.
 
 A weight-tied autoencoder 784-784-392-196 with ReLU. The decoder uses the encoder's weights transposed, has
 biases of its own, and ends in a sigmoid. The loss is the binary cross-entropy averaged over all elements.
@@ -10,6 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.jobs import BATCHES, CHECKED_STEPS
+
+TITLE = "tied autoencoder"
+WHAT = "784-784-392-196 and back by the same weights, binary cross-entropy, Adam with L2"
+BATCH_SIZES = (32, 128, 1024)
+GPU_BATCH_SIZES = (128, 1024, 8192)
 SIZES = (784, 784, 392, 196)
 LAYERS = (1, 2, 3)
 LEARNING_RATE = 1e-3
@@ -19,8 +25,6 @@ EPSILON = 1e-8
 L2 = 1e-4
 
 BATCH_SIZE = 128  # of the whole job
-BATCHES = 4  # different mini-batches that a step benchmark goes through, over and over
-CHECKED_STEPS = 20
 # Relative, between a peer's loss and the float64 one. Rounding alone gives up to 6e-5 (a ReLU or the sign of
 # a tiny gradient falls the other way); no L2 gives 3e-2, ten times epsilon 3e-3, 0.1% of the rate 1e-3.
 TOLERANCE = 2e-4
@@ -61,13 +65,13 @@ def step_batches(images: np.ndarray, batch_size: int) -> list[np.ndarray]:
     return [images[generator.choice(len(images), batch_size, replace=False)] for _ in range(BATCHES)]
 
 
-def reference_losses(batches: list[np.ndarray]) -> list[float]:
+def reference_losses(batches: list[np.ndarray], count: int = CHECKED_STEPS) -> list[float]:
     """The losses of the first steps, in float64 as a textbook writes them: every peer must agree."""
     weights = {name: value.astype(np.float64) for name, value in initial_weights().items()}
     first_moment = {name: np.zeros_like(value) for name, value in weights.items()}
     second_moment = {name: np.zeros_like(value) for name, value in weights.items()}
     losses = []
-    for step in range(1, CHECKED_STEPS + 1):
+    for step in range(1, count + 1):
         loss, gradients = reference_gradients(weights, batches[(step - 1) % len(batches)].astype(np.float64))
         losses.append(loss)
         for name, gradient in gradients.items():

@@ -1,4 +1,4 @@
-"""minidl, compiled as C, with the extra `mkl`."""
+"""minidl, compiled by plain `dl.compile`, with the extra `mkl`."""
 
 import importlib.metadata
 from functools import partial
@@ -6,4 +6,4 @@ from functools import partial
 from benchmarks.peers import minidl_eager
 
 importlib.metadata.version("mkl")  # not installed: this peer is left out
-build = partial(minidl_eager.build, kernels="c")
+build = partial(minidl_eager.build, kernels="auto")
