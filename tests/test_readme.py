@@ -10,7 +10,7 @@ import minidl as dl
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
 PAGES += ["tests/README.md", "tests/COVERAGE.md", "benchmarks/README.md"]
-PAGES += ["docs/names.md", "docs/operations.md"]
+PAGES += ["docs/names.md", "docs/operations.md", "docs/papers.md"]
 
 
 @pytest.mark.parametrize("page", PAGES)

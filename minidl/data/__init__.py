@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from minidl.data.idx import read_idx
     from minidl.data.idx_folder import read_idx_folder
     from minidl.data.mat import read_mat
+    from minidl.data.principal_components import PCA, pca
     from minidl.data.text import Vocabulary, windows
     from minidl.data.treebank import PennTreebank, penn_treebank
 
 __all__ = [
+    "PCA",
     "Augmentation",
     "LabelledImages",
     "PennTreebank",
@@ -30,6 +32,7 @@ __all__ = [
     "check_finite",
     "digits",
     "partition",
+    "pca",
     "penn_treebank",
     "prefetch",
     "prefetch_to_device",
@@ -41,10 +44,12 @@ __all__ = [
 
 #: Names that are loaded when they are first used, and from where: not every program reads every kind of data.
 _WHEN_USED = {
+    "PCA": "principal_components",
     "Augmentation": "augmentation",
     "PennTreebank": "treebank",
     "Vocabulary": "text",
     "augmented": "augmentation",
+    "pca": "principal_components",
     "penn_treebank": "treebank",
     "read_idx": "idx",
     "read_idx_folder": "idx_folder",

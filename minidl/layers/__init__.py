@@ -23,6 +23,7 @@ from minidl.layers.network import Network
 from minidl.layers.normalization import BatchNorm, GroupNorm, LayerNorm, RMSNorm
 from minidl.layers.normalize import Normalize
 from minidl.layers.pooling import AveragePool2D, GlobalAveragePool2D, MaxPool2D, UpSample2D
+from minidl.layers.rbm import RBM
 from minidl.layers.recurrent import GRU, LSTM, RNN
 from minidl.layers.shape import Flatten, Reshape
 
@@ -31,6 +32,7 @@ __all__ = [
     "GELU",
     "GRU",
     "LSTM",
+    "RBM",
     "RNN",
     "AveragePool2D",
     "BatchNorm",

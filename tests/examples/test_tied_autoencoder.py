@@ -55,6 +55,77 @@ def test_the_network_is_the_originals():
 def test_defaults_are_the_originals():
     options = example_module().parse_arguments([])
     assert (options.epochs, options.batch_size, options.learning_rate, options.l2) == (30, 128, 1e-3, 1e-4)
+    assert (options.start, options.loss, options.schedule, options.shift) == ("random", "bce", "constant", 0)
+
+
+def test_what_is_given_counts_more_than_the_recipe():
+    options = example_module().parse_arguments(["--recipe", "best", "--l2", "0.5"])
+    assert (options.start, options.loss, options.epochs, options.l2) == ("pca", "mse", 30, 0.5)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    train, test = dl.data.digits(train=600, test=200)
+    return train.images, test.images
+
+
+def test_started_at_pca_the_network_is_a_linear_code_between_clip_and_sigmoid(digits):
+    """Its code is that of the components, shifted to be positive, and its output their sigmoid."""
+    train, test = digits
+    module = example_module()
+    network = module.build_network(0)
+    module.start_at_pca(network, train, gain=9.0)
+    found = dl.data.pca(train, 196)
+    codes = network.encoder(dl.tensor(train)).numpy()
+    numpy.testing.assert_allclose(
+        codes, 3 * (found.encode(train) - found.encode(train).min(axis=0)), atol=1e-4
+    )
+    linear = found.reconstruct(train)
+    expected = 1 / (1 + numpy.exp(-(9 * numpy.maximum(linear, 0) - 4.5)))
+    numpy.testing.assert_allclose(network(dl.tensor(train)).numpy(), expected, atol=1e-4)
+    assert dl.rmse(network(dl.tensor(test)), test).item() < 0.1
+
+
+def test_started_at_rbms_the_weights_are_those_of_good_features(digits):
+    """One layer up and down again, as an RBM does it, comes closer to the images than their mean."""
+    train, _ = digits
+    module = example_module()
+    network = module.build_network(0)
+    module.start_at_rbms(network, train, seed=0, epochs=10)
+    layer, bias = network.dense[0], network.biases[0]
+    x = train.reshape(len(train), -1)
+    hidden = dl.sigmoid(dl.tensor(x) @ layer.weight + layer.bias)
+    y = dl.sigmoid(hidden @ layer.weight.T + bias).numpy()
+    assert ((y - x) ** 2).sum() < 0.8 * ((x.mean(axis=0) - x) ** 2).sum()
+    assert all(numpy.isfinite(p.numpy()).all() for p in network.parameters())
+
+
+def test_a_shift_moves_whole_pixels(rng):
+    images = rng.uniform(size=(40, 7, 6, 1)).astype("float32")
+    shifted = example_module().shift(images, 2, rng)
+    moves = set()
+    for image, moved in zip(images[..., 0], shifted[..., 0], strict=True):
+        padded = numpy.pad(image, 2)
+        found = [
+            (down, right)
+            for down in range(5)
+            for right in range(5)
+            if numpy.array_equal(padded[down : down + 7, right : right + 6], moved)
+        ]
+        assert len(found) == 1
+        moves.update(found)
+    assert len(moves) > 12  # of 25
+
+
+@pytest.mark.slow
+def test_the_best_recipe_runs_and_the_same_seed_gives_the_same(idx_folder, tmp_path):
+    results = []
+    for name in ("a", "b"):
+        result = run("--data", idx_folder, "--recipe", "best", "--epochs", 2, "--out", tmp_path / name)
+        assert result.returncode == 0, result.stderr
+        results.append(json.loads((tmp_path / name / "metrics.json").read_text()))
+    assert results[0]["test_rmse"] == results[1]["test_rmse"]
+    assert results[0]["pca_test_rmse"] > 0
 
 
 def test_a_short_run_writes_every_file(short_run):
