@@ -10,7 +10,11 @@ import minidl as dl
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
 PAGES += ["tests/README.md", "tests/COVERAGE.md", "benchmarks/README.md"]
-PAGES += ["docs/names.md", "docs/operations.md"]
+PAGES += [
+    str(page.relative_to(ROOT))
+    for page in sorted((ROOT / "docs").rglob("*.md"))
+    if "_build" not in page.parts
+]
 
 
 @pytest.mark.parametrize("page", PAGES)
