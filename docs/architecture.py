@@ -187,7 +187,7 @@ def draw(axes, graphs, title):
         )
         count = f"{sum(lines[name] for name in node):,} lines"
         names = ", ".join(node)
-        size = min(9, 190 * width / WIDTH / len(names))
+        size = min(9, 160 * width / WIDTH / len(names))
         axes.text(x, y + 0.11, names, ha="center", va="center", fontsize=size, zorder=3)
         axes.text(x, y - 0.16, count, ha="center", va="center", fontsize=7, color="#555", zorder=3)
     xs = [x for x, _ in places.values()]

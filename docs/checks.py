@@ -1,8 +1,8 @@
 """The same functions and mistakes through minidl, torch.autograd.gradcheck and jax.test_util.check_grads.
 
-``python docs/checks.py`` prints the table of docs/checks.md, ``--write`` replaces it there. It needs PyTorch and JAX.
-Each case is a function with a gradient rule, written once with names that the three libraries share; all three check
-it in float64 with the defaults of their checks.
+``python docs/checks.py`` prints the table of docs/checks.md, ``--write`` replaces it there. It needs PyTorch
+and JAX. Each case is a function with a gradient rule, written once with names that the three libraries
+share; all three check it in float64 with the defaults of their checks.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _numbers = itertools.count()
 class Case:
     """A function, its gradient rule, and around it what is done with the result.
 
-    ``forward(m, x)`` and ``rule(m, g, x)`` compute with the module ``m``; ``after(m, y, x)`` is differentiated by
-    the library itself.
+    ``forward(m, x)`` and ``rule(m, g, x)`` compute with the module ``m``; ``after(m, y, x)`` is
+    differentiated by the library itself.
     """
 
     what: str
@@ -40,6 +40,7 @@ class Case:
 
 
 def relu(m: Any, x: Any) -> Any:
+    """Return the larger of x and 0."""
     return m.where(x > 0, x, 0 * x)
 
 
@@ -47,37 +48,93 @@ ORDINARY = [0.4, -1.3, 2.1, 0.9]
 MASK = numpy.array([True, False, True, True])
 CASES = [
     Case("x²", True, ORDINARY, lambda m, x: x * x, lambda m, g, x: 2 * x * g),
-    Case("tanh(x)", True, ORDINARY, lambda m, x: m.tanh(x), lambda m, g, x: g * (1 - m.tanh(x) ** 2), order=2),
+    Case(
+        "tanh(x)", True, ORDINARY, lambda m, x: m.tanh(x), lambda m, g, x: g * (1 - m.tanh(x) ** 2), order=2
+    ),
     Case("relu(x), one x exactly 0", True, [0.0, 1.0, -1.0, 2.0], relu, lambda m, g, x: g * (x > 0)),
     Case("relu(x), one x at 3e-7", True, [3e-7, 1.0, -1.0, 2.0], relu, lambda m, g, x: g * (x > 0)),
-    Case("|x|, one x exactly 0", True, [0.0, 1.0, -1.0, 2.0], lambda m, x: abs(x), lambda m, g, x: g * m.sign(x)),
+    Case(
+        "abs(x), one x exactly 0",
+        True,
+        [0.0, 1.0, -1.0, 2.0],
+        lambda m, x: abs(x),
+        lambda m, g, x: g * m.sign(x),
+    ),
     Case("1 / x at 1e-5", True, [1e-5, 2e-5], lambda m, x: 1 / x, lambda m, g, x: -g / x**2),
-    Case("sin(1e5 x)", True, [0.3, 0.7], lambda m, x: m.sin(1e5 * x), lambda m, g, x: 1e5 * g * m.cos(1e5 * x)),
+    Case(
+        "sin(1e5 x)", True, [0.3, 0.7], lambda m, x: m.sin(1e5 * x), lambda m, g, x: 1e5 * g * m.cos(1e5 * x)
+    ),
     Case("exp(30 x)", True, [0.5, 1.0], lambda m, x: m.exp(30 * x), lambda m, g, x: 30 * g * m.exp(30 * x)),
     Case("log(x) at 1e-6", True, [1e-6, 1.0], lambda m, x: m.log(x), lambda m, g, x: g / x),
     Case("x + 1e9", True, ORDINARY, lambda m, x: x + 1e9, lambda m, g, x: g),
     Case("(x + 1e6) - 1e6", True, ORDINARY, lambda m, x: (x + 1e6) - 1e6, lambda m, g, x: g),
-    Case("-inf where a mask says so", True, ORDINARY, lambda m, x: x * x, lambda m, g, x: 2 * x * g,
-         lambda m, y, x: m.where(m.asarray(MASK), y, -numpy.inf)),
+    Case(
+        "-inf where a mask says so",
+        True,
+        ORDINARY,
+        lambda m, x: x * x,
+        lambda m, g, x: 2 * x * g,
+        lambda m, y, x: m.where(m.asarray(MASK), y, -numpy.inf),
+    ),
     Case("x², the factor 2 forgotten", False, ORDINARY, lambda m, x: x * x, lambda m, g, x: x * g),
     Case("sin(x), wrong sign", False, ORDINARY, lambda m, x: m.sin(x), lambda m, g, x: -g * m.cos(x)),
-    Case("sin(x), g ignored", False, ORDINARY, lambda m, x: m.sin(x), lambda m, g, x: m.cos(x) + 0 * g,
-         lambda m, y, x: 3 * y),
+    Case(
+        "sin(x), g ignored",
+        False,
+        ORDINARY,
+        lambda m, x: m.sin(x),
+        lambda m, g, x: m.cos(x) + 0 * g,
+        lambda m, y, x: 3 * y,
+    ),
     Case("x², wrong by 1 in 10,000", False, ORDINARY, lambda m, x: x * x, lambda m, g, x: 2.0002 * x * g),
     Case("relu(x), turned around", False, ORDINARY, relu, lambda m, g, x: g * (x < 0)),
-    Case("relu(x) that gives 5 at 0", False, [0.0, 1.0, -1.0, 2.0], relu,
-         lambda m, g, x: g * m.where(x == 0, 5.0 + 0 * x, 1.0 * (x > 0))),
-    Case("a gradient of 1e-8, wrong sign", False, ORDINARY, lambda m, x: 1e-8 * m.sin(x),
-         lambda m, g, x: -1e-8 * g * m.cos(x)),
-    Case("wrong, behind a mask of -inf", False, ORDINARY, lambda m, x: x * x, lambda m, g, x: x * g,
-         lambda m, y, x: m.where(m.asarray(MASK), y, -numpy.inf)),
-    Case("wrong, behind a mask of -1e9", False, ORDINARY, lambda m, x: x * x, lambda m, g, x: x * g,
-         lambda m, y, x: m.where(m.asarray(MASK), y, -1e9)),
-    Case("wrong, beside an output 1e9 times larger", False, ORDINARY, lambda m, x: x * x, lambda m, g, x: x * g,
-         lambda m, y, x: m.stack([y, 1e9 * x])),
-    Case("right, its second derivative is not", False, ORDINARY, lambda m, x: x * x,
-         lambda m, g, x: 2 * m.constant(x) * g, order=2),
-]  # fmt: skip
+    Case(
+        "relu(x) that gives 5 at 0",
+        False,
+        [0.0, 1.0, -1.0, 2.0],
+        relu,
+        lambda m, g, x: g * m.where(x == 0, 5.0 + 0 * x, 1.0 * (x > 0)),
+    ),
+    Case(
+        "a gradient of 1e-8, wrong sign",
+        False,
+        ORDINARY,
+        lambda m, x: 1e-8 * m.sin(x),
+        lambda m, g, x: -1e-8 * g * m.cos(x),
+    ),
+    Case(
+        "x², factor 2 forgotten, behind a mask of -inf",
+        False,
+        ORDINARY,
+        lambda m, x: x * x,
+        lambda m, g, x: x * g,
+        lambda m, y, x: m.where(m.asarray(MASK), y, -numpy.inf),
+    ),
+    Case(
+        "x², factor 2 forgotten, behind a mask of -1e9",
+        False,
+        ORDINARY,
+        lambda m, x: x * x,
+        lambda m, g, x: x * g,
+        lambda m, y, x: m.where(m.asarray(MASK), y, -1e9),
+    ),
+    Case(
+        "x², factor 2 forgotten, beside an output 1e9 times larger",
+        False,
+        ORDINARY,
+        lambda m, x: x * x,
+        lambda m, g, x: x * g,
+        lambda m, y, x: m.stack([y, 1e9 * x]),
+    ),
+    Case(
+        "x², whose second derivative is wrong",
+        False,
+        ORDINARY,
+        lambda m, x: x * x,
+        lambda m, g, x: 2 * m.constant(x) * g,
+        order=2,
+    ),
+]
 
 
 # --- the three checks -----------------------------------------------------------------------------

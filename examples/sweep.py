@@ -1,16 +1,19 @@
 """Compare settings of the tied autoencoder: every combination is trained, several at a time.
 
 The answer to "which learning rate, which L2, which batch size, which latent size?" as a table
-(sweep.csv, best first) and a plot (sweep.png). Run it with --help to see what can be varied.
+(sweep.csv, best first) and a plot (sweep.png). Run it with --help to see what can be varied. Results are
+written as they come (results-*.jsonl): a sweep that was killed goes on where it was. On several machines:
+
+    mpiexec -n 9 python -m mpi4py.futures examples/sweep.py --executor mpi
 """
 
 import argparse
 import csv
 import itertools
-import multiprocessing
 import os
 import sys
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +37,7 @@ def build_network(latent_size, seed):
 
 
 def train_one(settings, data, epochs, seed):
-    """Train with one combination of settings, on one core; return it with the results."""
+    """Train with one combination of settings, on one core; return the results."""
     images, test_images = load_images(data)
     validation_part, test_part = dl.data.partition(len(test_images), [0.6, 0.4], seed=seed)
     validation, test = test_images[validation_part], test_images[test_part]
@@ -58,29 +61,35 @@ def train_one(settings, data, epochs, seed):
             verbose=False,
         )
     except FloatingPointError:  # divergence is a result as well
-        return settings | {
-            "test_rmse": float("nan"),
-            "validation_loss": float("nan"),
-            "seconds": float("nan"),
-        }
-    return settings | {
+        return {"test_rmse": float("nan"), "validation_loss": float("nan"), "seconds": float("nan")}
+    return {
         "test_rmse": trainer.evaluate(test, test)["rmse"],
         "validation_loss": min(history.validation["loss"]),
         "seconds": round(history.seconds, 1),
     }
 
 
+def executor(options):
+    """Return what runs the trainings: None for processes on this machine."""
+    if options.executor == "processes":
+        return nullcontext()
+    from mpi4py.futures import MPIPoolExecutor  # the other processes of mpiexec
+
+    return MPIPoolExecutor()
+
+
 def run_all(combinations, options):
-    """Train all combinations in separate processes; return the results, best first."""
-    results = []
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.workers, mp_context=context) as pool:
-        waiting = [
-            pool.submit(train_one, settings, options.data, options.epochs, options.seed)
-            for settings in combinations
-        ]
-        for future in tqdm(as_completed(waiting), total=len(waiting), unit="run", disable=None):
-            results.append(future.result())
+    """Train all combinations, several at a time; return the results, best first."""
+    # The file is for one data set, number of epochs and seed.
+    train = partial(train_one, data=options.data, epochs=options.epochs, seed=options.seed)
+    name = (
+        f"results-{'-'.join(Path(part).name for part in options.data)}-{options.epochs}-{options.seed}.jsonl"
+    )
+    with executor(options) as pool:
+        rows = dl.distributed.sweep(
+            train, combinations, options.out / name, executor=pool, workers=options.workers
+        )
+        results = list(tqdm(rows, total=len(combinations), unit="run", disable=None))
     return sorted(results, key=lambda result: (np.isnan(result["test_rmse"]), result["test_rmse"]))
 
 
@@ -140,6 +149,9 @@ def parse_arguments(arguments=None):
     )
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="runs at a time")
+    parser.add_argument(
+        "--executor", choices=("processes", "mpi"), default="processes", help="what runs the trainings"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/sweep"), metavar="DIR")
     return parser.parse_args(arguments)
@@ -161,5 +173,5 @@ def main(arguments=None):
 if __name__ == "__main__":
     try:
         main()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ExceptionGroup) as error:
         sys.exit(f"error: {error}")

@@ -2,7 +2,9 @@
 
 The network is the one of MATLAB's "Weight Tying Using Nested Layer": a nested encoder
 784 -> 784 -> 392 -> 196; the decoder uses the transposed weights of the encoder, and its own
-biases. Run it with --help to see what can be changed.
+biases. Run it with --help to see what can be changed. On several processes:
+
+    mpiexec -n 4 python -m mpi4py examples/tied_autoencoder.py --distributed
 """
 
 import argparse
@@ -103,6 +105,12 @@ def parse_arguments(arguments=None):
     parser.add_argument(
         "--precision", default="float32", help="of matrix products: float32, tf32 or bfloat16 (for a GPU)"
     )
+    parser.add_argument(
+        "--distributed", action="store_true", help="train on all processes that mpiexec started"
+    )
+    parser.add_argument(
+        "--reproducible", action="store_true", help="give the same bits on any number of processes"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/tied_autoencoder"), metavar="DIR")
     return parser.parse_args(arguments)
 
@@ -126,6 +134,8 @@ def main(arguments=None):
         device=options.device,
         compile=not options.eager and {"kernels": options.kernels, "precision": options.precision},
         seed=options.seed,
+        distributed=options.distributed,
+        reproducible=options.reproducible,
     )
     history = trainer.fit(
         images,
@@ -135,6 +145,8 @@ def main(arguments=None):
         validation_data=(validation, validation),
         plot=options.out / "training.png",
     )
+    if not trainer.ranks.is_first:
+        return  # one of the processes writes the results
     reconstructions = trainer.predict(test)
     test_rmse = dl.rmse(reconstructions, test).item()
 

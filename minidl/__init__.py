@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from minidl import data, devices, initializers, linalg, random
+from minidl import data, devices, distributed, initializers, linalg, random
 from minidl.autodiff import backward, grad
 from minidl.creation import (
     arange,
@@ -19,7 +19,14 @@ from minidl.creation import (
     zeros_like,
 )
 from minidl.derivatives import hessian, hessian_vector_product, jacobian, value_and_grad
-from minidl.errors import CheckpointError, DeviceError, DivergenceError, KernelError, RecordingError
+from minidl.errors import (
+    CheckpointError,
+    DeviceError,
+    DivergenceError,
+    DriftError,
+    KernelError,
+    RecordingError,
+)
 from minidl.keywords import answer_attributes as _answer_attributes
 from minidl.keywords import answer_in as _answer_in
 from minidl.layers import (
@@ -303,6 +310,7 @@ __all__ = [
     "DepthwiseConv2D",
     "DeviceError",
     "DivergenceError",
+    "DriftError",
     "Dropout",
     "Embedding",
     "Flatten",
@@ -386,6 +394,7 @@ __all__ = [
     "devices",
     "diag",
     "diagonal",
+    "distributed",
     "divide",
     "dot",
     "einsum",

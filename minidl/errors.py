@@ -21,6 +21,10 @@ class CheckpointError(RuntimeError):
     """A checkpoint that cannot be used; the message names the file and the reason."""
 
 
+class DriftError(RuntimeError):
+    """Processes that train together no longer have the same weights; the message names what differs."""
+
+
 class DivergenceError(FloatingPointError):
     """A loss that became infinite or NaN.
 

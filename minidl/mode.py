@@ -67,6 +67,7 @@ class Mode(threading.local):
     layer_calls = 0  # how many calls of Layers have begun, and not ended
     filling = False  # sizes that Layers left open are being filled from a sample
     layer_hook: Any = None  # called in place of every Layer's forward, to look inside a network
+    share: Any = None  # the Share of a mini-batch that this process computes, while others compute the rest
 
 
 mode = Mode()

@@ -1,7 +1,6 @@
 """Networks as estimators of scikit-learn: `Classifier`, `Regressor` and `Autoencoder`, a transformer.
 
-They work in pipelines, grid searches and cross-validation, with DataFrames, and are cloned, pickled and
-dumped like any other. Import ``minidl.sklearn``, or use ``dl.sklearn``; nothing else here needs scikit-learn.
+They work in pipelines and grid searches, with DataFrames, and are cloned, pickled and dumped like any other.
 """
 
 from __future__ import annotations
@@ -13,13 +12,7 @@ from itertools import pairwise
 from typing import Any, Self
 
 import numpy
-from sklearn.base import (
-    BaseEstimator,
-    ClassifierMixin,
-    ClassNamePrefixFeaturesOutMixin,
-    RegressorMixin,
-    TransformerMixin,
-)
+from sklearn import base
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
@@ -32,13 +25,10 @@ from minidl.primitives.elementwise import relu
 from minidl.primitives.reduction import softmax
 from minidl.random.generator import Generator
 from minidl.tensor import Parameter, Tensor
-from minidl.training import History, Trainer
-
-#: Makes a network of the numbers of inputs and outputs and of a Generator.
-Factory = Callable[[int, int, Generator], Layer]
+from minidl.training import Trainer
 
 
-class _Estimator(BaseEstimator):  # type: ignore[misc]
+class _Estimator(base.BaseEstimator):  # type: ignore[misc]
     """What the estimators share.
 
     Parameters
@@ -55,14 +45,12 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
     device, compile, verbose : as for Trainer
     random_state : decides weights and order; an integer for the same result each time
 
-    Attributes
-    ----------
-    network_, history_ : the trained network, and what happened
+    After fit(), ``network_`` is the trained network, and ``history_`` says what happened.
     """
 
     def __init__(
         self,
-        network: Layer | Factory | None = None,
+        network: Layer | Callable[[int, int, Generator], Layer] | None = None,
         hidden: Sequence[int] = (100,),
         optimizer: Any = "adam",
         learning_rate: float | None = None,
@@ -90,17 +78,13 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         self.verbose = verbose
         self.random_state = random_state
 
-    network_: Any
-    history_: History
-
     def _checked(self, *arrays: Any, **options: Any) -> Any:
-        """Return inputs, and targets if given, as float32; only a network of one's own takes images."""
+        """Return inputs as float32, and targets; only a network of one's own takes images."""
         images = self.network is not None
         return validate_data(self, *arrays, dtype=numpy.float32, allow_nd=images, **options)
 
     def _default(self, inputs: int, outputs: int, generator: Generator) -> Layer:
-        sizes = [inputs, *self.hidden, outputs]
-        dense = [Dense(a, b, seed=generator) for a, b in pairwise(sizes)]
+        dense = [Dense(a, b, seed=generator) for a, b in pairwise([inputs, *self.hidden, outputs])]
         between = [part for layer in dense[:-1] for part in (layer, ReLU())]
         return Network([Normalize((inputs,)), *between, dense[-1]])
 
@@ -114,16 +98,15 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
             self.network_ = make(x.shape[-1], outputs, Generator(generator))
         weights = _check_sample_weight(weights, x, dtype=numpy.float32)
         weights = weights / (weights.mean() or 1)
-        loss = usual if self.loss is None else self.loss
 
         def weighted(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-            each = loss(prediction, target, reduction="none")
+            each = (self.loss or usual)(prediction, target, reduction="none")
             return (each.reshape(len(weight), -1).mean(1) * weight).mean()
 
-        named = isinstance(self.optimizer, str)
-        optimizer = self.optimizer if named else self.optimizer(self.network_.parameters())
-        options: dict[str, Any] = {"device": self.device, "compile": self.compile, "seed": seed}
-        trainer = Trainer(self.network_, weighted, optimizer, **options)
+        make_optimizer = self.optimizer if callable(self.optimizer) else lambda parameters: self.optimizer
+        where: dict[str, Any] = {"device": self.device, "compile": self.compile}
+        optimizer = make_optimizer(self.network_.parameters())
+        trainer = Trainer(self.network_, weighted, optimizer, seed=seed, **where)
         if self.learning_rate is not None:
             trainer.optimizer.learning_rate = self.learning_rate
         order, kept = random.permutation(len(x)), math.ceil(len(x) * self.validation_fraction)
@@ -144,19 +127,17 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         )
         self.network_.to("cpu")
 
-    def _outputs(self, x: Any, function: Callable[[Any], Tensor] | None = None, rows: int = 1024) -> Any:
+    def _outputs(self, x: Any, part: str = "__call__", rows: int = 1024) -> Any:
         """Return what the trained network, or a part of it, makes of inputs, some rows at a time."""
-        function = self.network_ if function is None else function
+        check_is_fitted(self)
+        x = check_array(x, dtype=numpy.float32) if part == "decode" else self._checked(x, reset=False)
+        function = getattr(self.network_, part)
         with no_grad(), self.network_.evaluating():
             parts = [function(Tensor(x[i : i + rows])).numpy() for i in range(0, len(x), rows)]
         return numpy.concatenate(parts)
 
-    def _checked_outputs(self, x: Any) -> Any:
-        check_is_fitted(self)
-        return self._outputs(self._checked(x, reset=False))
 
-
-class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
+class Classifier(base.ClassifierMixin, _Estimator):  # type: ignore[misc]
     """A network that classifies. Its outputs are logits, one for each class; labels may be of any type.
 
     Parameters are those of all estimators here; the usual loss is the cross-entropy. Attributes are
@@ -173,14 +154,15 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
 
     def predict_proba(self, X: Any) -> Any:
         """Return probabilities (samples, classes)."""
-        return softmax(Tensor(self._checked_outputs(X))).numpy()
+        return softmax(Tensor(self._outputs(X))).numpy()
 
     def predict(self, X: Any) -> Any:
         """Return labels (samples,)."""
-        return self.classes_[self._checked_outputs(X).argmax(-1)]
+        numbers = self._outputs(X).argmax(-1)
+        return self.classes_[numbers]
 
 
-class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]
+class Regressor(base.RegressorMixin, _Estimator):  # type: ignore[misc]
     """A network that predicts numbers, trained on targets of mean 0 and standard deviation 1.
 
     Parameters and attributes are those of all estimators here; the usual loss is the mean squared error.
@@ -195,9 +177,14 @@ class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]
         self._train(X, targets, sample_weight, targets.shape[1], mean_squared_error)
         return self
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
     def predict(self, X: Any) -> Any:
         """Return predictions of the shape of the targets."""
-        outputs = self._checked_outputs(X)
+        outputs = self._outputs(X)
         return outputs.reshape(len(outputs), *self._shape) * self._scale + self._mean
 
 
@@ -211,15 +198,14 @@ class _Tied(Layer):
 
     def encode(self, x: Tensor) -> Tensor:
         """Compute codes."""
-        x = self.normalize(x)
-        for i, layer in enumerate(self.dense):
-            x = layer(relu(x) if i else x)
+        x = self.dense[0](self.normalize(x))
+        for layer in self.dense[1:]:
+            x = layer(relu(x))
         return x
 
     def decode(self, x: Tensor) -> Tensor:
         """Compute inputs from codes."""
-        pairs = list(zip(self.dense, self.biases, strict=True))
-        for i, (layer, bias) in enumerate(reversed(pairs)):
+        for i, (layer, bias) in enumerate(zip(self.dense[::-1], self.biases[::-1], strict=True)):
             x = (relu(x) if i else x) @ layer.weight.T + bias
         return x / self.normalize.factor + self.normalize.offset
 
@@ -228,35 +214,36 @@ class _Tied(Layer):
         return self.decode(self.encode(x))
 
 
-class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Estimator):  # type: ignore[misc]
+class Autoencoder(base.ClassNamePrefixFeaturesOutMixin, base.TransformerMixin, _Estimator):  # type: ignore[misc]
     """A transformer to codes, from which a network reconstructs the inputs.
 
     Parameters and attributes are those of all estimators here; the last of ``hidden`` is the code, and the
     usual loss is the mean squared error. A network of one's own has ``encode`` and ``decode``.
     """
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
     def _default(self, inputs: int, outputs: int, generator: Generator) -> Layer:
         return _Tied([inputs, *self.hidden], generator)
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Train on X (samples, features)."""
-        X = self._checked(X)
-        self._train(X, X, sample_weight, X.shape[-1], mean_squared_error)
-        self._n_features_out = self._outputs(X[:1], self.network_.encode).shape[-1]
+        x = self._checked(X)
+        self._train(x, x, sample_weight, x.shape[-1], mean_squared_error)
+        self._n_features_out = self._outputs(X[:1], "encode").shape[-1]
         return self
 
     def transform(self, X: Any) -> Any:
         """Return codes (samples, code)."""
-        check_is_fitted(self)
-        return self._outputs(self._checked(X, reset=False), self.network_.encode)
+        return self._outputs(X, "encode")
 
     def inverse_transform(self, X: Any) -> Any:
         """Return what the network reconstructs from codes (samples, code)."""
-        check_is_fitted(self)
-        return self._outputs(check_array(X, dtype=numpy.float32), self.network_.decode)
+        return self._outputs(X, "decode")
 
     def score(self, X: Any, y: Any = None) -> float:
         """Return minus the mean squared error of the reconstructions."""
-        check_is_fitted(self)
-        X = self._checked(X, reset=False)
-        return -float(numpy.mean((self._outputs(X) - X) ** 2))
+        return -float(numpy.mean((self._outputs(X) - self._checked(X, reset=False)) ** 2))

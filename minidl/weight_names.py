@@ -64,6 +64,8 @@ def renamed(name: str, prefix: str, renaming: Renaming | None) -> str | None:
     if renaming is None:
         return name
     if not isinstance(renaming, Mapping):
+        if not callable(renaming):
+            raise TypeError(f"rename is a dict or a function of a name, got {type(renaming).__name__}")
         return renaming(name)
     keys = [key for key in renaming if name == key or name.startswith(f"{key}.")]
     if not keys:

@@ -40,7 +40,7 @@ def test_dir_gives_the_public_names_and_nothing_else():
         if not name.startswith("_") and not isinstance(value, types.ModuleType) and name != "Any"
     }
     public -= {"TYPE_CHECKING"}
-    modules = {"data", "devices", "initializers", "interop", "linalg", "random", "schedules"}
+    modules = {"data", "devices", "distributed", "initializers", "interop", "linalg", "random", "schedules"}
     when_used = {
         "Callback",
         "History",

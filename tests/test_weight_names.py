@@ -86,11 +86,11 @@ def test_copies_that_differ_are_refused_by_both_names():
 
 
 def test_equal_copies_may_hold_nan():
-    layer = Tied()
-    state = layer.state_dict()
-    state["encoder.0.weight"] = state["table"] = numpy.full((3, 2), numpy.nan)
-    layer.load_state_dict(state)
-    assert numpy.isnan(layer.table.numpy()).all()
+    layer = dl.Layer()
+    layer.a = layer.b = dl.zeros(2)
+    unknown = numpy.full(2, numpy.nan)
+    layer.load_state_dict({"a": unknown, "b": unknown.copy()})
+    assert numpy.isnan(layer.a.numpy()).all()
 
 
 def test_a_network_that_shares_nothing_finds_every_name_in_a_file_of_one_that_does(path):
@@ -188,6 +188,12 @@ def test_the_longest_key_renames_whole_parts(name, new):
     assert weight_names.renamed(name, "", {"a": "short", "a.x": "long", "deep": ""}) == new
     assert weight_names.renamed(f"p.{name}", "p.", {"a": "short", "a.x": "long", "deep": ""}) == new
     assert weight_names.renamed(name, "q.", None) is None
+
+
+def test_what_renames_nothing_is_refused():
+    layer = Untied()
+    with pytest.raises(TypeError, match="rename is a dict or a function of a name, got str"):
+        layer.load_state_dict(layer.state_dict(), rename="encoder")
 
 
 def test_a_shared_name_that_another_parameter_has_too():

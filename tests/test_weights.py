@@ -310,6 +310,13 @@ def test_a_damaged_or_foreign_file_is_refused_by_name(path, content):
     assert_same_state(layer, before)
 
 
+def test_bfloat16_is_refused_where_numpy_has_learnt_it(path):
+    pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed (the extra `interop`)")
+    path.write_bytes(safetensors_bytes(weight=("BF16", [3, 2], 12)))
+    with pytest.raises(ValueError, match="unknown to NumPy"):
+        dl.Dense(3, 2, bias=False).load(path)
+
+
 def test_the_hand_made_file_is_whole(path):
     path.write_bytes(WHOLE)
     assert not dl.Dense(3, 2).load(path).weight.numpy().any()

@@ -28,7 +28,7 @@ UNMEASURED, RIGHT, WRONG, KINK, UNCLEAR = range(5)
 
 #: In a larger Tensor, random directions are measured unless the caller asks for more.
 LARGE = 100
-DIRECTIONS = 4
+DIRECTIONS = 3
 _STEP = 6e-6  # the cube root of float64's epsilon: rounding and curvature cost the same there
 _GRID = 6  # rows and columns of a large Tensor that are measured where its gradient is wrong
 #: Steps in the order in which they are tried; larger ones last, for functions with much rounding inside.
@@ -188,7 +188,7 @@ class Differences:
     evaluate : computes the function from the Tensors as they are
     tolerance : when a gradient counts as right
     sample : the largest number of elements or directions to measure of each Tensor; None is all elements
-        of Tensors of up to 100, and 4 directions of larger ones
+        of Tensors of up to 100, and 3 directions of larger ones
     names : of the parts of the function
     """
 

@@ -72,7 +72,7 @@ def check_gradients(
         ``absolute_tolerance + relative_tolerance * |measured|`` and the rounding of the measurement;
         the absolute tolerance is multiplied by the Tensor's largest gradient where that is below 1
     sample : how much of each Tensor is measured: all its elements if there are no more than this, else
-        as many random directions. By default all elements up to 100, and 4 directions beyond, of which
+        as many random directions. By default all elements up to 100, and 3 directions beyond, of which
         every second one gives elements with small gradients as much weight as others.
     seed : of the random weights and directions
 

@@ -11,10 +11,12 @@ import numpy
 
 from minidl import devices
 from minidl.checks.isolation import Snapshot
-from minidl.checks.tracing import OperationTrace
+from minidl.checks.not_finite import is_own
+from minidl.checks.tracing import OperationTrace, UsageRecorder
 from minidl.layers.layer import Layer
 from minidl.mode import no_grad
 from minidl.nests import named_leaves
+from minidl.primitives.primitive import Primitive
 from minidl.tensor import Tensor, tensor
 
 SEVERAL = 4  # observations in most batches
@@ -59,6 +61,18 @@ class Examples:
         return tensor(array, dtype if array.dtype.kind == "f" else None, device=self.device)
 
 
+class _OwnPrimitives(UsageRecorder):
+    """Notices primitives that are not minidl's."""
+
+    found_own = False
+
+    def record(
+        self, primitive: Primitive, inputs: tuple[Tensor, ...], attributes: dict[str, Any], out: Tensor
+    ) -> None:
+        """Look at one primitive."""
+        self.found_own |= is_own(primitive)
+
+
 class LayerRun:
     """Runs a layer for a row that starts from the state in the snapshot.
 
@@ -76,6 +90,7 @@ class LayerRun:
         self.layer, self.examples, self.options, self.order = layer, examples, options, order
         self.axis = examples.axis
         self.compared = 0
+        self._own: bool | None = None
         self.wrong_gradients = False  # whether they are known to be wrong
         self.stateful = any(
             getattr(part, "stateful", None) is True or (resets(part) and not hasattr(part, "stateful"))
@@ -168,6 +183,18 @@ class LayerRun:
         with trace.recording():
             outputs = tensors_of(self.layer(*inputs))
         return trace, outputs
+
+    def has_own_primitives(self) -> bool:
+        """Return whether the layer applies primitives that are not minidl's."""
+        if self._own is None:
+            self.rewind()
+            recorder = _OwnPrimitives(lambda found: None)
+            with recorder.recording():
+                for training in (False, True):
+                    self.outputs(self.observations(), training)
+            self._own = recorder.found_own
+            self.rewind()
+        return self._own
 
     def advance(self) -> None:
         """Let training change the state a little, as in its first steps."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy
@@ -24,6 +24,7 @@ class Batches:
         self.observations = len(arrays[0])
         whole, rest = divmod(self.observations, batch_size)
         self.count = whole if rest == 0 or (drop_last and whole > 0) else whole + 1
+        self.rows: Callable[[int], slice] = slice  # which observations of a mini-batch, of its size, are cut
 
     def __len__(self) -> int:
         return self.count
@@ -33,15 +34,24 @@ class Batches:
         return f"Batches({self.count} of {self.batch_size} from {self.observations:,} observations, {order})"
 
     def __iter__(self) -> Iterator[Any]:
-        starts = range(0, self.count * self.batch_size, self.batch_size)
+        places = map(self._place, range(self.count))
         if self.random is None:
-            for start in starts:
-                yield self._cut([slice(start, start + self.batch_size)] * len(self.arrays))
+            for place in places:
+                yield self._cut([place] * len(self.arrays))
         else:
             order = self.random.permutation(self.observations)
             orders = [_beside(array, order) for array in self.arrays]
-            for start in starts:
-                yield self._cut([_at(order, slice(start, start + self.batch_size)) for order in orders])
+            for place in places:
+                yield self._cut([_at(order, place) for order in orders])
+
+    def size(self, number: int) -> int:
+        """Return how many observations a mini-batch has, by its number from 0."""
+        return min(self.batch_size, self.observations - number * self.batch_size)
+
+    def _place(self, number: int) -> slice:
+        """Return where the observations of a mini-batch stand in the order."""
+        start, rows = number * self.batch_size, self.rows(self.size(number))
+        return slice(start + (rows.start or 0), start + rows.stop)
 
     def _cut(self, indices: list[Any]) -> Any:
         cut = tuple(_at(array, index) for array, index in zip(self.arrays, indices, strict=True))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy
 
 from minidl import devices
+from minidl.errors import RecordingError
 from minidl.layers.layer import Layer, layer_hook
 from minidl.layers.normalize import Normalize
 from minidl.mode import mode, no_grad
@@ -114,6 +115,10 @@ def trace(network: Layer, inputs: tuple[Any, ...]) -> NetworkTrace:
 
 def trace_tensors(network: Layer, samples: list[Tensor]) -> NetworkTrace:
     """Run a network on inputs as they are, as trace() does."""
+    if mode.recorder is not None:
+        raise RecordingError(
+            "a network cannot be traced (summary, plot, to_onnx) inside a compiled function: do it outside"
+        )
     names = {id(layer): name for name, layer in network.named_layers()}
     recorder = _PermissiveRecorder(samples)
     root = LayerCall(network, "")

@@ -63,10 +63,12 @@ class Layouts:
         their base
     flattened : the function from (height, width, channels) to the entry of a Dense layer's weight for images
         that the framework flattens in its own order
+    other : the function from the name and the shape of a Tensor that is in no entry of a layer to one
     """
 
     layers: Mapping[type[Layer], tuple[Entry, ...] | Callable[[Any], tuple[Entry, ...]]]
     flattened: Callable[[int, int, int], Entry]
+    other: Callable[[str, tuple[int, ...]], Entry] = lambda name, shape: same(name, name)
 
     def of(self, layer: Layer) -> tuple[Entry, ...]:
         """Return the entries of a layer."""
@@ -168,13 +170,13 @@ def _walk(
 ) -> Iterator[Named]:
     """Yield what _entries() returns; a Tensor that is in no entry of a layer has one of its own."""
     table = layouts.of(layer)
-    names = [name for name, _ in _tensors(layer)]
+    names = {name: x.shape for name, x in _tensors(layer)}
     entries = [entry for entry in table if all(part in names for part in entry.ours)]
     children = [] if table and not within else list(layer.named_children())
     covered = {part for entry in entries for part in entry.ours}
     inside = tuple(f"{name}." for name, _ in layer.named_children())
     own = [name for name in names if name not in covered and not (children and name.startswith(inside))]
-    for entry in [*entries, *(same(name, name) for name in own)]:
+    for entry in [*entries, *(layouts.other(name, names[name]) for name in own)]:
         yield prefix, layer, entry
     for name, child in children:
         if not any(child is outer for outer in (*around, layer)):

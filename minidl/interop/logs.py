@@ -10,19 +10,22 @@ import json
 import math
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from minidl.training import History
+from minidl.training import Callback, History
+
+if TYPE_CHECKING:
+    from minidl.training.run_state import RunState
 
 TABLES = ("steps", "epochs", "validation")
 
 
-class Log:
+class Log(Callback):
     """Hands every row of a training's history on, once; a subclass does something with it.
 
     Parameters
     ----------
-    frequency : after how many steps new rows are handed on, besides at the end
+    frequency : after how many steps new rows are handed on, besides at the end of each epoch
     """
 
     def __init__(self, frequency: int = 50):
@@ -38,16 +41,27 @@ class Log:
         raise NotImplementedError
 
     def finish(self) -> None:
-        """Act after the last row."""
+        """Act after the last row, also where an error ended the training."""
 
-    def __call__(self, run: Any) -> None:
-        """Hand on what is new; fit() calls this."""
-        if run.state == "start":
-            self._seen = {table: _length(run.history, table) for table in TABLES}  # of a resumed training
-            self.begin(run.history.settings)
-        if run.state == "end" or (run.state == "step" and run.step % self.frequency == 0):
+    def start(self, run: RunState) -> None:
+        """Begin; of a resumed training, behind the rows that are there already."""
+        self._seen = {table: _length(run.history, table) for table in TABLES}
+        self.begin(run.history.settings)
+
+    def step(self, run: RunState) -> None:
+        """Hand on new rows now and then."""
+        if run.step % self.frequency == 0:
             self._hand_on(run.history)
-        if run.state == "end":
+
+    def epoch(self, run: RunState) -> None:
+        """Hand on new rows."""
+        self._hand_on(run.history)
+
+    def end(self, run: RunState) -> None:
+        """Hand on the last rows, and finish."""
+        try:
+            self._hand_on(run.history)
+        finally:
             self.finish()
 
     def _hand_on(self, history: History) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from operator import index
 from os import PathLike
 from typing import Any
 
@@ -57,10 +58,11 @@ def to_onnx(network: Layer, path: str | PathLike[str], samples: tuple[Any, ...],
     ModuleNotFoundError
         The package onnx is not installed; the extra ``onnx`` brings it.
     """
-    if opset < 18:
-        raise ValueError(f"to_onnx writes opset 18 or later, got {opset}")
     onnx = _onnx()
-    graph = Graph(_TwoTraces(network, samples), opset)
+    newest = onnx.defs.onnx_opset_version()
+    if isinstance(opset, str) or not 18 <= index(opset) <= newest:
+        raise ValueError(f"to_onnx writes opset 18 to {newest}, got {opset!r}")
+    graph = Graph(_TwoTraces(network, samples), index(opset))
     model = graph.model(type(network).__name__)
     onnx.checker.check_model(model, full_check=True)
     with files.replacing(path) as temporary:
@@ -269,8 +271,8 @@ class Graph:
             self.names[item.output] = self._product_and_bias(fused[item], item)
         elif item.name in PRIMITIVES:
             names = [
-                "" if index == 1 and item.primitive in (conv_, conv_input_) else self.name(value)
-                for index, value in enumerate(item.inputs)
+                "" if place == 1 and item.primitive in (conv_, conv_input_) else self.name(value)
+                for place, value in enumerate(item.inputs)
             ]
             self.names[item.output] = PRIMITIVES[item.name](self, item, names)
         else:
@@ -473,8 +475,8 @@ def _only_in_convolutions(traces: _TwoTraces, needed: set[Value]) -> set[Value]:
     for item in traces.items:
         if not any(value in needed for value in item.outputs):
             continue
-        for index, value in enumerate(item.inputs):
-            if isinstance(item, Instruction) and index == 1 and item.primitive in (conv_, conv_input_):
+        for place, value in enumerate(item.inputs):
+            if isinstance(item, Instruction) and place == 1 and item.primitive in (conv_, conv_input_):
                 weights.add(value)
             else:
                 others.add(value)

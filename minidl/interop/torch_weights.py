@@ -223,6 +223,8 @@ def _read(source: Any) -> tuple[Arrays, dict[str, str], str]:
         source, name = source.state_dict(), type(source).__name__
     elif isinstance(source, Mapping):
         name = "the state dict"
+    elif not isinstance(source, (str, PathLike)):
+        raise TypeError(f"load_torch takes a path, a state dict or a module, got {type(source).__name__}")
     else:
         path, name = Path(source), fspath(source)
         if not path.is_file():
@@ -231,12 +233,24 @@ def _read(source: Any) -> tuple[Arrays, dict[str, str], str]:
             arrays = _read_safetensors(path)
             instead = "it has minidl's order of axes; read it with load()"
             return arrays, weights.read_shared_names(path, refuse="minidl", instead=instead), name
-        import torch
-
-        source = torch.load(path, map_location="cpu", weights_only=True)
+        source = _load(path)
         if not isinstance(source, Mapping):
             raise TypeError(f"{name!r} holds no state dict, but {type(source).__name__}")
     return {key: _array(key, x) for key, x in source.items()}, {}, name
+
+
+def _load(path: Path) -> Any:
+    import pickle
+
+    import torch
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(
+            f"{fspath(path)!r} is no complete file of tensors alone, as torch.save(module.state_dict()) "
+            "writes it; what else is in it would be code to run, and is not read"
+        ) from error
 
 
 def _array(name: str, x: Any) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from minidl.distributed.share import batch_draw
 from minidl.layers.layer import Layer
 from minidl.layers.validation import check_input
 from minidl.primitives.random import random_uniform
@@ -12,7 +13,9 @@ from minidl.tensor import Tensor
 class Dropout(Layer):
     """Set a random part of the inputs to 0 while training, and scale up the rest.
 
-    In evaluation mode the input passes unchanged (Srivastava et al., 2014; "inverted" scaling).
+    In evaluation mode the input passes unchanged (Srivastava et al., 2014; "inverted" scaling). Where several
+    processes share a mini-batch, along the first axis, an observation's mask does not depend on which of them
+    computes it.
 
     Parameters
     ----------
@@ -31,7 +34,7 @@ class Dropout(Layer):
         if not self.training or self.rate == 0:
             return x
         check_input(self, x, (...,), kinds="f")
-        kept = random_uniform(x, generator=self.generator) >= self.rate
+        kept = batch_draw(random_uniform, x, self.generator) >= self.rate
         return x * kept * (1 / (1 - self.rate))
 
     def extra_repr(self) -> str:

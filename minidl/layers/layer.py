@@ -351,6 +351,34 @@ class Layer(Tracked):
 
         save_torch(self, path, every_name, flattened)
 
+    def load_keras(
+        self, path: str | PathLike[str], strict: bool = True, rename: Renaming | None = None
+    ) -> LoadReport:
+        """Set Parameters and state Tensors from Keras's: see `minidl.interop.load_keras`."""
+        from minidl.interop.keras_weights import load_keras
+
+        return load_keras(self, path, strict, rename)
+
+    def load_mat(
+        self,
+        path: str | PathLike[str],
+        strict: bool = True,
+        rename: Renaming | None = None,
+        flattened: Mapping[str, tuple[int, int, int]] | None = None,
+    ) -> LoadReport:
+        """Set Parameters and state Tensors from MATLAB's: see `minidl.interop.load_mat`."""
+        from minidl.interop.mat_weights import load_mat
+
+        return load_mat(self, path, strict, rename, flattened)
+
+    def to_mat(
+        self, path: str | PathLike[str], flattened: Mapping[str, tuple[int, int, int]] | None = None
+    ) -> None:
+        """Write Parameters and state for MATLAB: see `minidl.interop.save_mat`."""
+        from minidl.interop.mat_weights import save_mat
+
+        save_mat(self, path, flattened)
+
     def to_onnx(self, path: str | PathLike[str], *samples: Any, opset: int = 18) -> None:
         """Write the forward in evaluation mode as an ONNX file: see `minidl.interop.to_onnx`.
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from minidl.creation import ones, zeros
+from minidl.distributed.share import batch_mean, batch_size
 from minidl.layers.layer import Layer
 from minidl.layers.sizes import may_be_open
 from minidl.layers.validation import check_input
 from minidl.primitives.normalization import batch_norm, group_norm, layer_norm, rms_norm
-from minidl.primitives.reduction import mean
 from minidl.tensor import Parameter, Tensor
 
 
@@ -17,7 +17,8 @@ class BatchNorm(Layer):
     In training, mean and variance are those of the mini-batch, over all axes but the last, and the running
     ones move towards them: ``running = (1 - momentum) * running + momentum * batch``. In evaluation, the
     running ones are used. The normalisation takes the biased variance (divided by the count), the running
-    one is unbiased (divided by the count - 1), as in PyTorch. Keras's momentum is 1 minus this one.
+    one is unbiased (divided by the count - 1), as in PyTorch. Keras's momentum is 1 minus this one. Where
+    several processes share a mini-batch, mean and variance are those of the whole.
 
     Parameters
     ----------
@@ -48,15 +49,15 @@ class BatchNorm(Layer):
         check_input(self, x, ("batch", ..., self.features), like=self.gain)
         if not self.training:
             return batch_norm(x, self.running_mean, self.running_variance, self.gain, self.bias, self.epsilon)
-        count = x.size // self.features
+        count = batch_size(x) * (x.size // max(len(x), 1)) // self.features
         if count < 2:
             raise ValueError(
                 f"{self!r} needs at least two values of each channel in training, got an input of shape "
                 f"{x.shape}: make the mini-batch larger, or switch to evaluation with .eval()"
             )
         axes = tuple(range(x.ndim - 1))
-        center = mean(x, axes)
-        variance = mean((x - center) ** 2, axes)
+        center = batch_mean(x, axes)
+        variance = batch_mean((x - center) ** 2, axes)
         self._move(self.running_mean, center.detach())
         self._move(self.running_variance, variance.detach() * (count / (count - 1)))
         return batch_norm(x, center, variance, self.gain, self.bias, self.epsilon)

@@ -58,6 +58,10 @@ class ParameterGroup(Tracked):
         return {name: getattr(self, name) for name in self._names[1:] if getattr(self, name) is not None}
 
 
+#: The group of Parameters that were put into an optimizer's list later: the optimizer's own settings count.
+UNGROUPED = ParameterGroup([])
+
+
 def require_list_of_parameters(optimizer: str, parameters: Any) -> None:
     """Refuse a network, one Parameter, and whatever else is no list of Parameters."""
     what = type(parameters).__name__

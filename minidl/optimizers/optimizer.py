@@ -13,7 +13,7 @@ from minidl import devices, weights
 from minidl.creation import full
 from minidl.mode import mode, no_grad
 from minidl.optimizers.base import BaseOptimizer
-from minidl.optimizers.groups import groups_of
+from minidl.optimizers.groups import UNGROUPED, groups_of
 from minidl.primitives.elementwise import clip, maximum, minimum, sqrt
 from minidl.tensor import Parameter, Tensor
 
@@ -164,10 +164,10 @@ class Optimizer(BaseOptimizer):
         device = self.parameters[0].device
         for x in (self.step_count, self.learning_rate):
             move_state(x, device, x.dtype)
-        groups = [group for group in self.groups for _ in group.parameters]
+        groups = {id(parameter): group for group in self.groups for parameter in group.parameters}
         chosen = [
-            (parameter, state, group)
-            for parameter, state, group in zip(self.parameters, self.states, groups, strict=True)
+            (parameter, state, groups.get(id(parameter), UNGROUPED))
+            for parameter, state in zip(self.parameters, self.states, strict=True)
             if parameter.grad is not None
         ]
         if not chosen:
@@ -182,10 +182,8 @@ class Optimizer(BaseOptimizer):
             factor = parameter.learning_rate_factor * group.learning_rate_factor
             if factor == 0:
                 continue
-            options = {
-                name: getattr(self, name) if getattr(group, name) is None else getattr(group, name)
-                for name in self.group_options
-            }
+            own = {name: getattr(group, name, None) for name in self.group_options}
+            options = {name: getattr(self, name) if x is None else x for name, x in own.items()}
             strength = options.pop("l2") * parameter.l2_factor
             if strength:
                 gradient = gradient + strength * parameter

@@ -167,7 +167,9 @@ def shape_of(nest: Any) -> Any:
 
 def difference_of_keys(old: Any, new: Any) -> str:
     """Return in words how the arguments of two calls differ."""
-    (old_structure, old_mode), (new_structure, new_mode) = old, new
+    (old_structure, old_mode, old_share), (new_structure, new_mode, new_share) = old, new
+    if old_share != new_share:
+        return f"the share of the mini-batch was {old_share} and is {new_share}"
     if old_mode != new_mode:
         return f"gradients were {'on' if old_mode else 'off'} before and are {'on' if new_mode else 'off'}"
     pairs = [(old_structure, new_structure)]

@@ -193,7 +193,7 @@ class Compiled:
         if mode.recorder is not None:  # inside another compiled function: become part of it
             return self.function(*arguments, **keywords)
         call = Arguments((arguments, keywords))
-        key = (call.key, mode.grad_enabled)
+        key = (call.key, mode.grad_enabled, mode.share)
         with self._lock:
             recording = self._find(key, call)
             if recording is None and self._unsteady.get(key, 0) < MAX_UNSTEADY:

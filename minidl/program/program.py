@@ -11,6 +11,7 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy
@@ -93,6 +94,11 @@ class BaseStep:
     def generator(self) -> Generator | None:
         """The Generator that it draws from, so that its place among other draws matters."""
         return None
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether it keeps its place among others of this kind: draws, and messages among processes."""
+        return self.generator is not None
 
     @property
     def writes(self) -> list[Value]:
@@ -307,7 +313,152 @@ class Partial(BaseStep):
         return {self.output: xp.stack([forward(xp, *b, **self.whole.attributes) for b in blocks])}
 
 
-Step = Instruction | Group | Rows | Gemm | PartialSum | Partial
+class Message:
+    """A sum over all processes in one piece of memory, from its beginning to its end.
+
+    Attributes
+    ----------
+    array : the memory, in which all values of the message lie
+    times : how many seconds went by, the last time, between the beginning and the call that waits for the
+        end, and from there to the end
+    """
+
+    def __init__(self, communicator: Any, array: Array):
+        self.communicator, self.array = communicator, array
+        self.times = (0.0, 0.0)
+        self._finish: Any = None
+        self._begun = 0.0
+
+    def begin(self) -> None:
+        """Begin the sum, of what is in the memory now."""
+        self.communicator.progress()
+        self._begun = perf_counter()
+        self._finish = self.communicator.begin_sum(self.array)
+
+    def end(self) -> None:
+        """Wait until the memory has the sum."""
+        asked = perf_counter()
+        self._finish()
+        self.times = (asked - self._begun, perf_counter() - asked)
+
+
+@dataclass(eq=False)
+class BeginSum(BaseStep):
+    """Puts values into the memory of a message, one after another, and begins to sum it over all processes.
+
+    A value that lies there already stays; ``token`` says that it has happened.
+    """
+
+    values: list[Value]
+    places: list[slice]
+    message: Message
+    token: Value
+    phase: str = "backward"
+
+    @property
+    def inputs(self) -> list[Value]:
+        """What is summed."""
+        return self.values
+
+    @property
+    def outputs(self) -> list[Value]:
+        """The token."""
+        return [self.token]
+
+    @property
+    def name(self) -> str:
+        """What it does, and with how much."""
+        return f"begin allreduce of {self.message.array.nbytes / 1024:.0f} KB"
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether it keeps its place: every process begins its messages in one order."""
+        return True
+
+    def run(self, arrays: Sequence[Array]) -> None:
+        """Begin the sum of these arrays of the values."""
+        for array, place in zip(arrays, self.places, strict=True):
+            target = self.message.array[place]
+            if not is_same_memory(array, target):
+                devices.write(target.reshape(array.shape), array)
+        self.message.begin()
+
+    def evaluate(self, xp: Any, arrays: Mapping[Value, Array]) -> dict[Value, Array]:
+        """Begin the sum; the token is a number."""
+        self.run([arrays[value] for value in self.values])
+        return {self.token: xp.zeros((), numpy.uint8)}
+
+
+@dataclass(eq=False)
+class AdvanceSum(BaseStep):
+    """Lets messages on their way move on between long steps: most kinds of MPI do so only when called."""
+
+    token: Value
+    message: Message
+    output: Value
+    phase: str = "backward"
+    name: str = "advance allreduce"
+
+    @property
+    def inputs(self) -> list[Value]:
+        """The token of the beginning."""
+        return [self.token]
+
+    @property
+    def outputs(self) -> list[Value]:
+        """A number that nobody reads."""
+        return [self.output]
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether it keeps its place: one thread talks with other processes."""
+        return True
+
+    def evaluate(self, xp: Any, arrays: Mapping[Value, Array]) -> dict[Value, Array]:
+        """Let messages move on."""
+        self.message.communicator.progress()
+        return {self.output: xp.zeros((), numpy.uint8)}
+
+
+@dataclass(eq=False)
+class EndSum(BaseStep):
+    """Waits until a message has come to its end; then its memory has the sums."""
+
+    token: Value
+    message: Message
+    output: Value
+    phase: str = "backward"
+    name: str = "end allreduce"
+
+    @property
+    def inputs(self) -> list[Value]:
+        """The token of the beginning."""
+        return [self.token]
+
+    @property
+    def outputs(self) -> list[Value]:
+        """The whole memory of the message."""
+        return [self.output]
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether it keeps its place: one thread talks with other processes."""
+        return True
+
+    def evaluate(self, xp: Any, arrays: Mapping[Value, Array]) -> dict[Value, Array]:
+        """Wait for the sum."""
+        self.message.end()
+        return {self.output: self.message.array}
+
+
+def is_same_memory(array: Array, other: Array) -> bool:
+    """Return whether two contiguous arrays of one size begin at the same place."""
+    if isinstance(array, numpy.ndarray):
+        return bool(array.flags.c_contiguous and array.ctypes.data == other.ctypes.data)
+    return bool(array.flags.c_contiguous and array.data.ptr == other.data.ptr)
+
+
+Step = Instruction | Group | Rows | Gemm | PartialSum | Partial | BeginSum | AdvanceSum | EndSum
 
 
 def share(length: int, index: int, parts: int) -> slice:

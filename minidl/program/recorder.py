@@ -180,6 +180,8 @@ class Recorder(ChangeLog):
     arguments : all of these, and those that are state, by their positions
     """
 
+    is_rehearsal = True  # what is computed now is thrown away
+
     def __init__(self, inputs: list[Tensor], arguments: list[Tensor] | None = None):
         super().__init__()
         self.checks: list[ValueCheck] = []

@@ -6,12 +6,13 @@ Each takes a ``generator``; by default all share one, which seed() starts anew.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy
 
 from minidl.creation import zeros
+from minidl.distributed.share import batch_draw
 from minidl.primitives import random as draws
 from minidl.primitives.elementwise import clip, floor
 from minidl.primitives.mathematics import erfinv
@@ -36,7 +37,7 @@ def uniform(
     generator: Generator | None = None,
 ) -> Tensor:
     """Return numbers from [low, high), each equally likely."""
-    drawn = draws.random_uniform(_template(shape, dtype, device), generator=generator or default_generator)
+    drawn = _drawn(draws.random_uniform, _template(shape, dtype, device), generator)
     return drawn if (low, high) == (0.0, 1.0) else low + (high - low) * drawn
 
 
@@ -50,7 +51,7 @@ def normal(
     generator: Generator | None = None,
 ) -> Tensor:
     """Return normally distributed numbers."""
-    drawn = draws.random_normal(_template(shape, dtype, device), generator=generator or default_generator)
+    drawn = _drawn(draws.random_normal, _template(shape, dtype, device), generator)
     return drawn if (mean, std) == (0.0, 1.0) else mean + std * drawn
 
 
@@ -82,7 +83,7 @@ def bernoulli(
         probability = probability.astype(numpy.float32)
     if shape is not None:
         probability = broadcast_to(probability, shape)
-    return draws.random_uniform(probability.detach(), generator=generator or default_generator) < probability
+    return _drawn(draws.random_uniform, probability.detach(), generator) < probability
 
 
 def integers(
@@ -108,6 +109,10 @@ def permutation(x: Any, *, device: str = "cpu", generator: Generator | None = No
         return argsort(uniform(int(x), dtype=numpy.float64, device=device, generator=generator))
     x = as_tensor(x)
     return x[permutation(len(x), device=x.device, generator=generator)]
+
+
+def _drawn(draw: Callable[..., Tensor], x: Tensor, generator: Generator | None) -> Tensor:
+    return batch_draw(draw, x, generator or default_generator)
 
 
 def _template(shape: int | Sequence[int], dtype: Any, device: str) -> Tensor:

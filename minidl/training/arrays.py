@@ -14,10 +14,38 @@ from typing import Any
 import numpy
 
 from minidl import devices
+from minidl.distributed.share import Share
 from minidl.tensor import Tensor
 
 Arrays = tuple[Any, ...]
 Batch = tuple[Arrays, ...]
+
+
+class Part(tuple[Any, ...]):
+    """The inputs, targets or weights of the part of a mini-batch that this process computes."""
+
+    share: Share
+
+
+def part(arrays: Arrays, share: Share | None) -> Arrays:
+    """Return arrays as the part of a mini-batch, if they are one."""
+    if share is None:
+        return arrays
+    result = Part(arrays)
+    result.share = share
+    return result
+
+
+def share_of(arrays: Arrays) -> Share | None:
+    """Return which part of a mini-batch arrays are; None if they are the whole of it."""
+    return arrays.share if isinstance(arrays, Part) else None
+
+
+def observation_count(arrays: Arrays) -> int:
+    """Return how many observations a mini-batch has, on all processes together."""
+    share = share_of(arrays)
+    return len(arrays[0]) if share is None else share.total
+
 
 #: How many observations of an array are looked at to tell it from another.
 _SAMPLES = 64
@@ -115,4 +143,4 @@ def _each(batch: Batch, change: Callable[[Any], Any]) -> Batch:
     for array in itertools.chain(*batch):
         if id(array) not in changed:
             changed[id(array)] = change(array)
-    return tuple(tuple(changed[id(array)] for array in arrays) for arrays in batch)
+    return tuple(part(tuple(changed[id(array)] for array in arrays), share_of(arrays)) for arrays in batch)

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 from minidl import devices
 from minidl.training.capture import checkpoint_of
-from minidl.training.checkpoints import CheckpointFolder
 from minidl.training.options import due
+from minidl.training.ranks import SharedFolder
 from minidl.training.resuming import resume
 from minidl.training.run_state import RunState
 
@@ -26,7 +26,7 @@ class Checkpointing:
         self.folder = (
             None
             if options.checkpoint_folder is None
-            else CheckpointFolder(options.checkpoint_folder, options.keep_checkpoints)
+            else SharedFolder(options.checkpoint_folder, options.keep_checkpoints, run.trainer.ranks)
         )
         self._written: int | None = None  # the step of the newest one
         self._best_written: int | None = None
@@ -76,7 +76,7 @@ class Checkpointing:
         if self._written != self.run.step:
             self.run.require_finite_weights()
             with self._writing("checkpoint"):
-                self.folder.write(self.run.step, checkpoint_of(self.run))
+                self.folder.write(self.run.step, lambda: checkpoint_of(self.run))
             self._written = self.run.step
         self.write_best()
 

@@ -15,8 +15,9 @@ import numpy
 
 from minidl.errors import DivergenceError
 from minidl.optimizers.full_batch import FullBatchOptimizer
+from minidl.random.generator import default_generator
 from minidl.tensor import Tensor
-from minidl.training.arrays import Arrays
+from minidl.training.arrays import Arrays, observation_count, share_of
 from minidl.training.callbacks import Callback, Unbreakable, as_callbacks
 from minidl.training.capture import capture
 from minidl.training.checkpointing import Checkpointing
@@ -30,6 +31,7 @@ from minidl.training.normalization import fit_normalization
 from minidl.training.options import Options
 from minidl.training.plot_file import PlotFile
 from minidl.training.progress import progress_display
+from minidl.training.ranks import COMPARE_STEPS, agreed_reason, require_mean
 from minidl.training.run_state import RunState
 from minidl.training.steps import CompiledSteps
 from minidl.training.validation import Validation, return_best
@@ -67,15 +69,18 @@ class Fit(RunState):
             *([PlotFile(options.plot)] if not isinstance(options.plot, bool) else []),
         ]
         self.checkpoints = Checkpointing(self)
+        self._is_checked = False  # whether the loss is one for parts of mini-batches
 
     def run(self) -> History:
         """Train; return what happened."""
+        ranks = self.trainer.ranks
+        ranks.synchronize(self.network, self.trainer.optimizer, default_generator)
         with self.checkpoints.locked():
             remarks = self.checkpoints.resume()
             batches = lambda: (self.trainer.prepared(inputs)[0] for inputs, *_ in self.loader.extra_pass())
             fit_normalization(self.network, batches, self.options.normalization == "all" and not self.step)
-            with self.network.evaluating(), stop_on_interrupt(self.request):  # modes come back as they were
-                self.network.train()
+            with self.network.evaluating(), stop_on_interrupt(self.request, ranks.is_first):
+                self.network.train()  # modes come back as they were
                 try:
                     self.at("start")
                     for remark in remarks:
@@ -110,21 +115,37 @@ class Fit(RunState):
         if self.trainer.optimizer.full_batch:
             self._minimize()
             return
-        while self.epoch <= self.options.epochs and not self.request:
+        while self.epoch <= self.options.epochs and not self._must_stop():
             for batch in self.trainer.uploaded(self.loader.epoch(self.epoch, self.position)):
                 self._train(*batch)
-                if self.request:
+                if self._must_stop():
                     return
             self._end_epoch()
 
     def _train(self, inputs: Arrays, targets: Arrays, *weights: Arrays) -> None:
-        if not len(targets) or not len(targets[0]):
+        if not len(targets) or not observation_count(targets):
             raise ValueError(f"the mini-batch of step {self.step + 1} is empty")
-        loss, observed, rate = self.trainer.train_step(inputs, targets, *weights)
-        self._after_step(len(targets[0]), [loss, *observed, rate])
+        if not self._is_checked:
+            self._check_loss(inputs, targets)
+        loss, observed, rate = self.trainer.train(inputs, targets, *weights)
+        self._after_step(observation_count(targets), [loss, *observed, rate])
         if self.step - self.snapshot.values["step"] >= SNAPSHOT_STEPS:
             self.require_finite_weights()
             self.snapshot = capture(self)
+
+    def _check_loss(self, inputs: Arrays, targets: Arrays) -> None:
+        """Refuse a loss that several processes cannot compute in parts."""
+        self._is_checked = True
+        if share_of(targets) is not None:
+            with self.network.evaluating():
+                outputs = lambda: self.trainer.plain_prediction_step(tuple(inputs))
+                require_mean(self.trainer.ranks, self.trainer.loss, outputs, targets)
+
+    def _must_stop(self) -> bool:
+        """Return whether to stop, which all processes do after the same step."""
+        reason = agreed_reason(self.trainer.ranks, self.request.reason)
+        self.request.reason = self.request.reason or reason  # Ctrl-C may have come meanwhile
+        return bool(reason)
 
     def _minimize(self) -> None:
         """Train on all data at once; the optimizer decides where it needs the loss and its gradient."""
@@ -135,23 +156,25 @@ class Fit(RunState):
                 f"{type(optimizer).__name__} trains on all data at once: pass arrays, not an iterable of "
                 "mini-batches"
             )
-        inputs, targets, *weights = self.trainer.prepared(*self.loader.whole())
+        inputs, targets, *weights = self.trainer.prepared(*self.loader.everything())
         observed: list[Tensor] = []
 
         def closure() -> Tensor:
             loss: Tensor
-            loss, observed[:] = self.trainer.gradient_step(inputs, targets, *weights)
+            loss, observed[:] = self.trainer.gradients(inputs, targets, *weights)
             return loss[0] / loss[1] if weights else loss
 
         def after_step(loss: float) -> bool:
-            self._after_step(len(targets[0]), [Tensor(numpy.asarray(loss)), *observed])
-            return bool(self.request)
+            self._after_step(observation_count(targets), [Tensor(numpy.asarray(loss)), *observed])
+            return self._must_stop()
 
-        if not self.request:
+        if not self._must_stop():
             self._history.stop_reason = optimizer.minimize(closure, after_step, resume=self.position > 0)
 
     def _after_step(self, observations: int, figures: list[Tensor]) -> None:
         self.count_step(observations, figures)
+        if self.step % COMPARE_STEPS == 0:
+            self.trainer.ranks.require_equal(self.network, self.trainer.optimizer)
         self.at("step")
         self.checkpoints.after_step()
 
@@ -168,6 +191,7 @@ class Fit(RunState):
 
     def _finish(self) -> None:
         self.require_finite_weights()
+        self.trainer.ranks.require_equal(self.network, self.trainer.optimizer)
         self.checkpoints.write()  # before a validation that a longer training would not make
         if self.validation is not None:
             self._validation.validate(self, self.validation)

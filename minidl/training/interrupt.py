@@ -20,7 +20,7 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_interrupt(request: StopRequest | None = None) -> Iterator[StopRequest]:
+def stop_on_interrupt(request: StopRequest | None = None, says_so: bool = True) -> Iterator[StopRequest]:
     """Give a StopRequest that the first Ctrl-C sets; the second one raises KeyboardInterrupt.
 
     Outside the main thread, where Python cannot catch signals, Ctrl-C works as usual.
@@ -34,7 +34,9 @@ def stop_on_interrupt(request: StopRequest | None = None) -> Iterator[StopReques
         if request:
             raise KeyboardInterrupt
         request.reason = "stopped by Ctrl-C"
-        print("\nstopping after this step; press Ctrl-C again to stop at once", file=sys.stderr, flush=True)
+        if says_so:
+            text = "\nstopping after this step; press Ctrl-C again to stop at once"
+            print(text, file=sys.stderr, flush=True)
 
     earlier = signal.signal(signal.SIGINT, handle)
     try:

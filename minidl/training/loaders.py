@@ -11,7 +11,11 @@ import numpy
 
 from minidl import devices
 from minidl.data import batches, check_finite, prefetch
-from minidl.training.arrays import Arrays, Batch, OnDisk, as_arrays, fingerprint, prepared
+from minidl.distributed.share import Share
+from minidl.training.arrays import Arrays, Batch, OnDisk, as_arrays, fingerprint, part, prepared
+
+#: Which part of a mini-batch of so many observations this process computes; None for all of it.
+Shares = Callable[[int], Share | None]
 
 SHUFFLES = ("every-epoch", "once", "never")
 
@@ -44,6 +48,7 @@ class ArrayLoader:
         self.steps: int | None = len(self._batches(1))
         if steps_per_epoch is not None:
             self.steps = min(self.steps, steps_per_epoch)
+        self.shares: Shares = _all_of_them
         self._reads_ahead = any(
             isinstance(array, (numpy.memmap, OnDisk)) for array in (*inputs, *targets, *weights)
         )
@@ -76,16 +81,26 @@ class ArrayLoader:
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """Yield the mini-batches of an epoch (from 1) from position ``start`` on."""
-        cut = itertools.islice(self._batches(number), start, self.steps)
+        every, shares = self._batches(number), self.shares
+        every.rows = lambda size: slice(0, size) if (share := shares(size)) is None else share.rows
+        cut = itertools.islice(every, start, self.steps)
         whole = self._arrays
-        for parts in prefetch(cut) if self._reads_ahead else cut:
+        for i, parts in enumerate(prefetch(cut) if self._reads_ahead else cut, start):
             parts = parts if isinstance(parts, tuple) else (parts,)
-            part_of = {id(array): part for array, part in zip(whole, parts, strict=True)}
-            yield tuple(tuple(part_of[id(array)] for array in group) for group in self.whole())
+            part_of = {id(array): own for array, own in zip(whole, parts, strict=True)}
+            share = shares(every.size(i))
+            yield tuple(part(tuple(part_of[id(x)] for x in group), share) for group in self.whole())
+
+    def everything(self) -> Batch:
+        """Return all data, or the part of them that this process computes, as one mini-batch."""
+        share = self.shares(self.observations)
+        if share is None:
+            return self.whole()
+        return tuple(part(tuple(array[share.rows] for array in group), share) for group in self.whole())
 
     def extra_pass(self) -> Iterator[Batch]:
-        """Yield the mini-batches of the first epoch, for a pass through the data before the training."""
-        return self.epoch(1)
+        """Yield the whole mini-batches of the first epoch, for a pass through the data before training."""
+        return _whole_epoch(self)
 
     def keep_on(self, device: str, dtype: numpy.dtype) -> None:
         """Move arrays that are in memory to a GPU once, if there is room, and not in every mini-batch."""
@@ -127,6 +142,7 @@ class IterableLoader:
             )
         self.iterable = iterable
         self.with_targets = with_targets
+        self.shares: Shares = _all_of_them
         self.limit = steps_per_epoch
         self.is_used_up_by_reading = isinstance(iterable, Iterator)
         self._taken = 0  # from an iterator, in all epochs
@@ -140,10 +156,11 @@ class IterableLoader:
         if self.is_used_up_by_reading and self.limit is not None:  # of a resumed training, those it has had
             skipped = max(0, (number - 1) * self.limit + start - self._taken)
         end = None if self.limit is None else skipped + self.limit - start
+        shares = self.shares
         count = 0
         for item in prefetch(itertools.islice(items, skipped, end)):
             count += 1
-            yield self._pair(item)
+            yield _own(self._pair(item), shares)
         self._taken += skipped + count
         if count == 0 and start == 0:
             again = (
@@ -157,7 +174,7 @@ class IterableLoader:
             raise ValueError(f"the data gave no mini-batches{again}")
 
     def extra_pass(self) -> Iterator[Batch]:
-        """Yield the mini-batches of the first epoch, for a pass through the data before the training.
+        """Yield the whole mini-batches of the first epoch, for a pass through the data before training.
 
         Raises
         ------
@@ -169,7 +186,7 @@ class IterableLoader:
                 "the Normalize layers must be fitted first, with layer.fit(x): these mini-batches come "
                 "from an iterator, which can be used only once"
             )
-        return self.epoch(1)
+        return _whole_epoch(self)
 
     def _pair(self, item: Any) -> Batch:
         if not self.with_targets:
@@ -187,6 +204,28 @@ class IterableLoader:
 
 
 Loader = ArrayLoader | IterableLoader
+
+
+def _all_of_them(observations: int) -> None:
+    """Return that this process computes whole mini-batches."""
+
+
+def _whole_epoch(loader: Loader) -> Iterator[Batch]:
+    """Yield the mini-batches of the first epoch, of which other processes compute none."""
+    shares, loader.shares = loader.shares, _all_of_them
+    try:
+        yield from loader.epoch(1)
+    finally:
+        loader.shares = shares
+
+
+def _own(batch: Batch, shares: Shares) -> Batch:
+    """Return the part of a mini-batch that this process computes."""
+    share = shares(len(batch[0][0]))
+    if share is None:
+        return batch
+    own = {id(x): x[share.rows] for group in batch for x in group}
+    return tuple(part(tuple(own[id(x)] for x in group), share) for group in batch)
 
 
 def _in_memory(x: Any) -> Arrays:

@@ -32,7 +32,7 @@ def resume(run: RunState, path: Path) -> list[str]:
     CheckpointError
         The file is damaged or belongs to another training; it is named, and nothing is changed.
     """
-    checkpoint = read(path)
+    checkpoint = run.trainer.ranks.from_first(lambda: read(path))
     rate = getattr(run.trainer.optimizer, "learning_rate", None)
     asked_rate = None if rate is None else rate.item()
     try:

@@ -102,7 +102,8 @@ class RunState:
         self.step += 1
         self.position += 1
         self.pending.append(observations, figures)
-        if self.device == "cpu" or self.pending.are_due():
+        # Several processes must find a loss that is not finite at the same step.
+        if self.device == "cpu" or self.trainer.ranks.size > 1 or self.pending.are_due():
             self.flush()
 
     def flush(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import index
 from typing import Any
@@ -12,6 +13,9 @@ import numpy
 from minidl import devices, losses
 from minidl import metrics as module_of_metrics
 from minidl.data import prefetch_to_device
+from minidl.distributed.communicators import Communicator
+from minidl.distributed.share import Share, sharing
+from minidl.distributed.sums import allreduce, sum_gradients, summed_later
 from minidl.layers import Layer
 from minidl.layers.layer import layer_hook
 from minidl.metrics import Metric
@@ -22,7 +26,8 @@ from minidl.primitives.shape import stack
 from minidl.program.compile import compile as compile_function
 from minidl.tensor import Tensor
 from minidl.tracking import Tracked
-from minidl.training.arrays import Arrays, Batch, converted, prepared
+from minidl.training.arrays import Arrays, Batch, converted, part, prepared, share_of
+from minidl.training.ranks import OrderedSums, device_of_rank, options_of_rank, processes
 from minidl.training.solvers import optimizer_of
 
 
@@ -43,10 +48,15 @@ class CompiledSteps(Tracked):
         device: str,
         compile: bool | dict[str, Any],
         seed: int | None,
+        distributed: bool | Communicator = False,
+        reproducible: bool = False,
     ):
         if not isinstance(network, Layer):
             raise TypeError(f"Trainer trains a Layer, got {type(network).__name__}")
         _require_function("loss", loss)
+        self.ranks = processes(distributed)
+        self.is_reproducible = bool(reproducible)
+        device = device_of_rank(device, self.ranks)
         self.device = devices.resolve(device)
         self.why_cpu = devices.gpu_problem() if device == "auto" and self.device == "cpu" else None
         self.network = network.to(self.device)
@@ -55,11 +65,14 @@ class CompiledSteps(Tracked):
         self.metrics = metrics  # a sequence too
         self.accumulation_steps = 1
         self.seed_is_given = seed is not None
-        self.seed = int(numpy.random.SeedSequence().generate_state(1)[0]) if seed is None else index(seed)
+        drawn = int(numpy.random.SeedSequence().generate_state(1)[0]) if seed is None else index(seed)
+        self.seed = self.ranks.broadcast(drawn)
         options = compile if isinstance(compile, dict) else {}
+        options = options_of_rank(options, self.ranks, reproducible)
         compiled = compile_function(**options) if compile or isinstance(compile, dict) else lambda f: f
         self.train_step = compiled(self._train_step)
         self.gradient_step = compiled(self._gradient_step)
+        self.update_step = compiled(self._update_step)
         self.evaluation_step = compiled(self.plain_evaluation_step)
         self.prediction_step = compiled(self.plain_prediction_step)
 
@@ -115,25 +128,73 @@ class CompiledSteps(Tracked):
                 for metric in metrics
             ]
 
-    def _train_step(self, inputs: Arrays, targets: Arrays, weights: Arrays = ()) -> Any:
-        assert isinstance(self.optimizer, Optimizer)
-        loss, observed = self._gradient_step(inputs, targets, weights)
-        self.optimizer.step()
-        return loss, observed, self.optimizer.learning_rate.copy()
+    def train(self, *batch: Arrays) -> Any:
+        """Make one step with a mini-batch, or this process's part of it.
 
-    def _gradient_step(self, inputs: Arrays, targets: Arrays, weights: Arrays = ()) -> Any:
-        """Leave the gradients of a mini-batch in the Parameters; return its loss and what metrics observe."""
+        Returns the loss, what metrics observe, and the learning rate: those of the whole mini-batch.
+        """
+        if not self.is_reproducible:
+            return self.train_step(*_with_share(batch))
+        loss, observed = self._ordered_gradients(*batch)
+        return loss, observed, self.update_step()
+
+    def gradients(self, *batch: Arrays) -> Any:
+        """Compute the gradients of a mini-batch, or of this process's part; return loss and metrics."""
+        if not self.is_reproducible:
+            return self.gradient_step(*_with_share(batch))
+        return self._ordered_gradients(*batch)
+
+    def _ordered_gradients(self, *batch: Arrays) -> Any:
+        """Compute the gradients micro-batch by micro-batch, and add them up in one order."""
+        whole = share_of(batch[0])
+        assert whole is not None
+        sums = OrderedSums(self.network, self.optimizer.parameters, whole)
+        for number, rows in sums.own:
+            share = sums.begin(number, rows)
+            own = {id(x): x[rows] for group in batch for x in group}
+            inputs, targets = (tuple(own[id(x)] for x in group) for group in batch)
+            loss, observed = self.gradient_step(inputs, targets, (), share)
+            sums.add(share, [loss, *observed])
+        loss, *observed = sums.finish()
+        return loss, observed
+
+    def _train_step(
+        self, inputs: Arrays, targets: Arrays, weights: Arrays = (), share: Share | None = None
+    ) -> Any:
+        loss, observed = self._gradient_step(inputs, targets, weights, share)
+        return loss, observed, self._update_step()
+
+    def _update_step(self) -> Tensor:
+        assert isinstance(self.optimizer, Optimizer)
+        self.optimizer.step()
+        return self.optimizer.learning_rate.copy()
+
+    def _gradient_step(
+        self, inputs: Arrays, targets: Arrays, weights: Arrays = (), among: Share | None = None
+    ) -> Any:
+        """Leave the gradients of a mini-batch in the Parameters; return its loss and what metrics observe.
+
+        ``among`` says which part of a mini-batch it is, if other processes compute the rest: gradients and
+        figures are then those of the whole.
+        """
         totals: list[Tensor] = []
         for (x, y, w), share, share_of_loss in _parts((inputs, targets, weights), self.accumulation_steps):
-            outputs = self._outputs(x)
-            loss = self._loss(outputs, y, w)
-            (loss if share == 1 else loss * share_of_loss).backward()
+            with sharing(among):
+                outputs = self._outputs(x)
+                loss = self._loss(outputs, y, w)
+            if among is None:
+                (loss if share == 1 else loss * share_of_loss).backward()
+            else:
+                (loss * _share_of_loss(among, w)).backward()
             figures = [_observed(loss, w), *self._observations(outputs, y, self.step_metrics)]
             totals = figures if share == 1 else _added(totals, figures, share)
         trained = {id(parameter) for parameter in self.optimizer.parameters}
         for parameter in self.network.parameters():
             if id(parameter) not in trained:  # the optimizer would not clear what backward leaves there
                 parameter.grad = None
+        if among is not None:
+            totals = [summed_later(x.detach() * among.weight, among.communicator) for x in totals]
+            sum_gradients(self.optimizer.parameters, among.communicator)
         return totals[0], totals[1:]
 
     def _loss(self, outputs: Arrays, targets: Arrays, weights: Arrays) -> Tensor:
@@ -198,7 +259,19 @@ class CompiledSteps(Tracked):
         """Yield mini-batches as the steps take them, each uploaded while the one before is computed with."""
         if self.device == "cpu":
             return (self.prepared(*batch) for batch in batches)
-        return prefetch_to_device((converted(batch, self.dtype) for batch in batches), self.device)
+        shares: deque[Share | None] = deque()
+
+        def noted() -> Iterator[Batch]:
+            for batch in batches:
+                shares.append(share_of(batch[0]))
+                yield converted(batch, self.dtype)
+
+        def uploads() -> Iterator[Batch]:
+            for batch in prefetch_to_device(noted(), self.device):
+                share = shares.popleft()
+                yield tuple(part(group, share) for group in batch)
+
+        return uploads()
 
     def prepared(self, *batch: Arrays) -> Batch:
         """Return a mini-batch (its tuples of inputs, targets and weights) as the steps take it."""
@@ -222,9 +295,27 @@ def _parts(batch: Batch, count: int) -> Iterator[tuple[Batch, float, Any]]:
         if end - start == observations:
             yield whole, 1.0, 1.0
         elif start < end:
-            part = tuple(tuple(x[start:end] for x in group) for group in whole)
+            cut = tuple(tuple(x[start:end] for x in group) for group in whole)
             share = (end - start) / observations
-            yield part, share, part[-1][0].sum() / weights[0].sum() if weights else share
+            yield cut, share, cut[-1][0].sum() / weights[0].sum() if weights else share
+
+
+def _with_share(batch: Batch) -> tuple[Any, ...]:
+    """Return the arguments of a compiled step: plain tuples, and the share, if the mini-batch is one."""
+    share, plain = share_of(batch[0]), tuple(map(tuple, batch))
+    if share is None:
+        return plain
+    inputs, targets, *weights = plain
+    return inputs, targets, weights[0] if weights else (), share
+
+
+@no_grad()
+def _share_of_loss(share: Share, weights: Arrays) -> Any:
+    """Return what the loss of this part counts in that of the whole mini-batch."""
+    if not weights:
+        return share.weight
+    total = weights[0].sum()
+    return total / allreduce(total, share.communicator)
 
 
 @no_grad()

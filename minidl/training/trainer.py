@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy
 
 from minidl import devices
+from minidl.distributed.communicators import Communicator
 from minidl.layers import Layer
 from minidl.optimizers.base import BaseOptimizer
 from minidl.tensor import Tensor
@@ -19,6 +21,7 @@ from minidl.training.fit import Fit
 from minidl.training.history import History
 from minidl.training.loaders import ArrayLoader, IterableLoader, Loader
 from minidl.training.options import FitArguments, takes_fit_arguments
+from minidl.training.ranks import quiet, share_out
 from minidl.training.sources import loader_of, training_loaders
 from minidl.training.steps import CompiledSteps
 from minidl.training.trials import OverfitTest, RangeTest, overfit_test, range_test
@@ -41,6 +44,11 @@ class Trainer(CompiledSteps):
     compile : whether steps are compiled; a dict gives options of minidl.compile, for example
         ``{"kernels": "numpy"}``
     seed : decides the order of the observations; with None, each Trainer draws a new one
+    distributed : train on all processes that ``mpiexec`` started, each of which computes a part of every
+        mini-batch; ``batch_size`` is that of all together. Every process makes the same calls. True, or a
+        `Communicator`; see docs/distributed.md
+    reproducible : compute every mini-batch in 12 micro-batches, and add up in their order, so that any
+        number of processes gives the same bits. `BatchNorm` then normalises micro-batches.
 
     Examples
     --------
@@ -63,8 +71,20 @@ class Trainer(CompiledSteps):
         device: str = "auto",
         compile: bool | dict[str, Any] = True,
         seed: int | None = None,
+        distributed: bool | Communicator = False,
+        reproducible: bool = False,
     ):
-        super().__init__(network, loss, optimizer, metrics, device=device, compile=compile, seed=seed)
+        super().__init__(
+            network,
+            loss,
+            optimizer,
+            metrics,
+            device=device,
+            compile=compile,
+            seed=seed,
+            distributed=distributed,
+            reproducible=reproducible,
+        )
 
     @takes_fit_arguments(FitArguments)
     def fit(self, arguments: FitArguments) -> History:
@@ -127,7 +147,11 @@ class Trainer(CompiledSteps):
         self.network.to(self.device)  # it may have been moved meanwhile
         self.accumulation_steps = arguments.accumulation_steps
         loader, validation = training_loaders(self, arguments)
-        with training(self.network):
+        if self.ranks.size > 1 or self.is_reproducible:
+            share_out(self, loader, arguments)
+        if not self.ranks.is_first:
+            arguments = replace(arguments, verbose=False, plot=False)
+        with training(self.network), quiet(self.ranks):
             return Fit(self, loader, validation, arguments, arguments.callbacks).run()
 
     def evaluate(

@@ -51,7 +51,7 @@ class Validation(Callback):
             return
         history = run.history
         run.validated = run.step
-        figures = evaluate(run.trainer, loader)
+        figures = evaluate(run.trainer, loader, ranks=run.trainer.ranks)
         append(history.validation, {"step": run.step, **figures})
         if math.isnan(figures["loss"]):  # infinity can be right: a certain prediction that is wrong
             run.diverged(run.step + 1, figures["loss"], "validation loss")

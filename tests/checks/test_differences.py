@@ -66,7 +66,7 @@ def test_a_kink_hides_no_error_beside_it():
 
 def test_large_tensors_are_sampled_by_default(rng):
     report = check_gradients(lambda x: x * x, rng.normal(size=(40, 50)))
-    assert (report.comparisons[0].count, report.comparisons[0].unit) == (4, "directions")
+    assert (report.comparisons[0].count, report.comparisons[0].unit) == (3, "directions")
     report = check_gradients(lambda x: x * x, rng.normal(size=(40, 50)), sample=2000)
     assert (report.comparisons[0].count, report.comparisons[0].unit) == (2000, "elements")
 

@@ -10,6 +10,8 @@ import numpy
 import pytest
 
 import minidl as dl
+from tests.distributed import mpi
+from tests.distributed.mpi import needs_mpi
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "tied_autoencoder.py"
 
@@ -69,6 +71,15 @@ def test_a_short_run_writes_every_file(short_run):
     for picture in ("reconstructions.png", "training.png"):
         assert (out / picture).read_bytes().startswith(b"\x89PNG")
     assert example_module().build_network(1).load(out / "weights.safetensors")
+
+
+@needs_mpi
+def test_several_processes_write_once_what_one_would(short_run, idx_folder, tmp_path):
+    arguments = ("--data", idx_folder, "--epochs", 2, "--out", tmp_path, "--distributed")
+    printed = mpi.run(2, EXAMPLE, *arguments, module=("-m", "mpi4py")).splitlines()
+    assert len(printed) == len(short_run[0].stdout.splitlines())
+    mine, theirs = (json.loads((out / "metrics.json").read_text()) for out in (short_run[1], tmp_path))
+    assert theirs["test_rmse"] == pytest.approx(mine["test_rmse"], rel=1e-4)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""PyTorch and JAX set environment variables of their own when they are first used; the tests do it before."""
+"""Libraries set environment variables of their own when they are first used; the tests do it before."""
 
 import pytest
 
@@ -10,4 +10,6 @@ def variables_of_libraries(tmp_path_factory):
         patch.setenv("TF_CPP_MIN_LOG_LEVEL", "1")
         patch.setenv("TPU_SKIP_MDS_QUERY", "1")
         patch.setenv("CRC32C_SW_MODE", "auto")
+        patch.setenv("KMP_INIT_AT_FORK", "FALSE")
+        patch.setenv("TF_FORCE_GPU_ALLOW_GROWTH", "true")
         yield

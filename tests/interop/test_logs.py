@@ -62,6 +62,18 @@ def test_a_resumed_training_hands_on_what_is_new(tmp_path):
     assert steps == list(range(1, 9))
 
 
+def test_an_error_ends_a_log_too():
+    def fail(run):
+        if run.step == 2:
+            raise RuntimeError("on purpose")
+
+    log = Rows()
+    with pytest.raises(RuntimeError, match="on purpose"):
+        train(log, fail)
+    assert [event[1] for event in log.events if event[0] == "steps"] == [1, 2]
+    assert log.events[-1] == "finish"
+
+
 def test_csv(tmp_path):
     paths = {table: tmp_path / f"{table}.csv" for table in logs.TABLES}
     history = train(*(logs.CSVLog(path, table) for table, path in paths.items()))

@@ -358,5 +358,13 @@ def test_what_is_no_state_dict_is_refused(tmp_path):
         layer.load_torch({"weight": [1.0], "bias": [2.0]})
     with pytest.raises(FileNotFoundError, match=r"nowhere\.pt"):
         layer.load_torch(tmp_path / "nowhere.pt")
+    with pytest.raises(TypeError, match="load_torch takes a path, a state dict or a module, got list"):
+        layer.load_torch([1.0])
+    torch.save(nn.Linear(3, 2), tmp_path / "module.pt")  # a module is code
+    (tmp_path / "code.pt").write_bytes(b"cos\ngetcwd\n(tR.")
+    (tmp_path / "empty.pt").write_bytes(b"")
+    for name in ("module", "code", "empty"):
+        with pytest.raises(ValueError, match=f"{name}.pt' is no complete file of tensors alone"):
+            layer.load_torch(tmp_path / f"{name}.pt")
     with pytest.raises(ValueError, match="no MultiHeadAttention has"):
         dl.MultiHeadAttention(4, 2).load_torch({"in_proj_weight": numpy.zeros((10, 4))})

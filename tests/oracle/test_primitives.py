@@ -216,6 +216,7 @@ NOT_COMPARED = {
     "detach": "has a value and no gradient by its meaning",
     "assign": "has no result",
     "check": "has no result but True",
+    "allreduce": "needs other processes",
     "set_items": "has no gradient; see tests/test_tensor.py",
     "random_uniform": "draws other numbers than PyTorch",
     "random_normal": "draws other numbers than PyTorch",

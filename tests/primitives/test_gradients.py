@@ -12,10 +12,12 @@ from hypothesis.extra import numpy as hnp
 
 import minidl as dl
 from minidl.checks import check_gradients
+from minidl.distributed import sums  # noqa: F401, it declares a primitive
 from minidl.primitives.indexing import SLOT
 from minidl.primitives.primitive import PRIMITIVES
 from minidl.program.lowered import check  # noqa: F401, it declares a primitive
 from minidl.program.lowered.sorted_scatter import RUN, sort_places_
+from tests.distributed.mirror import Mirror
 
 BUILT_IN = dict(PRIMITIVES)  # without those that other tests declare
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)
@@ -299,6 +301,7 @@ CASES = {
     "sum_runs": scattering_in_order,
     "scatter_sorted": scattering_in_order,
     "check": lambda p: one_input(p, holds=lambda x: True, message=str),
+    "allreduce": lambda p: one_input(p, communicator=Mirror(3), waits=False),
     "random_uniform": lambda p: one_input(p, generator=dl.Generator(0)),
     "random_normal": lambda p: one_input(p, generator=dl.Generator(0)),
 }

@@ -7,7 +7,7 @@ import warnings
 from typing import Any
 
 from minidl.checks.layer_run import LayerRun, Problem, Skip, tensors_of
-from minidl.checks.rows.values import near
+from minidl.checks.rows.values import all_equal, near
 from minidl.layers.layer import Layer
 from minidl.tensor import Tensor
 
@@ -36,9 +36,9 @@ def compiling(run: LayerRun) -> str | None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            for function, training in ((predict, False), (step, True)):
+            for function, training, streams in _calls(run, predict, step):
                 layer.train(training)
-                for stream in (0, 1, 0):
+                for stream in streams:
                     _replays(run, function, run.observations(stream), training)
             for owner, name, value in _numbers(run):
                 if time.perf_counter() - started > _SECONDS or len(changes) == _MOST_CHANGES:
@@ -51,6 +51,18 @@ def compiling(run: LayerRun) -> str | None:
         if "runs without being compiled" in str(warning.message):
             raise Skip(f"cannot be compiled: {warning.message}")
     return f"after changes of {', '.join(changes)} too" if changes else None
+
+
+def _calls(run: LayerRun, predict: Any, step: Any) -> list[tuple[Any, bool, tuple[int, ...]]]:
+    """Return what to compile, in which mode, and for which batches.
+
+    Where evaluation computes what training does, the step has all of it, and is enough.
+    """
+    inputs = run.observations()
+    predicted, trained = (run.from_the_start(inputs, training) for training in (False, True))
+    run.rewind()
+    calls: list[tuple[Any, bool, tuple[int, ...]]] = [(step, True, (0, 1))]
+    return calls if all_equal(predicted, trained) else [(predict, False, (0, 1, 0)), *calls]
 
 
 def _numbers(run: LayerRun) -> list[tuple[Layer, str, float]]:

@@ -9,11 +9,11 @@ import numpy
 from minidl import devices
 from minidl.checks.gradients import check_gradients
 from minidl.checks.layer_run import LayerRun, Problem, Skip
-from minidl.checks.not_finite import is_own
 from minidl.checks.rows.values import all_equal
 from minidl.mode import no_grad
 from minidl.tensor import Tensor
 
+_FEW = 1  # directions, or elements, of each Tensor that are measured with a batch of one
 _BATCHES = 8  # in which a Parameter may be used at last: an expert that is seldom chosen
 
 
@@ -102,11 +102,8 @@ def gradients_agree(run: LayerRun) -> str | None:
 
 def second_order(run: LayerRun) -> str | None:
     """second-order gradients agree with differences"""
-    if run.order < 2:
-        trace, _ = run.trace(run.observations(), training=True)
-        own = {operation.primitive.name for operation in trace.operations if is_own(operation.primitive)}
-        if not own:
-            raise Skip("the layer has no gradient rule of its own; order=2 asks for it")
+    if run.order < 2 and not run.has_own_primitives():
+        raise Skip("the layer has no gradient rule of its own; order=2 asks for it")
     return _checked(run, run.options | {"sample": run.options["sample"] or 40}, order=2)
 
 
@@ -121,7 +118,7 @@ def _checked(run: LayerRun, options: dict[str, object], order: int) -> str:
     for training in modes:
         _check(run, inputs, options, order, training, notes)
     if order == 1 and run.axis is not None:
-        few = options | {"sample": options["sample"] or 2}
+        few = options | {"sample": options["sample"] or _FEW}
         _check(run, run.examples.batch(1, 1), few, order, modes[0], notes)
     return "; ".join(dict.fromkeys(notes))
 

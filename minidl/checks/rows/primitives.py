@@ -14,6 +14,8 @@ from minidl.checks.tracing import TracedOperation
 
 def own_primitives(run: LayerRun) -> str | None:
     """its own primitives write to out="""
+    if not run.has_own_primitives():
+        raise Skip("the layer has no primitive of its own")
     seen: dict[str, TracedOperation] = {}
     for training in (False, True):
         trace, _ = run.trace(run.observations(), training)

@@ -70,7 +70,7 @@ AS_GIVEN = (
     Row(finite_state, _CALLS),
     Row(finite_outputs, (*_CALLS, finite_state), compares=True),
 )
-_CHANGING = (*_CALLS, evaluation_state, repeatability)
+_CHANGING = (*_CALLS, training_state, evaluation_state, repeatability)
 _BACKWARD = (gradients_exist, gradients_agree)
 #: The rows that see the layer away from where it starts: other Parameters, and state as training leaves it.
 AWAY = (

@@ -21,7 +21,19 @@ from minidl.program.lowered.selection import Selection
 from minidl.program.plan.layout import empty
 from minidl.program.plan.placement import selection_of
 from minidl.program.plan.tasks import Copy, Task
-from minidl.program.program import Gemm, Group, Instruction, Operation, Partial, PartialSum, Rows, Value
+from minidl.program.program import (
+    AdvanceSum,
+    BeginSum,
+    EndSum,
+    Gemm,
+    Group,
+    Instruction,
+    Operation,
+    Partial,
+    PartialSum,
+    Rows,
+    Value,
+)
 
 Call = Callable[[], Any]
 
@@ -63,6 +75,18 @@ def _gemm(gemm: Gemm, block: Block, scratch: Scratch) -> Iterator[Call]:
 
 def _copy(copy: Copy, block: Block, scratch: Scratch) -> Iterator[Call]:
     yield partial(numpy.copyto, block.outputs[0], block.inputs[0])
+
+
+def _begin_sum(step: BeginSum, block: Block, scratch: Scratch) -> Iterator[Call]:
+    yield partial(step.run, block.inputs)
+
+
+def _advance_sum(step: AdvanceSum, block: Block, scratch: Scratch) -> Iterator[Call]:
+    yield step.message.communicator.progress
+
+
+def _end_sum(step: EndSum, block: Block, scratch: Scratch) -> Iterator[Call]:
+    yield step.message.end
 
 
 def _moves(step: Instruction, block: Block, scratch: Scratch) -> Iterator[Call]:
@@ -183,4 +207,7 @@ CALLS: dict[Operation, Callable[[Any, Block, Scratch], Iterator[Call]]] = {
     pad_: _moves,
     reshape_: _moves,
     scatter_add_: _scatter,
+    BeginSum: _begin_sum,
+    AdvanceSum: _advance_sum,
+    EndSum: _end_sum,
 }

@@ -18,7 +18,17 @@ from minidl.program.gpu.kernels.elementwise import fill_kernel
 from minidl.program.gpu.kernels.source import Kernel
 from minidl.program.lowered.rounding import are_packed, as_factors
 from minidl.program.plan.tasks import Task
-from minidl.program.program import Gemm, Group, Instruction, Operation, Rows, Value
+from minidl.program.program import (
+    AdvanceSum,
+    BeginSum,
+    EndSum,
+    Gemm,
+    Group,
+    Instruction,
+    Operation,
+    Rows,
+    Value,
+)
 
 
 @dataclass(eq=False)
@@ -107,6 +117,15 @@ class LibraryCalls:
         yield from _copies(step, factors)
         yield Launch([step], run, captured=True)
 
+    def _begin_sum(self, step: BeginSum) -> Iterator[Launch]:
+        yield Launch([step], partial(step.run, [self.arrays[value] for value in step.values]))
+
+    def _advance_sum(self, step: AdvanceSum) -> Iterator[Launch]:
+        yield from ()  # NCCL needs no help, and a call would split the CUDA graph
+
+    def _end_sum(self, step: EndSum) -> Iterator[Launch]:
+        yield Launch([step], step.message.end)
+
     def _members(self, group: Group) -> Iterator[Launch]:
         """Yield the call that computes a group without a kernel, member by member."""
         yield Launch([group], partial(self._run_members, group))
@@ -133,6 +152,9 @@ CALLS: dict[Operation, Callable[[LibraryCalls, Any], Iterator[Launch]]] = {
     Group: LibraryCalls._members,
     Rows: LibraryCalls._members,
     matmul_: LibraryCalls._stacked,
+    BeginSum: LibraryCalls._begin_sum,
+    AdvanceSum: LibraryCalls._advance_sum,
+    EndSum: LibraryCalls._end_sum,
 }
 
 

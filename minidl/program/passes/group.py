@@ -52,8 +52,8 @@ class _Graph:
         self.readers: dict[Value, list[Step]] = {}
         self.needed = set(program.results_needed)
         self.bits_used = 0
-        draws = [step for step in program.steps if step.generator is not None]
-        self.draw_before = {id(later): earlier for earlier, later in itertools.pairwise(draws)}
+        ordered = [step for step in program.steps if step.is_ordered]
+        self.ordered_before = {id(later): earlier for earlier, later in itertools.pairwise(ordered)}
 
     def node(self, step: Step) -> _Node:
         return self.nodes[id(step)]
@@ -72,8 +72,8 @@ class _Graph:
 
     def producers_of(self, step: Step) -> list[Step]:
         producers = [self.producer[value] for value in step.inputs if value in self.producer]
-        if id(step) in self.draw_before:  # random numbers are drawn in the order of the program
-            producers.append(self.draw_before[id(step)])
+        if id(step) in self.ordered_before:  # draws and messages stay in the order of the program
+            producers.append(self.ordered_before[id(step)])
         return producers
 
     def neighbours(self, step: Instruction) -> list[_Node]:

@@ -69,8 +69,7 @@ class _Columns:
         count = whole.shape[0]
         if rows.kind != "constant" or not rows.shape == columns.shape == (count,):
             return False
-        with devices.current(rows.array):
-            in_order = bool((rows.array == devices.array_module(rows.array).arange(count)).all())
+        in_order = numpy.array_equal(devices.to_numpy(rows.array), numpy.arange(count))
         return in_order and low >= 0 and high < whole.shape[1] < 2**31
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from minidl.program.passes.buckets import send_in_buckets
 from minidl.program.passes.expand import expand_reductions
 from minidl.program.passes.group import group_elementwise
 from minidl.program.passes.matrices import work_on_matrices
@@ -40,6 +41,7 @@ PASSES = (
     transpose_products,
     protect_old_state,
     accumulate_products,
+    send_in_buckets,
     group_elementwise,
     fuse_rows,
 )

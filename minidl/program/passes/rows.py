@@ -61,7 +61,7 @@ class _Graph:
         self.readers: dict[Value, list[Step]] = {}
         self.before: dict[Step, list[Step]] = {}
         self.after: dict[Step, list[Step]] = {step: [] for step in program.steps}
-        draws = [step for step in program.steps if step.generator is not None]
+        draws = [step for step in program.steps if step.is_ordered]
         earlier_draw = {later: earlier for earlier, later in itertools.pairwise(draws)}
         for step in program.steps:
             for value in dict.fromkeys(step.inputs):

@@ -58,7 +58,7 @@ def fold_constants(program: Program) -> Program:
     """Compute now what depends on constants alone; random draws stay."""
 
     def rewrite(step: Instruction) -> Instruction | Value:
-        if step.generator is not None or any(value.kind != "constant" for value in step.inputs):
+        if step.is_ordered or any(value.kind != "constant" for value in step.inputs):
             return step
         arrays = {value: value.array for value in step.inputs}
         first = step.inputs[0].array

@@ -26,7 +26,8 @@ class Aliases:
             self.is_view[id(step)] = step.is_view and self._view(step)
             if not self.is_view[id(step)]:
                 for output in step.outputs:
-                    self._own(output, empty(output, _addresses(output.nbytes), output in by_columns))
+                    if output.array is None:
+                        self._own(output, empty(output, _addresses(output.nbytes), output in by_columns))
 
     def _own(self, value: Value, array: numpy.ndarray) -> None:
         self.root[value], self.array[value] = value, array

@@ -102,6 +102,8 @@ def plan_memory(
         if value in schedule.in_place:
             arrays[value] = schedule.in_place[value].array
             continue
+        if value.array is not None:  # it has a place of its own
+            continue
         free.begin_phase(life.first[0])
         freed = []
         while alive and alive[0][0] < life.first:

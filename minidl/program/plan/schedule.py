@@ -65,8 +65,8 @@ class _Planner:
         for task in self.tasks:
             self._let_wait(task, self._producers(task))
         self.checks = [task for task in self.tasks if task.operation is check_]  # nothing is updated before
-        draws = [task for task in self.tasks if task.generator is not None]
-        for earlier, later in itertools.pairwise(draws):
+        ordered = [task for task in self.tasks if task.is_ordered]
+        for earlier, later in itertools.pairwise(ordered):
             self._let_wait(later, [earlier])
         self.result = TaskSchedule(threads=threads)
         # What happened to each piece of memory since the last barrier: which threads wrote and read it.
@@ -193,7 +193,7 @@ class _Planner:
             return None
         owners = {self.written[root] for root, _ in reads if root in self.written}
         owners |= {reader for root in writes for reader in self.read.get(root, set())}
-        owners |= set() if task.generator is None else {0}  # one thread draws, in the order of the program
+        owners |= {0} if task.is_ordered else set()  # one thread draws, in the order of the program
         if not owners:
             return min(range(self.threads), key=lambda thread: self.load[thread])
         if len(owners) == 1 and owners != {ALL_THREADS}:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from minidl import devices
 from minidl.program.costs import PRODUCTS, bytes_moved, flops
-from minidl.program.program import Program, Step, Value
+from minidl.program.program import BeginSum, Message, Program, Step, Value
 from minidl.tables import table
 
 if TYPE_CHECKING:
@@ -81,6 +81,9 @@ def _totals(program: Program, profile: Profile | None) -> list[str]:
             f"memory of results: {memory.planned / 2**20:.2f} MB planned, "
             f"{memory.unplanned / 2**20:.2f} MB unplanned; {executor.note()}"
         )
+    messages = [step.message for step in program.steps if isinstance(step, BeginSum)]
+    if messages:
+        lines.append(_traffic(messages, profile))
     if profile:
         in_products = sum(profile.seconds.get(id(step), 0.0) for step in products)
         lines.append(
@@ -94,6 +97,23 @@ def _totals(program: Program, profile: Profile | None) -> list[str]:
         }
         lines.append("; ".join(f"{phase} {seconds * 1e3:.2f} ms" for phase, seconds in by_phase.items()))
     return lines
+
+
+def _traffic(messages: list[Message], profile: Profile | None) -> str:
+    """Return what a process sends in a step, and how much of the time it computes meanwhile."""
+    size, nbytes = messages[0].communicator.size, sum(message.array.nbytes for message in messages)
+    least = 2 * (size - 1) / size * nbytes
+    line = (
+        f"{len(messages)} sums over {size} processes, {nbytes / 2**20:.2f} MB; each sends and receives at "
+        f"least {least / 2**20:.2f} MB"
+    )
+    if profile:
+        computing, waiting = (sum(times) for times in zip(*(m.times for m in messages), strict=True))
+        line += (
+            f"; {1e3 * (computing + waiting):.2f} ms from their beginnings to their ends, of which "
+            f"{1e3 * waiting:.2f} ms waiting ({computing / max(computing + waiting, 1e-12):.0%} overlap)"
+        )
+    return line
 
 
 def _shortened(text: str, width: int) -> str:
