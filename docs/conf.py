@@ -6,8 +6,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-# The notebooks run in processes of their own, and use this tree as well, with one thread for each.
+# The notebooks run in processes of their own, which use this tree as well, and one core: on a busy
+# machine threads would wait for each other.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 import minidl  # noqa: E402
 
@@ -23,7 +27,7 @@ nitpicky = False
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 nb_execution_mode = "force"  # a result from an older minidl is no result
-nb_execution_timeout = 30
+nb_execution_timeout = 120  # of a cell; a page takes less than 30 s where nothing else runs
 nb_execution_show_tb = True
 nb_execution_in_temp = True
 nb_merge_streams = True
