@@ -24,7 +24,7 @@ exclude_patterns = ["_build", "extensions"]
 default_role = "code"
 nitpicky = False
 
-myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 nb_execution_mode = "force"  # a result from an older minidl is no result
 nb_execution_timeout = 120  # of a cell; a page takes less than 30 s where nothing else runs

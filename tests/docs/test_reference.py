@@ -14,7 +14,17 @@ PAGES = sorted((Path(__file__).parents[2] / "docs" / "reference").glob("*.md"))
 NAMES = Counter(name for page in PAGES for name in reference.names_in(page.read_text()))
 MODULES = ("checks", "data", "distributed", "interop", "linalg", "random")
 #: Modules, which have no entry of their own.
-ARE_MODULES = {"data", "devices", "distributed", "initializers", "interop", "linalg", "random", "schedules", "sklearn"}
+ARE_MODULES = {
+    "data",
+    "devices",
+    "distributed",
+    "initializers",
+    "interop",
+    "linalg",
+    "random",
+    "schedules",
+    "sklearn",
+}
 
 
 def test_every_public_name_stands_on_exactly_one_page():
