@@ -268,6 +268,7 @@ from minidl.primitives.windows import (
     global_average_pool2d,
     max_pool2d,
     overlap_add,
+    resize,
     upsample2d,
     windows,
 )
@@ -493,6 +494,7 @@ __all__ = [
     "relu",
     "repeat",
     "reshape",
+    "resize",
     "rint",
     "rms_norm",
     "rmse",

@@ -12,9 +12,11 @@ from minidl.primitives.shape import broadcast_to, reshape, swapaxes
 from minidl.tensor import Tensor, as_tensor, as_tensors, tensor_dtype
 
 
-def full(shape: int | Sequence[int], value: float, dtype: Any = numpy.float32, device: str = "cpu") -> Tensor:
-    """Return a Tensor of one value."""
-    return _on(device, numpy.full(_lengths(shape), _number(value), devices.native(dtype)))
+def full(shape: int | Sequence[int], value: Any, dtype: Any = numpy.float32, device: str = "cpu") -> Tensor:
+    """Return a Tensor of one value: a number, or a Tensor of one element, which gets a gradient."""
+    if isinstance(value, Tensor):
+        return broadcast_to(reshape(value, ()).astype(dtype).to(device), _lengths(shape))
+    return _on(device, numpy.full(_lengths(shape), value, devices.native(dtype)))
 
 
 def zeros(shape: int | Sequence[int], dtype: Any = numpy.float32, device: str = "cpu") -> Tensor:
@@ -32,22 +34,31 @@ def arange(
 ) -> Tensor:
     """Return evenly spaced values from start (0 if only one bound is given) up to, without, stop."""
     bounds = (0, start, step) if stop is None else (start, stop, step)
+    for bound in bounds:
+        if isinstance(bound, Tensor) and bound.requires_grad:
+            raise TypeError("arange has no gradient for its bounds: give it numbers, or .detach()")
     default = tensor_dtype(0.0 if any(isinstance(bound, float) for bound in bounds) else 0)
     return _on(device, numpy.arange(*map(_number, bounds), dtype=devices.native(dtype or default)))
 
 
 def linspace(
-    start: float,
-    stop: float,
+    start: Any,
+    stop: Any,
     num: int = 50,
     endpoint: bool = True,
     dtype: Any = numpy.float32,
     device: str = "cpu",
 ) -> Tensor:
-    """Return ``num`` evenly spaced values from start to stop, which is the last one with ``endpoint``."""
-    return _on(
-        device, numpy.linspace(_number(start), _number(stop), num, endpoint).astype(devices.native(dtype))
-    )
+    """Return ``num`` evenly spaced values from start to stop, which is the last one with ``endpoint``.
+
+    Numbers or Tensors of one element; these get gradients.
+    """
+    if isinstance(start, Tensor) or isinstance(stop, Tensor):
+        between = dtype if numpy.dtype(dtype).kind == "f" else numpy.float64
+        weight = linspace(0, 1, num, endpoint, between, device)
+        first, last = (as_tensor(x).astype(between).to(device).reshape(()) for x in (start, stop))
+        return (first * (1 - weight) + last * weight).astype(dtype)
+    return _on(device, numpy.linspace(start, stop, num, endpoint).astype(devices.native(dtype)))
 
 
 def eye(
@@ -95,12 +106,14 @@ def ones_like(x: Any, dtype: Any = None) -> Tensor:
     return full_like(x, 1, dtype)
 
 
-def full_like(x: Any, value: float, dtype: Any = None) -> Tensor:
-    """Return a Tensor of one value, of the shape and device of x, by default of its dtype."""
+def full_like(x: Any, value: Any, dtype: Any = None) -> Tensor:
+    """Return a Tensor of one value as full() does, of the shape and device of x, by default of its dtype."""
     x = as_tensor(x)
+    if isinstance(value, Tensor):
+        return full(x.shape, value, dtype or x.dtype, x.device)
     with devices.current(x.data):
         xp = devices.array_module(x.data)
-        return Tensor(xp.full(x.shape, _number(value), devices.native(dtype or x.dtype)))
+        return Tensor(xp.full(x.shape, value, devices.native(dtype or x.dtype)))
 
 
 def _lengths(shape: Any) -> Any:

@@ -32,6 +32,12 @@ _OTHER_NAMES = {
     "amin": "min",
 }
 
+#: NumPy's names of options, and ours.
+_OTHER_OPTIONS = {"a_min": "min", "a_max": "max", "fill_value": "value", "correction": "ddof"}
+
+#: Options that say how NumPy computes, or that have no meaning for Tensors.
+_WITHOUT_MEANING = ("out", "where", "order", "subok", "casting", "kind", "stable", "copy", "optimize")
+
 #: What NumPy's functions ask of an array that is not a computation.
 _QUESTIONS: dict[Any, Callable[..., Any]] = {
     numpy.shape: lambda x: x.shape,
@@ -62,6 +68,7 @@ def _counterparts() -> Mapping[Any, Callable[..., Any]]:
         shape,
         sorting,
     )
+    from minidl.primitives.shape import reshape, transpose
 
     ours_by_family = (
         *(elementwise, mathematics, logic, reduction, cumulative, sorting),
@@ -77,6 +84,9 @@ def _counterparts() -> Mapping[Any, Callable[..., Any]]:
                 ours = getattr(module, _OTHER_NAMES.get(name, name), None)
                 if callable(ours) and not isinstance(ours, type):
                     found[theirs] = ours
+    # Ours take any number of lengths or axes, NumPy's one sequence with a name.
+    found[numpy.reshape] = lambda a, shape: reshape(a, shape)
+    found[numpy.transpose] = lambda a, axes=None: transpose(a, axes)
     return found
 
 
@@ -105,7 +115,9 @@ def call(function: Any, inputs: Sequence[Any], options: Mapping[str, Any]) -> An
     for option in ("out", "where"):
         if options.get(option) is not None:
             raise TypeError(f"{name} of a Tensor takes no {option}=")
-    options = {key: value for key, value in options.items() if key not in ("out", "where", "order", "subok")}
+    options = {
+        _OTHER_OPTIONS.get(key, key): value for key, value in options.items() if key not in _WITHOUT_MEANING
+    }
     dtype = options.pop("dtype", None) if "dtype" not in inspect.signature(ours).parameters else None
     try:
         result = ours(*inputs, **options)

@@ -54,6 +54,15 @@ CALLS = {
     "logaddexp": lambda x: numpy.logaddexp(x, X),
     "amax": lambda x: numpy.amax(x, axis=0),
     "round": lambda x: numpy.round(x, 1),
+    "clip by NumPy's older names": lambda x: numpy.clip(x, a_min=0, a_max=1),
+    "transpose by name": lambda x: numpy.transpose(x, axes=(1, 0)),
+    "reshape to one axis": lambda x: numpy.reshape(x, -1),
+    "std by the newer name": lambda x: numpy.std(x, axis=1, correction=1),
+    "full_like by name": lambda x: numpy.full_like(x, fill_value=x.ravel()[1]),
+    "linspace": lambda x: numpy.linspace(x.ravel()[0], x.ravel()[1], 5),
+    "vstack with casting": lambda x: numpy.vstack([x, X], casting="same_kind"),
+    "sort by kind": lambda x: numpy.sort(x, axis=0, kind="stable"),
+    "einsum by numbers": lambda x: numpy.einsum(x, [0, 1], X, [2, 1], optimize=True),
 }
 
 

@@ -7,6 +7,7 @@ summed by a matrix product, axes that both have and are still needed become its 
 from __future__ import annotations
 
 import math
+import string
 from typing import Any
 
 from minidl.primitives.elementwise import multiply
@@ -17,21 +18,26 @@ from minidl.tensor import Tensor, as_tensors
 
 #: What stands for the axes of "..." inside; no name that a user can write.
 _UNNAMED = "0123456789"
+#: What stands for numbers of axes, in their order.
+_LETTERS = dict(enumerate(string.ascii_uppercase + string.ascii_lowercase))
 
 
-def einsum(subscripts: str, *operands: Any) -> Tensor:
+def einsum(subscripts: Any, *operands: Any) -> Tensor:
     """Return the sum of products that the subscripts describe, as numpy.einsum does.
 
     Parameters
     ----------
     subscripts : a letter for each axis of each operand, such as ``"bij,bjk->bik"``; ``...`` stands for axes
         without a letter. Without ``->`` the result has the letters that occur once, in alphabetical order.
+        Or numbers in place of letters: ``einsum(x, [0, 1, 2], y, [0, 2, 3], [0, 1, 3])``.
 
     Raises
     ------
     ValueError
         The subscripts do not fit the operands.
     """
+    if not isinstance(subscripts, str):
+        subscripts, operands = _lettered((subscripts, *operands))
     tensors = as_tensors(operands)
     labels, result = _parsed(subscripts, tensors)
     sizes: dict[str, int] = {}
@@ -55,6 +61,20 @@ def einsum(subscripts: str, *operands: Any) -> Tensor:
         if x.shape[names.index(name)] != sizes[name]:
             raise ValueError(f"einsum: axis {name!r} of {subscripts!r} is broadcast in the result alone")
     return transpose(x, [names.index(name) for name in result])
+
+
+def _lettered(arguments: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]]:
+    """Return subscripts and operands, given as operands that are each followed by the numbers of its axes."""
+    operands, lists = arguments[0:-1:2], [*arguments[1::2], *arguments[len(arguments) // 2 * 2 :]]
+    try:
+        parts = ["".join("..." if n is Ellipsis else _LETTERS[n] for n in part) for part in lists]
+    except (TypeError, KeyError):
+        raise TypeError(
+            "einsum takes subscripts, such as 'ij,jk', before the operands, or after each operand a list of "
+            "numbers below 52"
+        ) from None
+    given, result = parts[: len(operands)], parts[len(operands) :]
+    return ",".join(given) + "".join(f"->{part}" for part in result), operands
 
 
 def _parsed(subscripts: str, tensors: tuple[Any, ...]) -> tuple[list[str], str]:

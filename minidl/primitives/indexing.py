@@ -182,7 +182,7 @@ def _triangle(x: Any, k: int, lower: bool) -> Any:
     rows, columns = x.shape[-2:]
     inside = numpy.tri(rows, columns, k if lower else k - 1, dtype=bool)
     mask = Tensor(devices.to_device(inside if lower else ~inside, x.device))
-    return where(mask, x, 0)
+    return where(mask, x, False)  # which has every dtype
 
 
 def tril(x: Any, k: int = 0) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy
 
-from minidl.primitives.elementwise import exp, sigmoid, sin, sqrt, where
+from minidl.primitives.elementwise import absolute, exp, sigmoid, sin, sqrt, where
 from minidl.primitives.primitive import Primitive, elementwise
 from minidl.tensor import Tensor, as_tensor
 
@@ -49,14 +49,21 @@ log10: Primitive = _function(
     "Return the logarithm of x to the base 10.",
     domain=(0.5, 2.0),
 )
+
+
+def _share(a: Any, b: Any) -> Any:
+    """Return exp(a) / (exp(a) + exp(b)); two equal infinities have equal shares."""
+    return sigmoid(where((a == b) * (absolute(a) == math.inf), 0.0, a - b))
+
+
 logaddexp: Primitive = elementwise(
     "logaddexp",
     lambda xp, a, b, out=None: xp.logaddexp(a, b, out=out),
     # Where both are equal they may be infinite, and have no difference; log(2) is 0.693...
     expression="a == b ? a + 0.6931471805599453 : max(a, b) + log1p(exp(-abs(a - b)))",
     gradients=(
-        lambda g, out, a, b: where(a == b, g * 0.5, g * sigmoid(a - b)),
-        lambda g, out, a, b: where(a == b, g * 0.5, g * sigmoid(b - a)),
+        lambda g, out, a, b: g * _share(a, b),
+        lambda g, out, a, b: g * _share(b, a),
     ),
     promotes_to_float=True,
     doc="Return log(exp(a) + exp(b)), without overflow.",

@@ -18,7 +18,7 @@ from minidl.primitives.axes import Axes, normalize_axes, normalize_axis
 from minidl.primitives.elementwise import absolute, exp, not_equal, sqrt, where
 from minidl.primitives.primitive import Primitive
 from minidl.primitives.shape import broadcast_to, concatenate, moveaxis, reshape, squeeze
-from minidl.tensor import Tensor, as_tensor, as_tensors
+from minidl.tensor import Tensor, as_tensor, as_tensors, promote_dtypes
 
 Options = ParamSpec("Options")
 
@@ -295,8 +295,9 @@ def norm(x: Any, ord: Any = None, axis: Axes = None, keepdims: bool = False) -> 
     ValueError
         The order is one of matrices by their singular values (2, -2, "nuc"), or not one at all.
     """
+    (x,) = promote_dtypes((x,), floating=True)
     if ord is None:
-        return _root(sum(absolute(x) ** 2, axis, keepdims))
+        return _root(sum(x * x, axis, keepdims))
     axes = tuple(axis) if isinstance(axis, (tuple, list)) else normalize_axes(axis, x.ndim, "norm")
     size = absolute(x)
     if len(axes) == 1:
@@ -307,7 +308,7 @@ def norm(x: Any, ord: Any = None, axis: Axes = None, keepdims: bool = False) -> 
         if isinstance(ord, str):
             raise ValueError(f"norm: {ord!r} is an order of matrices, over two axes")
         if ord == 2:
-            return _root(sum(size * size, axes, keepdims))
+            return _root(sum(x * x, axes, keepdims))
         present = size != 0  # powers of 0 have no derivative, or an infinite one
         powers = where(present, where(present, size, 1) ** ord, 0.0 if ord > 0 else math.inf)
         total = sum(powers, axes, keepdims)
@@ -316,7 +317,7 @@ def norm(x: Any, ord: Any = None, axis: Axes = None, keepdims: bool = False) -> 
     if len(axes) != 2 or ord not in ("fro", 1, -1, math.inf, -math.inf):
         raise ValueError(f"norm: there is no order {ord!r} over {len(axes)} axes here")
     if ord == "fro":
-        return _root(sum(size * size, axes, keepdims))
+        return _root(sum(x * x, axes, keepdims))
     rows, columns = (normalize_axis(a, x.ndim, "norm") for a in axes)
     added, compared = (rows, columns) if ord in (1, -1) else (columns, rows)
     sums = sum(size, added, keepdims=True)

@@ -39,12 +39,17 @@ def sort(x: Any, axis: int | None = -1) -> Tensor:
 
 
 def topk(x: Any, k: int, axis: int = -1, largest: bool = True) -> tuple[Tensor, Tensor]:
-    """Return the k largest (or smallest) elements along an axis, in order, and their positions."""
+    """Return the k largest (or smallest) elements along an axis, in order, and their positions.
+
+    Of equal elements the first come first; NaN counts as the largest.
+    """
     x = as_tensor(x)
     position = normalize_axis(axis, x.ndim, "topk")
     if not 0 <= k <= x.shape[position]:
         raise ValueError(f"topk: an axis of length {x.shape[position]} has no {k} elements")
-    order = argsort_(x, axis=position)
-    order = flip(order, position) if largest else order
+    if largest:  # from the last to the first, so that equal elements are in their order when that is turned
+        order = x.shape[position] - 1 - flip(argsort_(flip(x, position), axis=position), position)
+    else:
+        order = argsort_(x, axis=position)
     chosen = order[(slice(None),) * position + (slice(0, k),)]
     return take_along_axis(x, chosen, position), chosen

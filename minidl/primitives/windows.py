@@ -10,11 +10,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy
 
 from minidl.devices import Array
+from minidl.primitives.indexing import take
 from minidl.primitives.linear_algebra import matmul
 from minidl.primitives.primitive import Primitive
 from minidl.primitives.reduction import mean
@@ -52,9 +54,9 @@ def window_view(
 def per_axis(value: PerAxis, axes: int, what: str, smallest: int = 1) -> Lengths:
     """Return one integer for each axis, from one for all of them or one for each."""
     numbers: tuple[Any, ...] = tuple(value) if isinstance(value, (tuple, list)) else (value,) * axes
-    if len(numbers) != axes or not all(isinstance(n, int) and n >= smallest for n in numbers):
+    if len(numbers) != axes or not all(isinstance(n, Integral) and int(n) >= smallest for n in numbers):
         raise ValueError(f"{what} is an integer of at least {smallest}, or {axes} of them; got {value!r}")
-    return numbers
+    return tuple(map(int, numbers))
 
 
 def padding_pairs(
@@ -70,15 +72,17 @@ def padding_pairs(
         return ((0, 0),) * len(lengths)
     if padding == "same":
         return tuple(map(_same_padding, lengths, window, stride, dilation))
-    entries = (padding,) * len(lengths) if isinstance(padding, int) else padding
+    entries: Any = padding
+    if isinstance(padding, Integral):
+        entries = (padding,) * len(lengths)
     if isinstance(entries, str) or len(entries) != len(lengths):
         raise ValueError(
             f'padding is "valid", "same", an integer, or {len(lengths)} integers or pairs; got {padding!r}'
         )
-    pairs = tuple((entry, entry) if isinstance(entry, int) else tuple(entry) for entry in entries)
+    pairs = tuple((entry, entry) if isinstance(entry, Integral) else tuple(entry) for entry in entries)
     if any(len(pair) != 2 or min(pair) < 0 for pair in pairs):
         raise ValueError(f"padding must not be negative, and a pair has two numbers; got {padding!r}")
-    return pairs  # type: ignore[return-value]
+    return tuple((int(before), int(after)) for before, after in pairs)
 
 
 def require_padding(padding: Padding, axes: int, layer: str) -> Padding:
@@ -363,13 +367,38 @@ def upsample2d(x: Any, factor: PerAxis = 2, interpolation: str = "nearest") -> T
         repeated = broadcast_to(pixels, (batch, height, rows, width, columns, channels))
         enlarged: Tensor = reshape(repeated, (batch, height * rows, width * columns, channels))
         return enlarged
-    (x,) = promote_dtypes((x,), floating=True)
-    down, across = (
-        tensor(_lines_between(length, times), x.dtype, x.device)
-        for length, times in ((height, rows), (width, columns))
-    )
-    higher = matmul(down, reshape(x, (batch, height, width * channels)))
-    result: Tensor = matmul(across, reshape(higher, (batch, height * rows, width, channels)))
+    return resize(x, (height * rows, width * columns), "linear")
+
+
+def resize(x: Any, lengths: PerAxis, interpolation: str = "nearest") -> Tensor:
+    """Return x (batch, *lengths, channels) with other lengths of its middle axes, such as images.
+
+    The elements of x are taken as the centres of cells that share the axis evenly. What shrinks is sampled,
+    not averaged.
+
+    Parameters
+    ----------
+    lengths : the new length of each middle axis, or one for all
+    interpolation : ``"nearest"`` takes the element of the cell where a new centre lies (PyTorch's
+        ``"nearest-exact"``); ``"linear"`` draws lines between centres (PyTorch's ``"linear"``, ``"bilinear"``
+        and ``"trilinear"`` without ``align_corners``)
+    """
+    (x,) = as_tensors((x,))
+    if interpolation not in ("nearest", "linear"):
+        raise ValueError(f'resize: interpolation is "nearest" or "linear", got {interpolation!r}')
+    if min(x.shape[1:-1], default=0) == 0:
+        raise ValueError(f"resize takes (batch, *lengths, channels), lengths not 0; got shape {x.shape}")
+    for axis, length in enumerate(per_axis(lengths, x.ndim - 2, "resize: lengths"), 1):
+        if interpolation == "nearest":
+            cells = (2 * numpy.arange(length) + 1) * x.shape[axis] // (2 * length)
+            x = take(x, tensor(cells, device=x.device), axis)
+        else:
+            (x,) = promote_dtypes((x,), floating=True)
+            lines = tensor(_lines_between(x.shape[axis], length), x.dtype, x.device)
+            before, after = x.shape[:axis], x.shape[axis + 1 :]
+            x = matmul(lines, reshape(x, (math.prod(before), x.shape[axis], math.prod(after))))
+            x = reshape(x, (*before, length, *after))
+    result: Tensor = x
     return result
 
 
@@ -379,9 +408,9 @@ def require_interpolation(operation: str, interpolation: str) -> None:
         raise ValueError(f'{operation}: interpolation is "nearest" or "bilinear", got {interpolation!r}')
 
 
-def _lines_between(length: int, factor: int) -> numpy.ndarray:
-    """Return the matrix (length * factor, length) that interpolates along an axis; at the ends it repeats."""
-    places = ((numpy.arange(length * factor) + 0.5) / factor - 0.5).clip(0, length - 1)
+def _lines_between(length: int, wanted: int) -> numpy.ndarray:
+    """Return the matrix (wanted, length) that interpolates along an axis; at the ends it repeats."""
+    places = ((numpy.arange(wanted) + 0.5) * (length / wanted) - 0.5).clip(0, length - 1)
     result: numpy.ndarray = numpy.maximum(0, 1 - numpy.abs(places[:, None] - numpy.arange(length)))
     return result
 

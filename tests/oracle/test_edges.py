@@ -159,3 +159,61 @@ def test_gradients_are_pytorchs(dtype, execution, upstream):
                 for *place, mine, other in zip(*at, a[wrong].tolist(), b[wrong].tolist(), strict=True)
             ]
     assert not problems, "\n" + "\n".join(problems)
+
+
+#: Where second derivatives differ on purpose; NaN of PyTorch's is never compared.
+SECOND_DIFFERENCES = {
+    **{
+        name: (lambda x: numpy.abs(x) == 1, "infinite at the end of the domain, where ours are NaN")
+        for name in ("arcsin", "arccos", "arctanh")
+    },
+    "arccosh": (lambda x: x <= 1, "infinite at the end of the domain, and NaN beyond"),
+    "arctan2": (lambda a, b: a * a + b * b == 0, "the gradient at the origin is 0, which is constant"),
+    "power": (
+        lambda a, b: (a < 0) & (b == 0),
+        "negative numbers have no powers beside b = 0: no derivative by b",
+    ),
+}
+
+
+def seconds_of_pytorch(function, arrays):
+    """Return the derivative by each input of each gradient's sum."""
+    xs = [torch.tensor(x, requires_grad=True) for x in arrays]
+    found = []
+    for first in torch.autograd.grad(function(*xs).sum(), xs, create_graph=True):
+        seconds = [None] * len(xs)
+        if first.requires_grad:
+            seconds = torch.autograd.grad(first.sum(), xs, retain_graph=True, allow_unused=True)
+        found += [numpy.zeros_like(arrays[0]) if g is None else g.numpy(force=True) for g in seconds]
+    return found
+
+
+@pytest.mark.parametrize("execution", EXECUTIONS)
+def test_second_derivatives_are_pytorchs(execution):
+    """At 0, at equal inputs and elsewhere: a formula for an edge must not cut the next derivative off."""
+    line = numpy.array([0.0, 1, -1, 0.5, -0.5, 2])
+    grid = tuple(x.ravel() for x in numpy.meshgrid(line, line))
+    arrays = {name: grid if arity(ELEMENTWISE[name][1]) == 2 else (line,) for name in ORACLES}
+
+    def second(nests):
+        found = []
+        for name, xs in nests.items():
+            firsts = dl.grad(ELEMENTWISE[name][0](*xs).sum(), list(xs), create_graph=True)
+            found.append([g for first in firsts for g in dl.grad(first.sum(), list(xs), retain_graph=True)])
+        return found
+
+    function = second if execution == "eager" else dl.compile(second, kernels=execution)
+    with numpy.errstate(all="ignore"):
+        results = function(
+            {name: [dl.tensor(a, requires_grad=True) for a in row] for name, row in arrays.items()}
+        )
+    problems = []
+    for (name, row), ours in zip(arrays.items(), results, strict=True):
+        excused, _ = SECOND_DIFFERENCES.get(name, (lambda *a: numpy.zeros(a[0].shape, bool), ""))
+        for index, (one, other) in enumerate(zip(ours, seconds_of_pytorch(ORACLES[name], row), strict=True)):
+            close = numpy.isclose(one.numpy(), other, 1e-9, 1e-9) | numpy.isnan(other) | excused(*row)
+            problems += [
+                f"{name}, derivative {index}, at {[x[i] for x in row]}: {one.numpy()[i]}, PyTorch {other[i]}"
+                for i in numpy.flatnonzero(~close)
+            ]
+    assert not problems, "\n" + "\n".join(problems)

@@ -268,3 +268,21 @@ def test_rounding_to_bfloat16():
     numpy.testing.assert_array_equal(rounded, expected.float().numpy())
     packed = BUILT_IN["to_bfloat16"](dl.tensor(x)).numpy()
     numpy.testing.assert_array_equal(packed[number], expected.view(torch.uint16).numpy()[number])
+
+
+@pytest.mark.parametrize(("shape", "lengths"), [((5,), (8,)), ((4, 9), (7, 3)), ((2, 3, 4), (3, 2, 9))])
+@pytest.mark.parametrize("interpolation", ["nearest", "linear"])
+def test_resizing(interpolation, shape, lengths, rng):
+    x = rng.normal(size=(2, *shape, 3))
+    linear = ("linear", "bilinear", "trilinear")[len(shape) - 1]
+    ours, theirs = dl.tensor(x, requires_grad=True), torch.tensor(x, requires_grad=True)
+    y = dl.resize(ours, lengths, interpolation)
+    z = torch.nn.functional.interpolate(
+        theirs.movedim(-1, 1), lengths, mode="nearest-exact" if interpolation == "nearest" else linear
+    ).movedim(1, -1)
+    numpy.testing.assert_allclose(y.numpy(), z.detach().numpy(), rtol=1e-13, atol=1e-14)
+    g = rng.normal(size=y.shape)
+    expected = torch.autograd.grad(z, theirs, torch.tensor(g))[0].numpy()
+    numpy.testing.assert_allclose(
+        dl.grad(y, ours, gradient=dl.tensor(g)).numpy(), expected, rtol=1e-12, atol=1e-14
+    )

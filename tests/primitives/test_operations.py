@@ -3,6 +3,8 @@
 An operation joins by a row in OPERATIONS: ours, NumPy's of the same meaning, and the shapes of the inputs.
 """
 
+import functools
+
 import numpy
 import pytest
 import scipy.special
@@ -31,10 +33,27 @@ def einsums(subscripts):
     return lambda *xs: dl.einsum(subscripts, *xs), lambda *xs: numpy.einsum(subscripts, *xs)
 
 
+def both_of(function):
+    """Return a function of minidl or numpy and inputs, with ours and with NumPy's."""
+    return functools.partial(function, dl), functools.partial(function, numpy)
+
+
 def joined(name, *arguments):
     """The same for functions that take a list of arrays."""
     theirs = getattr(numpy, name)
     return lambda *xs: getattr(dl, name)(list(xs), *arguments), lambda *xs: theirs(list(xs), *arguments)
+
+
+def resized(x, lengths, nearest):
+    """Resize by numpy.interp, which repeats the values at the ends, or by the positions of cells."""
+    for axis, length in enumerate(lengths, 1):
+        places = (numpy.arange(length) + 0.5) * x.shape[axis] / length
+        if nearest:
+            x = x.take(places.astype(int), axis)
+        else:
+            centres = numpy.arange(x.shape[axis]) + 0.5
+            x = numpy.apply_along_axis(lambda line, p=places, c=centres: numpy.interp(p, c, line), axis, x)
+    return x
 
 
 def positive(x):
@@ -122,6 +141,22 @@ OPERATIONS = {
             ("ij,ij->j", (1, 3), (2, 3)),
             ("ijk,ikj->i", (2, 3, 2), (2, 2, 3)),
         ]
+    },
+    "einsum by numbers": (*both_of(lambda m, x, y: m.einsum(x, [0, 1], y, [1, 2], [2, 0])), (2, 3), (3, 4)),
+    "einsum by numbers alone": (
+        *both_of(lambda m, x, y: m.einsum(x, [..., 7], y, [7, 30])),
+        (2, 3),
+        (3, 4),
+    ),
+    # resizing
+    **{
+        f"resize {interpolation} to {lengths}": (
+            lambda x, n=lengths, i=interpolation: dl.resize(x, n, i),
+            lambda x, n=lengths, i=interpolation: resized(x, n, i == "nearest"),
+            (2, *shape, 2),
+        )
+        for interpolation in ("nearest", "linear")
+        for shape, lengths in (((5,), (8,)), ((4, 5), (7, 3)), ((2, 3, 2), (3, 2, 5)))
     },
     # linear algebra
     "inv": (
@@ -288,6 +323,42 @@ def test_the_gradient_of_a_norm_at_0_is_0():
         assert not dl.grad(dl.norm(x, order, axis=1).sum(), x).numpy().any()
 
 
+@pytest.mark.parametrize("ord", [None, 1, 2, 3, numpy.inf])
+def test_a_norm_of_integers_is_computed_in_floats(ord):
+    for x in (numpy.array([100, -128], "int8"), numpy.array([True, True]), numpy.array([2**40, 1])):
+        norm = dl.norm(dl.tensor(x), ord)
+        assert norm.dtype == numpy.float32
+        expected = numpy.linalg.norm(x.astype("float64"), ord)
+        numpy.testing.assert_allclose(norm.item(), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("ord", "axis"), [(None, None), (2, 1), ("fro", (0, 1))])
+def test_the_second_derivative_of_a_norm_where_elements_are_0(ord, axis):
+    x = numpy.array([[0.0, 3.0, 0.0, 4.0]])
+    unit = x.ravel() / 5
+    hessian = dl.hessian(lambda x: dl.norm(x, ord, axis).sum())(dl.tensor(x)).numpy().reshape(4, 4)
+    numpy.testing.assert_allclose(hessian, (numpy.eye(4) - numpy.outer(unit, unit)) / 5, atol=1e-15)
+
+
+@pytest.mark.parametrize("kernels", [None, *KERNELS])
+def test_of_equal_elements_topk_takes_the_first(kernels):
+    x = dl.tensor([[1, 1, 0, 1, 0], [0, 2, 0, 2, 0]])
+    both = [lambda x: dl.topk(x, 3), lambda x: dl.topk(x, 3, largest=False)]
+    largest, smallest = (dl.compile(f, kernels=kernels) if kernels else f for f in both)
+    assert [part.tolist() for part in largest(x)] == [[[1, 1, 1], [2, 2, 0]], [[0, 1, 3], [1, 3, 0]]]
+    assert [part.tolist() for part in smallest(x)] == [[[0, 0, 1], [0, 0, 0]], [[2, 4, 0], [0, 2, 4]]]
+    assert dl.topk(dl.tensor([1.0, numpy.nan, 3.0]), 2)[1].tolist() == [1, 2]
+    numpy.testing.assert_array_equal(dl.topk(x, 1, axis=0)[1][0].numpy(), dl.argmax(x, axis=0).numpy())
+
+
+def test_triangles_keep_the_dtype():
+    for dtype in ("bool", "uint8", "int32", "float16", "float32"):
+        x = numpy.ones((3, 3), dtype)
+        for ours, theirs in ((dl.tril, numpy.tril), (dl.triu, numpy.triu)):
+            assert ours(dl.tensor(x)).dtype == dtype
+            numpy.testing.assert_array_equal(ours(dl.tensor(x)).numpy(), theirs(x))
+
+
 def test_integers_stay_integers():
     x = dl.tensor([[3, 1], [2, 0]])
     for y in (dl.prod(x), dl.cumsum(x, 0), dl.cumprod(x, 1), dl.sort(x), x // 2, x % 2, dl.square(x), x & 1):
@@ -328,6 +399,9 @@ def test_functions_take_lists_and_arrays():
         (lambda: dl.linalg.inv(dl.zeros((2, 2))), "[Ss]ingular"),
         (lambda: dl.linalg.solve(dl.eye(2), dl.ones(3)), "does not fit"),
         (lambda: dl.pad(dl.ones(3), 1, "mean"), "unknown mode 'mean'"),
+        (lambda: dl.resize(dl.ones((1, 2, 2, 1)), (3, 3), "cubic"), 'is "nearest" or "linear", got .cubic'),
+        (lambda: dl.resize(dl.ones((1, 2, 2, 1)), (3, 3, 3)), "resize: lengths is .* or 2 of them"),
+        (lambda: dl.resize(dl.ones((1, 0, 1)), 3), "resize takes .* got shape .1, 0, 1."),
         (lambda: dl.norm(dl.ones((2, 2)), "nuc", (0, 1)), "no order 'nuc' over 2 axes"),
         (lambda: dl.take_along_axis(dl.ones((2, 2)), dl.tensor([0]), 0), "takes integers of 2 axes"),
         (lambda: dl.moveaxis(dl.ones((2, 2)), (0, 1), 0), "2 axes cannot go to 1 positions"),

@@ -41,6 +41,20 @@ def test_a_wrong_padding_is_refused(padding):
         dl.max_pool2d(dl.ones((1, 4, 4, 1)), 2, padding=padding)
 
 
+def test_options_may_be_numpys_integers(rng):
+    x, w = dl.tensor(rng.normal(size=(1, 7, 7, 2))), dl.tensor(rng.normal(size=(3, 3, 2, 1)))
+    two = numpy.int64(2)
+    for function in (
+        lambda n: dl.max_pool2d(x, n, (n, 1), padding=n - 1),
+        lambda n: dl.conv2d(x, w, n, ((n, 0), n), (1, n)),
+        lambda n: dl.conv_transpose2d(dl.conv2d(x, w), w, n, n, n),
+        lambda n: dl.resize(x, (n, 3)),
+        lambda n: dl.upsample2d(x, n),
+        lambda n: windows(x, n, n, n),
+    ):
+        numpy.testing.assert_array_equal(function(two).numpy(), function(2).numpy())
+
+
 def pooled(x, window, stride, pairs, reduce):
     """Pool by loops; a border is left out."""
     batch, height, width, channels = x.shape
