@@ -16,11 +16,12 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-from typing import Any
-
-from sphinx.application import Sphinx
+from typing import TYPE_CHECKING, Any
 
 from minidl.primitives.primitive import Primitive
+
+if TYPE_CHECKING:  # the tests need no Sphinx
+    from sphinx.application import Sphinx
 
 BLOCK = re.compile(r"^```\{names\} (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SECTIONS = ("Parameters", "Attributes", "Returns", "Yields", "Raises", "Notes", "Examples")
