@@ -56,9 +56,9 @@ def minidl_step(ranks, kernels, reproducible=False):
         share = ranks.share(len(x), micro_batches(len(x)) if reproducible else None)
         own = (x[share.rows],)
         if ranks.size == 1 and not reproducible:
-            loss, _, _ = trainer.train(own, own)
+            loss, _, _ = trainer.take_step(own, own)
         else:
-            loss, _, _ = trainer.train(part(own, share), part(own, share))
+            loss, _, _ = trainer.take_step(part(own, share), part(own, share))
         return float(loss)
 
     return step, trainer

@@ -57,7 +57,8 @@ def array_module(array: Array) -> ModuleType:
         return cupy
     if isinstance(array, Unavailable):
         raise array.problem
-    raise TypeError(f"expected a NumPy or CuPy array, got {type(array).__name__}")
+    advice = ": dl.tensor() takes other kinds, and copies" if hasattr(array, "dtype") else ""
+    raise TypeError(f"expected a NumPy or CuPy array, got {type(array).__name__}{advice}")
 
 
 def common_module(arrays: list[Array], operation: str) -> ModuleType:

@@ -93,8 +93,7 @@ def wrong_kind(function: Callable[..., Any], args: tuple[Any, ...], options: dic
         return None  # Python says it well
     for name, kinds in _simple_kinds(function).items():
         for value in _each(function, name, given):
-            is_open = value is None and name == getattr(function, "open_size", None)  # see layers/sizes.py
-            if not is_open and not any(KINDS[kind][1](value) for kind in kinds):
+            if not any(KINDS[kind][1](value) for kind in kinds):
                 wanted = " or ".join(KINDS[kind][0] for kind in kinds)
                 return f"{_title(function, args)}: {name} is {wanted}, got {_shortened(value)}"
     return None

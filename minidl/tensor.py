@@ -67,8 +67,15 @@ class Tensor:
     )
 
     def __init__(self, data: devices.Array, requires_grad: bool = False):
+        try:
+            dtype = data.dtype
+        except AttributeError:
+            raise TypeError(
+                f"Tensor() takes a NumPy or CuPy array, got {type(data).__name__}: dl.tensor() takes lists, "
+                "numbers and much else"
+            ) from None
         if requires_grad:
-            check_differentiable(data.dtype)
+            check_differentiable(dtype)
         self._array = data
         self._requires_grad = requires_grad
         self._grad: Tensor | None = None
@@ -687,7 +694,7 @@ def apply(primitive: Primitive, inputs: tuple[Tensor, ...], attributes: dict[str
             if x._requires_grad and primitive.rule(index) is not None:
                 out._requires_grad = True
                 break
-    if data.base is not None:
+    if data.base is not None or (arrays and data is arrays[0]):  # detach() gives the array itself
         _share_storage(out, inputs)
     if out._requires_grad or primitive.keeps_inputs:
         out.primitive, out.inputs, out.attributes = primitive, inputs, attributes
@@ -698,9 +705,9 @@ def apply(primitive: Primitive, inputs: tuple[Tensor, ...], attributes: dict[str
 
 def _share_storage(view: Tensor, inputs: tuple[Tensor, ...]) -> None:
     """Note whose memory a result is a view of, so that assignments through either are known to both."""
-    memory = view._array.base
+    memory = view._array if view._array.base is None else view._array.base
     for x in inputs:
-        if x._array is memory or x._array.base is memory:
+        if x._array is view._array or x._array is memory or x._array.base is memory:
             if x._storage is None:
                 x._storage = _Storage()
             view._storage = x._storage

@@ -214,6 +214,55 @@ def test_assigning_state_that_a_gradient_needs_is_noticed():
     y.backward()
 
 
+VIEWS = {
+    "detach": lambda x: x.detach(),
+    "detach of a view": lambda x: x[0].detach(),
+    "a view of a detached": lambda x: x.detach()[0],
+    "reshape": lambda x: x.reshape(4),
+    "slice": lambda x: x[:1],
+    "T": lambda x: x.T,
+    "broadcast_to": lambda x: dl.broadcast_to(x, (3, 2, 2)),
+    "expand_dims": lambda x: dl.expand_dims(x, 0),
+    "squeeze": lambda x: dl.squeeze(dl.expand_dims(x, 0)),
+    "swapaxes": lambda x: dl.swapaxes(x, 0, 1),
+    "split": lambda x: dl.split(x, 2)[0],
+    "flip": lambda x: dl.flip(x, 0),
+}
+
+
+@pytest.mark.parametrize("kernels", [None, "numpy", "c"])
+@pytest.mark.parametrize("view", VIEWS)
+def test_assigning_through_a_view_or_beneath_one_is_noticed(view, kernels):
+    """Whichever of the two is used and whichever is assigned: an error, and never a wrong gradient."""
+
+    def step(beneath):
+        alias = VIEWS[view](state)
+        used, assigned = (alias, state) if beneath else (state, alias)
+        y = (p.sum() * used).sum()
+        assigned.assign(dl.zeros(assigned.shape))
+        y.backward()
+
+    p, state = dl.Parameter([2.0]), dl.tensor([[1.0, 2.0], [3.0, 4.0]])
+    function = step if kernels is None else dl.compile(step, kernels=kernels)
+    for beneath in (True, False):
+        if not beneath and view == "broadcast_to":
+            continue  # which cannot be written
+        made_inside = kernels is not None and not beneath  # which a compiled function does not assign to
+        message = "a Tensor made inside the compiled" if made_inside else "afterwards, perhaps through a view"
+        with pytest.raises(RuntimeError, match=message):
+            function(beneath)
+        assert p.grad is None
+
+
+def test_a_detached_parameter_that_an_optimizer_has_changed_is_noticed():
+    u, w = dl.Parameter([2.0, 2.0]), dl.Parameter([1.0, 3.0])
+    y = (u * w.detach()).sum()
+    (w * 1.0).sum().backward()
+    dl.SGD([w], 0.1).step()
+    with pytest.raises(RuntimeError, match="assigned a new value"):
+        y.backward()
+
+
 def test_no_grad_nests_and_decorates():
     x = leaf([1.0])
 

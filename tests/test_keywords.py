@@ -245,8 +245,8 @@ def test_only_what_is_minidls_is_changed():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: dl.Dense("a", 3), "Dense: in_features is an integer, got 'a'"),
-        (lambda: dl.Dense(2.5, 3), "Dense: in_features is an integer, got 2.5"),
+        (lambda: dl.Dense("a", 3), "Dense: in_features is an integer or None, got 'a'"),
+        (lambda: dl.Dense(2.5, 3), "Dense: in_features is an integer or None, got 2.5"),
         (lambda: dl.Dense(2, None), "Dense: out_features is an integer, got None"),
         (lambda: dl.Dense(2, 3, bias="no"), "Dense: bias is True or False, got 'no'"),
         (lambda: dl.Dropout(None), "Dropout: rate is a number, got None"),

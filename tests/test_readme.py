@@ -56,3 +56,38 @@ def test_the_number_of_lines_is_true():
     stated = int(re.search(r"minidl is ([\d,]+) lines", (ROOT / "README.md").read_text())[1].replace(",", ""))
     counted = sum(path.read_text().count("\n") for path in (ROOT / "minidl").rglob("*.py"))
     assert abs(stated - counted) <= 0.1 * counted
+
+
+#: What makes the examples short: in the text, and here.
+SHORTER = {
+    "dl.data.digits()": "dl.data.digits(train=320, test=10)",
+    "range(30)": "range(2)",
+    "[:4000]": "[:256]",
+    "[4000:]": "[256:]",
+    "fit(x": "fit(verbose=False, epochs=1, x=x",
+}
+
+
+@pytest.mark.slow
+def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
+    text = (ROOT / "README.md").read_text()
+    for long, short in SHORTER.items():
+        assert long in text, "the README has changed; so must this"
+        text = text.replace(long, short)
+    text = text.replace("x=x[:256], x[:256]", "x=x[:256], y=x[:256]")
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.S)
+    assert len(blocks) == 4
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "readme"}
+    for number, block in enumerate(blocks):
+        path = tmp_path / f"block_{number}.py"
+        path.write_text(block)
+        exec(compile(block, path, "exec"), names)
+    first, second = map(float, re.findall(r"^\d (\S+)$", capsys.readouterr().out, flags=re.M))
+    assert second < first
+    assert len(names["history"].steps["loss"]) == 2
+    assert (tmp_path / "training.png").stat().st_size > 1000
+    with pytest.raises(
+        AssertionError, match=r"likely cause: 'detach' stops the gradient \(block_3\.py, line 8"
+    ):
+        names["test_standardize"]()

@@ -377,3 +377,12 @@ def test_creation_of_grids_and_classes():
         dl.one_hot([0.5], 2)
     with pytest.raises(ValueError, match="unknown indexing 'yx'"):
         dl.meshgrid([1], [2], indexing="yx")
+
+
+@pytest.mark.parametrize("data", [[1, 2], 3, None, "a", (1.0, 2.0)])
+def test_the_class_takes_arrays_alone_and_names_the_function_for_the_rest(data):
+    for options in ({}, {"requires_grad": True}):
+        with pytest.raises(TypeError, match=rf"array, got {type(data).__name__}: dl\.tensor\(\) takes lists"):
+            dl.Tensor(data, **options)
+    with pytest.raises(TypeError, match=r"array, got Tensor: dl\.tensor\(\) takes other kinds"):
+        dl.Tensor(dl.ones(2)) + 1

@@ -54,7 +54,7 @@ _WHEN_USED = {
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_WHEN_USED})
+    return sorted(__all__)
 
 
 def __getattr__(name: str) -> Any:

@@ -33,6 +33,11 @@ class Log(Callback):
             raise ValueError(f"{type(self).__name__}: frequency is a number of steps, got {frequency}")
         self.frequency = frequency
 
+    def __repr__(self) -> str:
+        from minidl.training.callbacks import with_settings
+
+        return with_settings(self)
+
     def begin(self, settings: dict[str, Any]) -> None:
         """Act before the first row; the settings are those of the training, as JSON can hold them."""
 

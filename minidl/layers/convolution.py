@@ -24,7 +24,7 @@ class _Convolution(Layer):
     @may_be_open("in_channels")
     def __init__(
         self,
-        in_channels: int,
+        in_channels: int | None,
         out_channels: int,
         kernel_size: PerAxis,
         stride: PerAxis = 1,
@@ -36,6 +36,7 @@ class _Convolution(Layer):
         bias_initializer: str | Initializer = "zeros",
         seed: int | Generator | None = None,
     ):
+        assert in_channels is not None  # see may_be_open
         name, axes = type(self).__name__, len(self.axes)
         if min(in_channels, out_channels, groups) < 1 or in_channels % groups or out_channels % groups:
             raise ValueError(
@@ -150,7 +151,7 @@ class DepthwiseConv2D(Conv2D):
     @may_be_open("channels")
     def __init__(
         self,
-        channels: int,
+        channels: int | None,
         kernel_size: PerAxis,
         multiplier: int = 1,
         stride: PerAxis = 1,
@@ -158,6 +159,7 @@ class DepthwiseConv2D(Conv2D):
         dilation: PerAxis = 1,
         **options: Any,
     ):
+        assert channels is not None  # see may_be_open
         super().__init__(
             channels,
             channels * multiplier,

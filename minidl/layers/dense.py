@@ -31,13 +31,14 @@ class Dense(Layer):
     @may_be_open("in_features")
     def __init__(
         self,
-        in_features: int,
+        in_features: int | None,
         out_features: int,
         bias: bool = True,
         weight_initializer: str | Initializer = "glorot_uniform",
         bias_initializer: str | Initializer = "zeros",
         seed: int | Generator | None = None,
     ):
+        assert in_features is not None  # see may_be_open
         if in_features < 1 or out_features < 1:
             raise ValueError(
                 f"Dense needs at least one feature on each side, got {in_features}, {out_features}"

@@ -33,7 +33,8 @@ class BatchNorm(Layer):
     """
 
     @may_be_open("features")
-    def __init__(self, features: int, momentum: float = 0.1, epsilon: float = 1e-5):
+    def __init__(self, features: int | None, momentum: float = 0.1, epsilon: float = 1e-5):
+        assert features is not None  # see may_be_open
         _require_features("BatchNorm", features)
         if not 0 < momentum <= 1:
             raise ValueError(f"BatchNorm: momentum must be above 0 and at most 1, got {momentum}")
@@ -86,7 +87,8 @@ class LayerNorm(Layer):
     """
 
     @may_be_open("features")
-    def __init__(self, features: int, epsilon: float = 1e-5, bias: bool = True):
+    def __init__(self, features: int | None, epsilon: float = 1e-5, bias: bool = True):
+        assert features is not None  # see may_be_open
         _require_features("LayerNorm", features)
         self.features = features
         _require_epsilon(type(self).__name__, epsilon)
@@ -118,7 +120,8 @@ class RMSNorm(Layer):
     """
 
     @may_be_open("features")
-    def __init__(self, features: int, epsilon: float = 1e-5):
+    def __init__(self, features: int | None, epsilon: float = 1e-5):
+        assert features is not None  # see may_be_open
         _require_features("RMSNorm", features)
         self.features = features
         _require_epsilon(type(self).__name__, epsilon)
@@ -150,7 +153,8 @@ class GroupNorm(Layer):
     """
 
     @may_be_open("features")
-    def __init__(self, groups: int, features: int, epsilon: float = 1e-5):
+    def __init__(self, groups: int, features: int | None, epsilon: float = 1e-5):
+        assert features is not None  # see may_be_open
         _require_features("GroupNorm", features)
         if groups < 1 or features % groups:
             raise ValueError(f"GroupNorm: {features} features cannot be cut into {groups} groups")

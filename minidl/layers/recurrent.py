@@ -49,7 +49,7 @@ class _Recurrent(Layer):
     @may_be_open("in_features")
     def __init__(
         self,
-        in_features: int,
+        in_features: int | None,
         hidden_features: int,
         return_sequences: bool = False,
         return_state: bool = False,
@@ -59,6 +59,7 @@ class _Recurrent(Layer):
         bias_initializer: str | Initializer | None = None,
         seed: int | Generator | None = None,
     ):
+        assert in_features is not None  # see may_be_open
         if in_features < 1 or hidden_features < 1:
             raise ValueError(
                 f"{type(self).__name__} needs at least one feature on each side, "

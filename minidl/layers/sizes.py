@@ -5,22 +5,24 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from minidl.mode import mode
 
 if TYPE_CHECKING:
     from minidl.layers.layer import Layer
 
+Init = TypeVar("Init", bound=Callable[..., None])
 
-def may_be_open(size: str) -> Callable[[Any], Any]:
+
+def may_be_open(size: str) -> Callable[[Init], Init]:
     """Let an ``__init__`` take None for a size that is the length of the input's last axis.
 
     Then nothing is made yet: the arguments become attributes, for the printed form, and wait in ``unset``
     until `fill` calls ``__init__`` again with the size.
     """
 
-    def decorate(init: Any) -> Any:
+    def decorate(init: Init) -> Init:
         signature = inspect.signature(init)
 
         @functools.wraps(init)
@@ -36,7 +38,7 @@ def may_be_open(size: str) -> Callable[[Any], Any]:
             self.unset = (size, values | call.arguments.get("options", {}))
 
         __init__.open_size = size  # type: ignore[attr-defined]
-        return __init__
+        return __init__  # type: ignore[return-value]
 
     return decorate
 

@@ -25,6 +25,9 @@ class Schedule:
             if not getattr(self, name, 1) > 0:
                 raise ValueError(f"{type(self).__name__}: {name} must be positive, got {getattr(self, name)}")
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
     def __call__(self, step: Tensor) -> Tensor:
         """Return the learning rate for a step, counted from 0, as a Tensor of its shape and dtype."""
         raise NotImplementedError

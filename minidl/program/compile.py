@@ -11,7 +11,7 @@ import threading
 import types
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from minidl import devices
 from minidl.errors import DeviceError, RecordingError
@@ -36,6 +36,32 @@ if TYPE_CHECKING:
     from minidl.program.guards import Surroundings
     from minidl.program.program import Program
     from minidl.program.recording import AttributeRule, Recording, Run
+
+Result = TypeVar("Result")
+
+
+@overload
+def compile(
+    function: Callable[..., Result],
+    *,
+    verify: bool = ...,
+    threads: int | None = ...,
+    kernels: str = ...,
+    precision: str = ...,
+    poison: bool = ...,
+) -> Compiled[Result]: ...
+
+
+@overload
+def compile(
+    function: None = None,
+    *,
+    verify: bool = ...,
+    threads: int | None = ...,
+    kernels: str = ...,
+    precision: str = ...,
+    poison: bool = ...,
+) -> Callable[[Callable[..., Result]], Compiled[Result]]: ...
 
 
 def compile(
@@ -88,17 +114,40 @@ def compile(
     poison : fill every buffer with NaN before each replay, to find a step that reads what it
         should not
 
+    Type checkers know the result by the function's annotation; arguments may be arrays where it says Tensor.
+
     Raises
     ------
+    TypeError, ValueError
+        An option, or the function, is none of what is listed here.
     RecordingError
         While recording, the function reads a value into Python (a branch, ``item()``), or does
         something else that a replay could not repeat; the message names the line.
     """
+    _check_options(threads, kernels, precision)
     if function is None:
         return functools.partial(
             compile, verify=verify, threads=threads, kernels=kernels, precision=precision, poison=poison
         )
-    return functools.wraps(function)(Compiled(function, verify, threads, kernels, precision, poison))
+    if not callable(function):
+        raise TypeError(f"compile() takes a function, got {function!r:.60}")
+    compiled: Any = Compiled(function, verify, threads, kernels, precision, poison)
+    return functools.wraps(function)(compiled)
+
+
+def _check_options(threads: Any, kernels: Any, precision: Any) -> None:
+    """Refuse an option before anything is recorded."""
+    from minidl.program.cpu.choices import KERNELS
+
+    if threads is not None and (isinstance(threads, bool) or not hasattr(type(threads), "__index__")):
+        raise TypeError(f"compile(): threads is an integer or None, got {threads!r:.60}")
+    if threads is not None and threads < 1:
+        raise ValueError(f"compile(): threads is 1 or more, or None, got {threads}")
+    for name, value, known in (("kernels", kernels, KERNELS), ("precision", precision, (*PRECISIONS,))):
+        if not isinstance(value, str) or value not in known:
+            advice = "; a GPU always has its own" if name == "kernels" and value in ("cuda", "gpu") else ""
+            choices = ", ".join(map(repr, known))
+            raise ValueError(f"unknown {name} {value!r:.60}: use one of {choices}{advice}")
 
 
 #: How many programs of one function are kept; beyond, the one that was not used for longest is dropped.
@@ -109,7 +158,7 @@ WARN_AFTER = 8
 MAX_UNSTEADY = 3
 
 
-class Compiled:
+class Compiled(Generic[Result]):
     """A compiled function; `programs` lists what has been recorded so far."""
 
     def __init__(
@@ -121,8 +170,6 @@ class Compiled:
         precision: str,
         poison: bool,
     ):
-        if precision not in PRECISIONS:
-            raise ValueError(f"unknown precision {precision!r}: use one of {', '.join(PRECISIONS)}")
         self.function = function
         self.verify, self.poison = verify, poison
         self.threads, self.kernels, self.precision = threads, kernels, precision
@@ -142,7 +189,7 @@ class Compiled:
         self._lock = threading.RLock()  # a program has one set of buffers, so one thread at a time
         renew_after_fork(self)
 
-    def like(self, function: Callable[..., Any]) -> Compiled:
+    def like(self, function: Callable[..., Any]) -> Compiled[Any]:
         """Return another function compiled with the same options."""
         return Compiled(function, self.verify, self.threads, self.kernels, self.precision, self.poison)
 
@@ -188,7 +235,7 @@ class Compiled:
         """The recorded programs, one for each kind of arguments and surroundings; print one to read it."""
         return [recording.program for several in self._recordings.values() for recording in several]
 
-    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+    def __call__(self, *arguments: Any, **keywords: Any) -> Result:
         """Replay the function, or record it if these arguments are new to it."""
         if mode.recorder is not None:  # inside another compiled function: become part of it
             return self.function(*arguments, **keywords)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def attach(
-    compiled: Compiled,
+    compiled: Compiled[Any],
     recording: Recording,
     call: Arguments,
     outputs: list[Tensor],
@@ -68,7 +68,7 @@ class _Call:
 
     def __init__(
         self,
-        compiled: Compiled,
+        compiled: Compiled[Any],
         recording: Recording,
         sources: list[Tensor],
         arguments: tuple[Any, ...],

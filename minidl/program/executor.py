@@ -25,6 +25,9 @@ class Executor(Protocol):
     program: Program
     memory: MemoryPlan | None
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.program!r})"
+
     def run(self) -> None:
         """Compute everything from the arrays of inputs and states, and update the states."""
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from minidl.program.executor import Executor
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Value:
     """Something a program computes or is given.
 
@@ -45,6 +45,9 @@ class Value:
     kind: str = "result"
     array: Array = None
     tensor: Any = None
+
+    def __repr__(self) -> str:
+        return f"Value({self.kind}, {self.dtype}, shape={self.shape})"
 
     @property
     def size(self) -> int:
@@ -72,8 +75,16 @@ class BaseStep:
     if TYPE_CHECKING:
 
         @property
+        def name(self) -> str:
+            """What lists of steps call it."""
+
+        @property
         def outputs(self) -> list[Value]:
             """The values it computes."""
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(str(value.shape) for value in self.outputs)
+        return f"{type(self).__name__}({self.name:.80} -> {shapes})"
 
     @property
     def operation(self) -> Operation:
@@ -110,7 +121,7 @@ class BaseStep:
 Operation = Primitive | type[BaseStep]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Instruction(BaseStep):
     """One primitive applied to values."""
 
@@ -156,7 +167,7 @@ class Instruction(BaseStep):
         return {self.output: xp.asarray(self.primitive.forward(xp, *inputs, **self.attributes))}
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Group(BaseStep):
     """Elementwise instructions of one shape that run together, block by block, in cache.
 
@@ -197,7 +208,7 @@ class Group(BaseStep):
         return {member.output: known[member.output] for member in self.members}
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Rows(Group):
     """Elementwise instructions and reductions along the last axis that run together, row by row, in cache.
 
@@ -211,7 +222,7 @@ class Rows(Group):
         return reduction.inputs[0].shape
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Gemm(BaseStep):
     """A sum of matrix products, ``a1 @ b1 + a2 @ b2 + ...``, in one buffer."""
 
@@ -241,7 +252,7 @@ class Gemm(BaseStep):
         return {self.output: functools.reduce(xp.add, products)}
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class PartialSum(BaseStep):
     """The sums over blocks of a value, one block for each thread, to be added up later.
 
@@ -274,7 +285,7 @@ class PartialSum(BaseStep):
         return {self.output: xp.stack([xp.sum(block, axis=self.axis, keepdims=True) for block in blocks])}
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Partial(BaseStep):
     """A sum over observations, computed for blocks of them, one for each thread, to be added up later.
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from minidl.training.run_state import RunState
+
+
+def with_settings(made: Any) -> str:
+    """Return how an object was made: its class, and those arguments of ``__init__`` that it has kept."""
+    kept = {name: vars(made)[name] for name in inspect.signature(type(made)).parameters if name in vars(made)}
+    return f"{type(made).__name__}({', '.join(f'{name}={value!r:.60}' for name, value in kept.items())})"
 
 
 class Callback:
@@ -29,6 +36,9 @@ class Callback:
     >>> history.steps["learning_rate"]
     [0.001, 0.0005]
     """
+
+    def __repr__(self) -> str:
+        return with_settings(self)
 
     def start(self, run: RunState) -> None:
         """Act before the first step; of a resumed training, where it goes on."""

@@ -71,7 +71,7 @@ def _repeat(run: RunState, loader: ArrayLoader, step: int) -> Batch:
             if run.step + 1 >= step:
                 return batch
             before = capture(run)
-            run.trainer.train(*batch)
+            run.trainer.take_step(*batch)
             if not has_finite_weights(run.trainer.optimizer):
                 restore(run, before)
                 return batch

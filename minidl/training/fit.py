@@ -127,7 +127,7 @@ class Fit(RunState):
             raise ValueError(f"the mini-batch of step {self.step + 1} is empty")
         if not self._is_checked:
             self._check_loss(inputs, targets)
-        loss, observed, rate = self.trainer.train(inputs, targets, *weights)
+        loss, observed, rate = self.trainer.take_step(inputs, targets, *weights)
         self._after_step(observation_count(targets), [loss, *observed, rate])
         if self.step - self.snapshot.values["step"] >= SNAPSHOT_STEPS:
             self.require_finite_weights()

@@ -30,7 +30,7 @@ class History(HistoryTables):
             if column and name != "step"
         )
         return (
-            f"History({len(self)} steps, {figures}"
+            f"History({len(self)} step{'s' * (len(self) != 1)}, {figures}"
             + (f"; validation {validated}" if validated else "")
             + (f"; {self.stop_reason}" if self.stop_reason else "")
             + ")"

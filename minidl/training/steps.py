@@ -69,7 +69,8 @@ class CompiledSteps(Tracked):
         self.seed = self.ranks.broadcast(drawn)
         options = compile if isinstance(compile, dict) else {}
         options = options_of_rank(options, self.ranks, reproducible)
-        compiled = compile_function(**options) if compile or isinstance(compile, dict) else lambda f: f
+        to_compile = bool(compile) or isinstance(compile, dict)
+        compiled: Callable[..., Any] = compile_function(**options) if to_compile else lambda f: f
         self.train_step = compiled(self._train_step)
         self.gradient_step = compiled(self._gradient_step)
         self.update_step = compiled(self._update_step)
@@ -128,7 +129,7 @@ class CompiledSteps(Tracked):
                 for metric in metrics
             ]
 
-    def train(self, *batch: Arrays) -> Any:
+    def take_step(self, *batch: Arrays) -> Any:
         """Make one step with a mini-batch, or this process's part of it.
 
         Returns the loss, what metrics observe, and the learning rate: those of the whole mini-batch.

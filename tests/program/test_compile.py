@@ -335,6 +335,40 @@ def test_other_things_a_replay_cannot_honour_are_refused():
         dl.compile(lambda x: 1.0)(dl.ones(1))
 
 
+@pytest.mark.parametrize(
+    ("function", "options", "answer"),
+    [
+        (3, {}, "takes a function, got 3"),
+        ("step", {}, "takes a function, got 'step'"),
+        (
+            abs,
+            {"kernels": "cuda"},
+            "kernels 'cuda': use one of 'auto', 'c', 'numpy'; a GPU always has",
+        ),
+        (None, {"kernels": "numba"}, "unknown kernels 'numba'"),
+        (abs, {"kernels": None}, "kernels is a string, got None"),
+        (
+            abs,
+            {"precision": "double"},
+            "precision 'double': use one of 'float32', 'tf32', 'bfloat16'",
+        ),
+        (abs, {"precision": numpy.float32}, "unknown precision <class 'numpy.float32'>"),
+        (abs, {"threads": 0}, "threads is 1 or more, or None, got 0"),
+        (None, {"threads": -1}, "threads is 1 or more, or None, got -1"),
+        (abs, {"threads": "2"}, "threads is an integer or None, got '2'"),
+        (abs, {"threads": 2.0}, r"threads is an integer or None, got 2\.0"),
+        (abs, {"threads": True}, "threads is an integer or None, got True"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_recorded(function, options, answer):
+    with pytest.raises((TypeError, ValueError), match=answer):
+        dl.compile(function, **options)
+
+
+def test_threads_may_be_an_integer_of_numpy():
+    assert dl.compile(dl.exp, threads=numpy.int64(1))(dl.zeros(2)).numpy().tolist() == [1, 1]
+
+
 def test_a_function_that_changes_a_list_runs_as_it_is_and_says_so():
     escaped = []
 

@@ -8,7 +8,7 @@ from minidl.program.program import BaseStep, Step, Value
 from minidl.random.generator import Generator
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Copy(BaseStep):
     """The last step of an update that could not be computed in place: copies a value to a state."""
 
@@ -33,7 +33,7 @@ class Copy(BaseStep):
         return [self.state]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Advance(BaseStep):
     """The last step of a program that draws on a GPU: moves a Generator's stream on by ``count`` numbers."""
 

@@ -204,7 +204,7 @@ def test_an_old_gpu_is_refused(strict_gpu, monkeypatch):
 
 
 def test_an_unknown_precision_is_refused():
-    with pytest.raises(ValueError, match="unknown precision 'half': use one of float32, tf32, bfloat16"):
+    with pytest.raises(ValueError, match="precision 'half': use one of 'float32', 'tf32', 'bfloat16'"):
         dl.compile(lambda x: x, precision="half")
 
 
