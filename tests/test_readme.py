@@ -69,10 +69,10 @@ SHORTER = {
 
 
 @pytest.mark.slow
-def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
-    text = (ROOT / "README.md").read_text()
+def test_the_python_of_the_readme_and_of_checking_runs(tmp_path, monkeypatch, capsys):
+    text = (ROOT / "README.md").read_text() + (ROOT / "docs/guides/checking.md").read_text()
     for long, short in SHORTER.items():
-        assert long in text, "the README has changed; so must this"
+        assert long in text, "the text has changed; so must this"
         text = text.replace(long, short)
     text = text.replace("x=x[:256], x[:256]", "x=x[:256], y=x[:256]")
     blocks = re.findall(r"```python\n(.*?)```", text, flags=re.S)
