@@ -30,6 +30,10 @@ settings.load_profile("minidl")
 _BLAS = threadpoolctl.ThreadpoolController()  # finding the libraries takes long, asking them does not
 
 
+#: Variables of the environment that pytest sets for each test, and scikit-learn when it is imported.
+_SET_BY_OTHERS = ("PYTEST_CURRENT_TEST", "KMP_INIT_AT_FORK")
+
+
 def process_settings():
     """Return what belongs to the whole process, and what a test must leave as it was.
 
@@ -47,7 +51,7 @@ def process_settings():
         **{f"handler of signal {number}": signal.getsignal(number) for number in signal.valid_signals()},
         "threads of BLAS": [library.num_threads for library in _BLAS.lib_controllers],
         "folder": os.getcwd(),
-        **{f"${name}": value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"},
+        **{f"${name}": value for name, value in os.environ.items() if name not in _SET_BY_OTHERS},
     }
 
 

@@ -36,8 +36,6 @@ def test_fixtures_and_failures(tmp_path):
         "pytest",
         "-q",
         "-p",
-        "pytest_minidl",
-        "-p",
         "no:cacheprovider",
         str(tmp_path),
     ]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import minidl as dl
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "guides" / "checking.md"
 EXAMPLE = Path(__file__).parents[2] / "examples" / "custom_layer.py"
 ON_A_GPU_TOO = {"GPU"} if dl.devices.gpu_problem() is None else set()  # a wrong gradient is wrong there too
 
@@ -22,8 +22,8 @@ def test_the_wrong_layer_is_reported_and_the_right_one_passes():
     assert ", 0 failed, " in right
 
 
-def test_the_readme_shows_the_layer_and_what_is_reported():
-    (code,) = re.findall(r"```python\n(class Standardize.*?)```", README.read_text(), re.DOTALL)
+def test_the_page_shows_the_layer_and_what_is_reported():
+    (code,) = re.findall(r"```python\n(class Standardize.*?)```", PAGE.read_text(), re.DOTALL)
     namespace = {"dl": dl}
     exec(code, namespace)
     report = dl.check_layer(namespace["Standardize"](6), (6,))
@@ -33,4 +33,4 @@ def test_the_readme_shows_the_layer_and_what_is_reported():
         "at (1, 2), backward gives 0.16445523, the difference quotient is 0.97727353: relative error 0.83"
     )
     assert numbers in str(report)
-    assert numbers in README.read_text()
+    assert numbers in PAGE.read_text()

@@ -1,0 +1,1 @@
+"""What the site needs besides Sphinx: the reference, and the sources as pages."""
