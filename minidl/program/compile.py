@@ -11,6 +11,7 @@ import threading
 import types
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from minidl import devices
@@ -536,7 +537,7 @@ class _Recorder:
     def _run(self, numbers: list[TracedNumber] | None = None) -> Run:
         """Run once; if that fails, leave everything as it was. Numbers that are made join ``numbers``."""
         from minidl.program.cpu.blas import with_one_blas_thread_each
-        from minidl.program.outside_world import watch
+        from minidl.program.outside_world import clocks_refused, watch
         from minidl.program.recorder import Recorder  # not needed where nothing is compiled
         from minidl.program.recording import Run
 
@@ -560,8 +561,10 @@ class _Recorder:
         watch()
         mode.recorder = recorder
         try:
-            # The threads of BLAS would wait for each other between many small products.
-            result = with_one_blas_thread_each(functools.partial(self.function, *arguments, **keywords))
+            clocks = clocks_refused(recorder) if self.surroundings.may_read_a_clock else nullcontext()
+            with clocks:
+                # The threads of BLAS would wait for each other between many small products.
+                result = with_one_blas_thread_each(functools.partial(self.function, *arguments, **keywords))
             mode.recorder = None
             if recorder.refusal is not None:  # the function caught it
                 raise recorder.refusal

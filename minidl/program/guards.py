@@ -54,7 +54,7 @@ from minidl.program.guarded import (
     shared_random_states,
 )
 from minidl.program.guarded_tensors import GuardedTensors
-from minidl.program.names import is_users, names_in
+from minidl.program.names import CLOCKS, is_users, names_in
 from minidl.random.generator import Generator
 from minidl.tensor import Tensor
 from minidl.tracking import MISSING, Tracked, changes
@@ -106,6 +106,7 @@ class Surroundings:
     Attributes
     ----------
     iterators : names of iterators that it can read, which no replay could advance
+    may_read_a_clock : whether code that it can reach has the name of one
     """
 
     def __init__(self, function: Any, arguments: Any = ()):
@@ -140,6 +141,7 @@ class Surroundings:
         self._draws: list[Guarded] = []
         self._found: list[Tensor] = []
         self.iterators: list[str] = []
+        self.may_read_a_clock = False
 
     # --- comparing --------------------------------------------------------------------------------
 
@@ -491,6 +493,7 @@ class Surroundings:
         if _DYNAMIC & (names.attributes | names.globals):
             self._is_dynamic = True
             self._names |= set(filter(str.isidentifier, names.texts))
+        self.may_read_a_clock |= bool(CLOCKS & (names.attributes | names.globals))
         for name in sorted(_AMBIENT.keys() & (names.attributes | names.globals)):
             self._visit_ambient(name, _AMBIENT[name])
         if {"environ", "getenv"} & (names.attributes | names.globals):

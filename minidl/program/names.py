@@ -14,6 +14,14 @@ from typing import Any
 _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("purelib", "platlib")})
 
 
+#: The names of functions of the modules time and datetime that read a clock.
+CLOCKS = frozenset(
+    {"time", "perf_counter", "monotonic", "process_time", "thread_time", "ctime", "localtime", "gmtime"}
+    | {"time_ns", "perf_counter_ns", "monotonic_ns", "process_time_ns", "thread_time_ns", "strftime"}
+    | {"now", "utcnow", "today"}
+)
+
+
 def is_users(namespace: dict[str, Any]) -> bool:
     """Return whether a module belongs to the user: not to minidl, Python or a library that knows no minidl.
 

@@ -1,13 +1,16 @@
-"""Files, folders, sockets and other processes, which cannot be compared before each replay."""
+"""Files, folders, sockets, other processes and clocks, which cannot be compared before each replay."""
 
 from __future__ import annotations
 
 import functools
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from minidl.mode import mode
-from minidl.program.names import is_users
+from minidl.program.names import CLOCKS, is_users
 from minidl.program.recorder import Place, Recorder, described
 
 #: Python's audit events of what a function finds out about the world, and what a message calls them.
@@ -23,6 +26,44 @@ _EVENTS = {
     "socket.getaddrinfo": "looks up an address",
     "urllib.Request": "opens an address",
 }
+
+#: Functions of the module time that read a clock, and class methods of datetime that do.
+_CLOCKS = frozenset(
+    {time.time, time.time_ns, time.perf_counter, time.perf_counter_ns, time.monotonic, time.monotonic_ns}
+    | {time.process_time, time.process_time_ns, time.thread_time, time.thread_time_ns}
+)
+_CLOCK_METHODS = ("now", "utcnow", "today")
+_CALENDAR = ("ctime", "localtime", "gmtime", "strftime")
+
+
+@contextmanager
+def clocks_refused(recorder: Recorder) -> Iterator[None]:
+    """Refuse that a function reads a clock, even one that shows the same time when it is recorded again."""
+
+    def notice(frame: Any, event: str, called: Any) -> None:
+        if event == "c_call" and _is_clock(called) and is_users(frame.f_globals):
+            place = described((frame.f_code.co_filename, frame.f_lineno))
+            recorder.refuse(
+                f"{place} reads a clock inside a compiled function; a replay would go on with the time of "
+                "the recording: read it outside, and pass what follows from it as an argument"
+            )
+
+    if sys.getprofile() is not None:  # somebody measures this; the time has to differ to be noticed
+        yield
+        return
+    sys.setprofile(notice)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+
+
+def _is_clock(function: Any) -> bool:
+    name = getattr(function, "__name__", "")
+    if name in _CLOCK_METHODS or name in _CALENDAR:
+        module = getattr(function, "__module__", None) or getattr(function.__self__, "__module__", "")
+        return module in ("datetime", "time")
+    return name in CLOCKS and function in _CLOCKS
 
 
 @functools.cache

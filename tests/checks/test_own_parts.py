@@ -146,7 +146,13 @@ def own_layers():
 
 
 def test_every_layer_has_a_case():
-    assert own_layers() - {"Layer"} == LAYERS.keys(), "a new layer needs an entry in LAYERS"
+    assert own_layers() - {"Layer", "RBM"} == LAYERS.keys(), "a new layer needs an entry in LAYERS"
+
+
+@pytest.mark.parametrize("hidden", ["bernoulli", "gaussian"])
+def test_rbm(hidden):
+    reason = "the visible bias is for reconstruct(); contrastive_divergence() trains it"
+    assert_layer(dl.RBM(4, 3, hidden=hidden, seed=0), (4,), skip={"gradients exist": reason})
 
 
 @pytest.mark.parametrize("name", LAYERS)

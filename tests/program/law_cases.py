@@ -6,6 +6,7 @@ Each takes a `World`: see law.py. ``CASES`` maps names to scripts, and so does `
 
 import contextlib
 import copy
+import datetime
 import itertools
 import pickle
 import random
@@ -1069,6 +1070,41 @@ def gradient_read_as_an_array(world):
         return x * dl.tensor(w.grad.data)
 
     world.compile(step)(V)
+
+
+@refused("reads a clock")
+def clock_in_whole_seconds(world):
+    start = time.time()
+    world.compile(lambda x: x + int(time.time() - start) // 2)(V)
+
+
+@refused("reads a clock")
+def date_of_today(world):
+    world.compile(lambda x: x * datetime.date.today().year)(V)
+
+
+@refused("reads a clock")
+def clock_in_a_function_that_is_called(world):
+    def seconds():
+        return time.monotonic() // 1000
+
+    def step(x):
+        try:
+            return x * seconds()
+        except Exception:
+            return x
+
+    world.compile(step)(V)
+
+
+@case
+def clock_that_is_not_read(world):
+    def seconds():
+        return time.time()
+
+    step = world.compile(lambda x: x * 2 if x.shape == (3,) else x * seconds())
+    step(V)
+    step(V)
 
 
 @refused("opens the file")
