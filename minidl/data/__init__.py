@@ -11,6 +11,7 @@ from minidl.data.partition import partition
 from minidl.data.prefetch import prefetch
 from minidl.data.prefetch_to_device import prefetch_to_device
 from minidl.data.validation import check_finite
+from minidl.keywords import answer_in
 
 if TYPE_CHECKING:
     from minidl.data.augmentation import Augmentation, augmented
@@ -65,8 +66,9 @@ def __dir__() -> list[str]:
 def __getattr__(name: str) -> Any:
     if name in _WHEN_USED:
         module = importlib.import_module(f"minidl.data.{_WHEN_USED[name]}")
-        globals()[name] = value = getattr(module, name)
-        return value
+        globals()[name] = getattr(module, name)
+        answer_in(globals(), [name])
+        return globals()[name]
     if name == "upload_ahead":
         message = "minidl.data.upload_ahead is now called prefetch_to_device"
         warnings.warn(message, DeprecationWarning, stacklevel=2)
