@@ -12,6 +12,7 @@ from hypothesis import Phase, settings
 
 from minidl import devices
 from minidl.mode import mode
+from minidl.random.generator import default_generator
 from tests import strict_device
 
 # Processes that tests start use this copy of minidl, too, even if another one is installed.
@@ -91,6 +92,7 @@ def strict_gpu(monkeypatch):
         monkeypatch.setattr(user, "library", lambda: library)
     yield strict_device.module
     devices._cached_scalar.cache_clear()
+    default_generator.on_device.clear()  # its streams there end with the device
 
 
 @pytest.fixture(params=["stand-in", pytest.param("real", marks=pytest.mark.gpu)])
