@@ -150,7 +150,7 @@ def test_every_layer_prints_its_settings():
         dl.Normalize: ((2,),),
         dl.Reshape: (2, 1),
         dl.Network: ([],),
-        **dict.fromkeys((dl.Dense, dl.RNN, dl.LSTM, dl.GRU), (2, 3)),
+        **dict.fromkeys((dl.Dense, dl.RNN, dl.LSTM, dl.GRU, dl.RBM), (2, 3)),
         **dict.fromkeys((dl.BatchNorm, dl.LayerNorm, dl.RMSNorm), (2,)),
     }
     layers = [x for x in vars(dl).values() if isinstance(x, type) and issubclass(x, dl.Layer)]
