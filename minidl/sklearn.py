@@ -233,7 +233,7 @@ class Autoencoder(base.ClassNamePrefixFeaturesOutMixin, base.TransformerMixin, _
         """Train on X (samples, features)."""
         x = self._checked(X)
         self._train(x, x, sample_weight, x.shape[-1], mean_squared_error)
-        self._n_features_out = self._outputs(X[:1], "encode").shape[-1]
+        self._n_features_out = self._outputs(x[:1], "encode").shape[-1]
         return self
 
     def transform(self, X: Any) -> Any:

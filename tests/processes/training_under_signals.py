@@ -47,22 +47,26 @@ def main(kind, path):
     signal.signal(signal.SIGINT, signal.default_int_handler)
     while True:
         try:
-            try:
-                while True:
-                    step(x)
-                    pure(x)
-                    count = (count + 1) % 250
-                    with replacing(path) as temporary:
-                        temporary.write_bytes(bytes([count]) * LENGTH)
-            except KeyboardInterrupt:
-                # Whatever it broke into: nobody is at work, and the next call is as good as ever.
-                now = blas.get_threads() if blas else 1
-                if now != threads:
-                    say(f"wrong: BLAS uses {now} threads instead of {threads}")
-                if float(pure(x)) != expected:
-                    say("wrong: a step computes something else after an interrupt")
-                say("interrupted")
-        except KeyboardInterrupt:  # the second one, while the first was looked after
+            while True:
+                try:
+                    try:
+                        while True:
+                            step(x)
+                            pure(x)
+                            count = (count + 1) % 250
+                            with replacing(path) as temporary:
+                                temporary.write_bytes(bytes([count]) * LENGTH)
+                    except KeyboardInterrupt:
+                        # Whatever it broke into: nobody is at work, and the next call is as good as ever.
+                        now = blas.get_threads() if blas else 1
+                        if now != threads:
+                            say(f"wrong: BLAS uses {now} threads instead of {threads}")
+                        if float(pure(x)) != expected:
+                            say("wrong: a step computes something else after an interrupt")
+                        say("interrupted")
+                except KeyboardInterrupt:  # the second one, while the first was looked after
+                    say("interrupted")
+        except KeyboardInterrupt:  # the second one, between two rounds
             say("interrupted")
 
 
