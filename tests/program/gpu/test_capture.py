@@ -85,6 +85,7 @@ REPLACED = {*WITHOUT_RESULT, "softmax", "logsumexp", "log_softmax"}
 #: complex numbers, and positions of which there are 2**30 or more.
 LEFT_TO_CUPY = {
     *("conv", "conv_input", "conv_weight"),
+    "allreduce",  # NCCL's; see tests/distributed/test_nccl.py
     *("windows", "overlap_add", "select_maxima", "scatter_to_maxima"),
     *("argmin", "argsort", "cumsum", "set_items", "check", "erfinv"),
     *("inv", "solve", "cholesky", "log_abs_det", "sign_of_det"),
