@@ -44,6 +44,7 @@ def is_row_reduction(step: Step) -> bool:
         last > 0
         and step.attributes["axis"] == (last,)
         and step.attributes["keepdims"]
+        and step.outputs[0].dtype.kind in "fiu"  # bools have no least or greatest value to begin with
         and 1 < shape[last] <= MAX_LENGTH
         and step.inputs[0].size > 0
         and step.phase != "update"
