@@ -401,14 +401,13 @@ class BeginSum(BaseStep):
 
 
 @dataclass(eq=False)
-class AdvanceSum(BaseStep):
-    """Lets messages on their way move on between long steps: most kinds of MPI do so only when called."""
+class _AfterBegin(BaseStep):
+    """A step about a message that has been begun: it needs the token of the beginning."""
 
     token: Value
     message: Message
     output: Value
     phase: str = "backward"
-    name: str = "advance allreduce"
 
     @property
     def inputs(self) -> list[Value]:
@@ -417,13 +416,23 @@ class AdvanceSum(BaseStep):
 
     @property
     def outputs(self) -> list[Value]:
-        """A number that nobody reads."""
+        """What the step gives."""
         return [self.output]
 
     @property
     def is_ordered(self) -> bool:
         """Whether it keeps its place: one thread talks with other processes."""
         return True
+
+
+@dataclass(eq=False)
+class AdvanceSum(_AfterBegin):
+    """Lets messages on their way move on between long steps: most kinds of MPI do so only when called.
+
+    ``output`` is a number that nobody reads.
+    """
+
+    name: str = "advance allreduce"
 
     def evaluate(self, xp: Any, arrays: Mapping[Value, Array]) -> dict[Value, Array]:
         """Let messages move on."""
@@ -432,29 +441,13 @@ class AdvanceSum(BaseStep):
 
 
 @dataclass(eq=False)
-class EndSum(BaseStep):
-    """Waits until a message has come to its end; then its memory has the sums."""
+class EndSum(_AfterBegin):
+    """Waits until a message has come to its end; then its memory has the sums.
 
-    token: Value
-    message: Message
-    output: Value
-    phase: str = "backward"
+    ``output`` is the whole memory of the message.
+    """
+
     name: str = "end allreduce"
-
-    @property
-    def inputs(self) -> list[Value]:
-        """The token of the beginning."""
-        return [self.token]
-
-    @property
-    def outputs(self) -> list[Value]:
-        """The whole memory of the message."""
-        return [self.output]
-
-    @property
-    def is_ordered(self) -> bool:
-        """Whether it keeps its place: one thread talks with other processes."""
-        return True
 
     def evaluate(self, xp: Any, arrays: Mapping[Value, Array]) -> dict[Value, Array]:
         """Wait for the sum."""
