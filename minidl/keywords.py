@@ -17,6 +17,9 @@ from typing import Any
 
 from minidl.tracking import NotHere
 
+#: Methods of these modules are called by the Trainer's loops at each mini-batch: looking first would be felt.
+_EACH_MINI_BATCH = ("minidl.training.steps",)
+
 
 @functools.cache
 def answering(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -25,7 +28,9 @@ def answering(function: Callable[..., Any]) -> Callable[..., Any]:
     Constructors, and methods that train, look at the kinds of their arguments first. Operations look only
     when they have failed: that costs nothing where nothing is wrong.
     """
-    looks_first = function.__name__ == "__init__" or function.__module__.startswith("minidl.training.")
+    looks_first = function.__name__ == "__init__" or (
+        function.__module__.startswith("minidl.training.") and function.__module__ not in _EACH_MINI_BATCH
+    )
 
     def call(*args: Any, **options: Any) -> Any:
         problem = wrong_kind(function, args, options) if looks_first else None
