@@ -1,7 +1,7 @@
 """The examples in docstrings give what they say they give."""
 
 import doctest
-import importlib
+import importlib.util
 import inspect
 import pkgutil
 
@@ -9,7 +9,13 @@ import pytest
 
 import minidl
 
-MODULES = ["minidl", *(module.name for module in pkgutil.walk_packages(minidl.__path__, "minidl."))]
+#: Modules that need an optional package, and which.
+OPTIONAL = {"minidl.sklearn": "sklearn"}
+MODULES = [
+    name
+    for name in ("minidl", *(module.name for module in pkgutil.walk_packages(minidl.__path__, "minidl.")))
+    if name not in OPTIONAL or importlib.util.find_spec(OPTIONAL[name])
+]
 
 
 class Finder(doctest.DocTestFinder):

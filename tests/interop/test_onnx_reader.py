@@ -5,9 +5,11 @@ import minidl as dl
 from minidl import interop
 from minidl.interop.onnx_functions import FUNCTIONS
 from tests.interop import zoo
-from tests.interop.test_onnx_export import FORMULAS, LAYERS, normal, run, single
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed (the extra `interop`)")
+pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (the extra `interop`)")
+from tests.interop.test_onnx_export import FORMULAS, LAYERS, normal, run, single  # noqa: E402
+
 helper = onnx.helper
 
 

@@ -346,7 +346,7 @@ def test_other_things_a_replay_cannot_honour_are_refused():
             "kernels 'cuda': use one of 'auto', 'c', 'numpy'; a GPU always has",
         ),
         (None, {"kernels": "numba"}, "unknown kernels 'numba'"),
-        (abs, {"kernels": None}, "kernels is a string, got None"),
+        (abs, {"kernels": None}, "unknown kernels None: use one of 'auto', 'c', 'numpy'"),
         (
             abs,
             {"precision": "double"},
