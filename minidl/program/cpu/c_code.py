@@ -21,6 +21,11 @@ from minidl.program.cpu.mathematics import MATHEMATICS
 from minidl.program.cpu.threads import available_cores
 
 _HEADER = """\
+/* GCC moves expressions into the one of two branches that needs them. A loop that had choices instead of
+   branches, as for log1p(exp(-abs(x))) in binary cross-entropy, then has branches and stays scalar. */
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("no-tree-pre")
+#endif
 #include <stdatomic.h>
 #include <stdint.h>
 #ifdef _WIN32
