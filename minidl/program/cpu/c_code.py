@@ -230,7 +230,7 @@ class CSource:
         products = [ctypes.cast(blas.functions[letter], ctypes.c_void_p) if blas else None for letter in "sd"]
         calls: list[Callable[[], Any]] = []
         for number in range(len(self.segments)):
-            function = getattr(library, f"segment_{number}")
+            function = library[f"segment_{number}"]  # as an attribute, it would be kept by the library
             function.restype = _check
             call = partial(function, table, *products, barrier)
             call.arrays = self.arrays  # type: ignore[attr-defined]  # C holds addresses, this the memory
