@@ -18,6 +18,8 @@ from minidl.mode import LEAVING_THE_TAPE, mode
 from minidl.tracking import NotHere, TracedNumber, changes
 
 DTypeLike = Any
+#: What operations take: Tensors, numbers, arrays of any library, nested lists; as_tensor() makes Tensors.
+TensorLike = object
 
 #: Orders Tensors by creation, and assignments among them.
 _clock = itertools.count(1)

@@ -118,7 +118,8 @@ def _whole_numbers(stored: Any, count: int, name: str, dtype: Any = numpy.int64)
 
 def _type_name(stored: Any) -> str:
     if isinstance(stored, numpy.ndarray):
-        return stored.dtype.name
+        name: str = stored.dtype.name
+        return name
     if isinstance(stored, Opaque):
         return stored.kind
     kinds: dict[type, str] = {list: "cell", dict: "struct", str: "char"}
@@ -173,7 +174,7 @@ def _categorical(properties: Any, count: int) -> numpy.ndarray:
     codes = [array for array in arrays if _are_codes(array, count)]
     if len(codes) != 1:
         raise ValueError(f"{len(codes)} arrays could be the codes of a categorical")
-    index = codes[0].ravel().astype(numpy.int64) - 1
+    index: numpy.ndarray = codes[0].ravel().astype(numpy.int64) - 1
     names = [digits for digits in map(_as_digits, arrays) if digits is not None and len(digits) > index.max()]
     return names[0][index] if len(names) == 1 else index
 

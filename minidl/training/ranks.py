@@ -195,7 +195,8 @@ def agreed_reason(ranks: Communicator, reason: str) -> str:
     """Return why to stop: the reason of the first process that has one, for all of them."""
     if ranks.size == 1 or not ranks.any(bool(reason)):
         return reason if ranks.size == 1 else ""
-    return next(filter(None, ranks.gather(reason)))
+    reasons: list[str] = ranks.gather(reason)
+    return next(filter(None, reasons))
 
 
 # --- evaluation --------------------------------------------------------------------------------------
