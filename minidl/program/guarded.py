@@ -22,9 +22,9 @@ def same(a: Any, b: Any) -> bool:
     if type(a) is not type(b):
         return False
     if isinstance(a, float):
-        return a.hex() == b.hex()  # 0.0 is not -0.0, and NaN is NaN
+        return bool(a.hex() == b.hex())  # 0.0 is not -0.0, and NaN is NaN
     if isinstance(a, numpy.generic):
-        return a.tobytes() == b.tobytes()
+        return bool(a.tobytes() == b.tobytes())
     if isinstance(a, tuple):
         return len(a) == len(b) and all(map(same, a, b))
     if isinstance(a, slice):

@@ -31,14 +31,6 @@ _EVENTS = {
     "urllib.Request": "opens an address",
 }
 
-#: Functions of the module time that read a clock, and class methods of datetime that do.
-_CLOCKS = frozenset(
-    {time.time, time.time_ns, time.perf_counter, time.perf_counter_ns, time.monotonic, time.monotonic_ns}
-    | {time.process_time, time.process_time_ns, time.thread_time, time.thread_time_ns}
-)
-_CLOCK_METHODS = ("now", "utcnow", "today")
-_CALENDAR = ("ctime", "localtime", "gmtime", "strftime")
-
 
 @contextmanager
 def clocks_refused(recorder: Recorder) -> Iterator[None]:
@@ -63,11 +55,13 @@ def clocks_refused(recorder: Recorder) -> Iterator[None]:
 
 
 def _is_clock(function: Any) -> bool:
-    name = getattr(function, "__name__", "")
-    if name in _CLOCK_METHODS or name in _CALENDAR:
-        module = getattr(function, "__module__", None) or getattr(function.__self__, "__module__", "")
-        return module in ("datetime", "time")
-    return name in CLOCKS and function in _CLOCKS
+    """Return whether a function of C is one of time, or of a class of datetime, that reads a clock."""
+    if getattr(function, "__name__", "") not in CLOCKS:
+        return False
+    owner = getattr(function, "__self__", None)  # a module, a class, or a moment that is known already
+    if isinstance(owner, type):
+        return any(kind.__module__ == "datetime" for kind in owner.__mro__)
+    return owner is time
 
 
 @functools.cache
