@@ -19,7 +19,7 @@ project = "minidl"
 author = copyright = "The minidl authors"
 version = release = minidl.__version__
 
-extensions = ["myst_nb", "docs.extensions.reference", "docs.extensions.literate"]
+extensions = ["myst_nb", "docs.extensions.reference", "docs.extensions.literate", "docs.extensions.browser"]
 exclude_patterns = ["_build", "extensions"]
 default_role = "code"
 nitpicky = False

@@ -16,11 +16,13 @@ ROOT = Path(__file__).parents[2]
 
 def run(*arguments, **settings):
     command = [sys.executable, "-W", "error", *arguments]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PATH": ""} | settings
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PATH": "", "OPENBLAS_NUM_THREADS": "1"} | settings
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
 
 
 def test_a_training_needs_no_threads_no_processes_and_no_compiler(tmp_path):
+    import matplotlib.font_manager  # noqa: F401  # keeps its list of fonts; some versions start a thread for it
+
     ended = run(
         "-m",
         "tests.processes.training_in_a_browser",
