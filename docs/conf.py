@@ -40,4 +40,5 @@ html_title = "minidl"
 html_static_path = ["static"]
 html_css_files = ["minidl.css"]
 html_copy_source = False
+html_search_scorer = str(ROOT / "docs" / "search_scorer.js")
 html_theme_options = {"top_of_page_buttons": []}
