@@ -22,7 +22,7 @@ version = release = minidl.__version__
 extensions = ["myst_nb", "docs.extensions.reference", "docs.extensions.literate", "docs.extensions.browser"]
 exclude_patterns = ["_build", "extensions"]
 default_role = "code"
-nitpicky = False
+nitpicky = True
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
