@@ -124,8 +124,9 @@ def guarded_array(name: str, x: Any) -> Guarded:
     """Return the guard of an array: its shape, dtype and bytes, and the mask of a masked one."""
 
     def read() -> tuple[Any, ...]:
-        host = devices.to_numpy(x)
-        parts = [host.mask, host.data] if hasattr(host, "mask") else [host]
+        host: Any = devices.to_numpy(x)
+        is_masked = type(host) is not numpy.ndarray and isinstance(host, numpy.ma.MaskedArray)
+        parts = [host.mask, host] if is_masked else [host]
         # As plain arrays: NumPy's constant `masked` has no bytes of its own.
         return tuple(part for array in map(numpy.asarray, parts) for part in _contents(array))
 
