@@ -116,19 +116,27 @@ def guarded_set(name: str, x: Any) -> Guarded:
     return Guarded(name, lambda: (frozenset(x),), write)
 
 
+def _contents(x: numpy.ndarray) -> tuple[Any, ...]:
+    return (x.shape, x.dtype, x.tobytes())
+
+
 def guarded_array(name: str, x: Any) -> Guarded:
-    """Return the guard of an array: its shape, dtype and bytes."""
+    """Return the guard of an array: its shape, dtype and bytes, and the mask of a masked one."""
 
     def read() -> tuple[Any, ...]:
-        host = devices.to_numpy(x)
-        return (host.shape, host.dtype, host.tobytes())
+        host: Any = devices.to_numpy(x)
+        is_masked = type(host) is not numpy.ndarray and isinstance(host, numpy.ma.MaskedArray)
+        parts = [host.mask, host] if is_masked else [host]
+        # As plain arrays: NumPy's constant `masked` has no bytes of its own.
+        return tuple(part for array in map(numpy.asarray, parts) for part in _contents(array))
 
     def write(seen: tuple[Any, ...]) -> None:
         if read() != seen:
-            shape, dtype, contents = seen
-            devices.write(
-                x, devices.to_device(numpy.frombuffer(contents, dtype).reshape(shape), devices.device_of(x))
-            )
+            *mask, shape, dtype, contents = seen
+            values = numpy.frombuffer(contents, dtype).reshape(shape)
+            devices.write(x, devices.to_device(values, devices.device_of(x)))
+            if mask:
+                x.mask = numpy.frombuffer(mask[2], mask[1]).reshape(mask[0])
 
     return Guarded(name, read, write)
 
