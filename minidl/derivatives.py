@@ -74,7 +74,9 @@ def hessian_vector_product(function: Callable[..., Tensor], position: int = 0) -
         if not gradient.requires_grad:
             return x.zeros_like()
         _, vector = as_tensors((gradient, vector))
-        return grad(gradient, x, broadcast_to(vector.astype(x.dtype), x.shape), create_graph=True)
+        vector = broadcast_to(vector.astype(x.dtype), x.shape)
+        product: Tensor = grad(gradient, x, vector, create_graph=True)
+        return product
 
     return compute
 
