@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy
 
 from minidl.primitives.elementwise import power_
-from minidl.program.cpu.blas import Blas, best_blas
+from minidl.program.cpu.blas import Blas, best_blas, columns_at_a_time
 from minidl.program.cpu.c_code import CSource
-from minidl.program.cpu.loops import Loops, c_type, stored_type
+from minidl.program.cpu.loops import Loops, c_type, loop, smaller, stored_type
 from minidl.program.expressions import Unsupported, expression, number
-from minidl.program.plan.layout import Layout, blas_takes, layout_of
+from minidl.program.plan.layout import TRANSPOSED, Layout, blas_takes, layout_of
 from minidl.program.program import Instruction, Value
 
 #: The primitives whose functions C has for floating-point numbers alone.
@@ -36,8 +36,19 @@ def _gemm(
         addresses = [addresses[1], addresses[0], addresses[2]]
     layouts: list[Layout] = [layout_of(matrix) for matrix in (a, b, out)]
     function = "s" if out.dtype == numpy.float32 else "d"
-    return (
-        f"{function}(101, {layouts[0][0]}, {layouts[1][0]}, {a.shape[0]}, {b.shape[1]}, {a.shape[1]}, 1, "
+    (rows, inner), columns = a.shape, b.shape[1]
+    step = columns
+    if blas.has_small_products:
+        step = columns_at_a_time(rows, columns, inner, layouts[1][0] == TRANSPOSED)
+    length, before = str(columns), ""
+    if step < columns:
+        kind, stride = c_type(out.dtype), b.strides[1] // b.itemsize
+        before = f"{loop('j', str(columns), step=step)} "
+        length = str(step) if columns % step == 0 else smaller(f"{columns} - j", step)
+        addresses = [addresses[0], *(f"({kind} *) {address} + j" for address in addresses[1:])]
+        addresses[1] += f" * {stride}" if stride != 1 else ""
+    return before + (
+        f"{function}(101, {layouts[0][0]}, {layouts[1][0]}, {rows}, {length}, {inner}, 1, "
         f"{addresses[0]}, {layouts[0][1]}, {addresses[1]}, {layouts[1][1]}, {int(add)}, "
         f"{addresses[2]}, {layouts[2][1]});"
     )
