@@ -22,7 +22,7 @@ from minidl.program.passes.simplify import (
     protect_old_state,
     transpose_products,
 )
-from minidl.program.passes.slices import join_slices
+from minidl.program.passes.slices import join_slices, slice_first
 from minidl.program.program import Program
 
 #: Single instructions come first, then those that make larger steps of them.
@@ -41,6 +41,7 @@ PASSES = (
     transpose_products,
     protect_old_state,
     accumulate_products,
+    slice_first,
     send_in_buckets,
     group_elementwise,
     fuse_rows,
