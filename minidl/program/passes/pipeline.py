@@ -9,7 +9,7 @@ from minidl.program.passes.matrices import work_on_matrices
 from minidl.program.passes.picks import compare_picks
 from minidl.program.passes.precision import pack_factors
 from minidl.program.passes.rows import fuse_rows
-from minidl.program.passes.scatter import order_scatters
+from minidl.program.passes.scatter import add_to_sums, order_scatters
 from minidl.program.passes.simplify import (
     accumulate_products,
     broadcast_in_place,
@@ -42,13 +42,20 @@ PASSES = (
     protect_old_state,
     accumulate_products,
     slice_first,
+    add_to_sums,
     send_in_buckets,
     group_elementwise,
     fuse_rows,
 )
 
 #: The same for a GPU.
-GPU_PASSES = (compare_picks, order_scatters, *PASSES[1:-2], pack_factors, *PASSES[-2:])
+GPU_PASSES = (
+    compare_picks,
+    order_scatters,
+    *(improve for improve in PASSES[1:-2] if improve is not add_to_sums),
+    pack_factors,
+    *PASSES[-2:],
+)
 
 
 def optimize(program: Program, on_gpu: bool = False) -> Program:

@@ -113,3 +113,9 @@ def layout_fits(matrix: numpy.ndarray) -> bool:
     if any(stride % matrix.itemsize for stride in matrix.strides) or row < 1 or column < 1:
         return False
     return (column == 1 and row >= matrix.shape[1]) or (row == 1 and column >= matrix.shape[0])
+
+
+def is_same_place(array: numpy.ndarray, other: numpy.ndarray) -> bool:
+    """Return whether two arrays of one shape are the same elements in memory."""
+    same = array.__array_interface__["data"][0] == other.__array_interface__["data"][0]
+    return same and array.strides == other.strides and array.dtype == other.dtype
