@@ -38,7 +38,7 @@ class Blas:
     name : the library and its version
     set_threads, get_threads : None for a library that always uses one thread for a call
     has_small_products : whether it is faster for small products, so that it pays to cut others; see
-        columns_at_a_time
+        length_at_a_time
     """
 
     def __init__(
@@ -125,27 +125,27 @@ def _openblas() -> Blas | None:
     return None
 
 
-#: The most multiplications of a product, and elements of its result if the right factor is transposed, for
-#: which OpenBLAS neither packs nor copies its factors (interface/gemm.c and sgemm_small_kernel_permit_skylakex.c).
+#: OpenBLAS neither packs nor copies the factors of a product of so many multiplications, or, if the right
+#: factor alone is transposed, of so many elements as well (sgemm_small_kernel_permit_skylakex.c).
 MAX_SMALL = 1_000_000
 MAX_SMALL_TRANSPOSED = 1_024
-#: With fewer columns at a time, its vectors are not full.
-MIN_COLUMNS = 24
+#: With less at a time, its vectors are not full.
+MIN_PIECE = 24
 
 
-def columns_at_a_time(rows: int, columns: int, inner: int, is_transposed: bool) -> int:
-    """Return how many columns of a product, stored by rows, BLAS computes at a time to be fastest.
+def length_at_a_time(length: int, other: int, inner: int, is_transposed: bool) -> int:
+    """Return how much of the longer side of a product BLAS should compute at a time, to be fastest.
 
-    Products of few rows are up to 1.3 times as fast if they are cut so that each piece is small, and 2 times
-    if the right factor is transposed.
+    Products with few rows or few columns are up to 1.3 times as fast if they are cut so that each piece is
+    small, and 2 times if the right factor alone is transposed.
     """
-    limit = MAX_SMALL // (rows * inner)
+    limit = MAX_SMALL // (other * inner)
     if is_transposed:
-        limit = min(limit, MAX_SMALL_TRANSPOSED // rows)
-    if not MIN_COLUMNS <= limit < columns:
-        return columns
-    pieces = -(-columns // limit)
-    return -(-columns // pieces)
+        limit = min(limit, MAX_SMALL_TRANSPOSED // other)
+    if not MIN_PIECE <= limit < length:
+        return length
+    pieces = -(-length // limit)
+    return -(-length // pieces)
 
 
 def default_threads() -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy
 
 from minidl.primitives.elementwise import power_
-from minidl.program.cpu.blas import Blas, best_blas, columns_at_a_time
+from minidl.program.cpu.blas import Blas, best_blas, length_at_a_time
 from minidl.program.cpu.c_code import CSource
 from minidl.program.cpu.loops import Loops, c_type, loop, smaller, stored_type
 from minidl.program.expressions import Unsupported, expression, number
@@ -37,18 +37,21 @@ def _gemm(
     layouts: list[Layout] = [layout_of(matrix) for matrix in (a, b, out)]
     function = "s" if out.dtype == numpy.float32 else "d"
     (rows, inner), columns = a.shape, b.shape[1]
-    step = columns
+    lengths, before = [str(rows), str(columns)], ""
+    cut = 0 if rows > columns else 1
+    step = whole = out.shape[cut]
     if blas.has_small_products:
-        step = columns_at_a_time(rows, columns, inner, layouts[1][0] == TRANSPOSED)
-    length, before = str(columns), ""
-    if step < columns:
-        kind, stride = c_type(out.dtype), b.strides[1] // b.itemsize
-        before = f"{loop('j', str(columns), step=step)} "
-        length = str(step) if columns % step == 0 else smaller(f"{columns} - j", step)
-        addresses = [addresses[0], *(f"({kind} *) {address} + j" for address in addresses[1:])]
-        addresses[1] += f" * {stride}" if stride != 1 else ""
+        is_transposed = layouts[0][0] != TRANSPOSED and layouts[1][0] == TRANSPOSED
+        step = length_at_a_time(whole, out.shape[1 - cut], inner, is_transposed)
+    if step < whole:
+        before = f"{loop('j', str(whole), step=step)} "
+        lengths[cut] = str(step) if whole % step == 0 else smaller(f"{whole} - j", step)
+        for i, matrix in ((cut, (a, b)[cut]), (2, out)):
+            stride = matrix.strides[cut] // matrix.itemsize
+            place = "j" if stride == 1 else f"j * {stride}"
+            addresses[i] = f"({c_type(out.dtype)} *) {addresses[i]} + {place}"
     return before + (
-        f"{function}(101, {layouts[0][0]}, {layouts[1][0]}, {rows}, {length}, {inner}, 1, "
+        f"{function}(101, {layouts[0][0]}, {layouts[1][0]}, {', '.join(lengths)}, {inner}, 1, "
         f"{addresses[0]}, {layouts[0][1]}, {addresses[1]}, {layouts[1][1]}, {int(add)}, "
         f"{addresses[2]}, {layouts[2][1]});"
     )

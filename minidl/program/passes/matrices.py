@@ -105,7 +105,8 @@ class _Pass:
     def _matrix(self, value: Value) -> Shape | None:
         """Return the shape of the matrix that a value is, reshaped; None if it is none."""
         source = self.sources.get(value, value)
-        return source.shape if len(source.shape) == 2 and len(value.shape) != 2 else None
+        is_column = source.shape[1:] == (1,) and value.shape[1:] != (1,)  # of one number for each row
+        return source.shape if len(source.shape) == 2 and (len(value.shape) != 2 or is_column) else None
 
     def _elementwise(self, step: Instruction) -> Instruction | None:
         """Return an elementwise step on matrices; None if its operands cannot be such."""

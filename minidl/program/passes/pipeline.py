@@ -27,8 +27,8 @@ from minidl.program.program import Program
 
 #: Single instructions come first, then those that make larger steps of them.
 PASSES = (
-    compare_picks,
     expand_reductions,
+    compare_picks,
     drop_aliases,
     fold_constants,
     drop_idle_casts,
@@ -50,9 +50,9 @@ PASSES = (
 
 #: The same for a GPU.
 GPU_PASSES = (
-    compare_picks,
+    *PASSES[:2],
     order_scatters,
-    *(improve for improve in PASSES[1:-2] if improve is not add_to_sums),
+    *(improve for improve in PASSES[2:-2] if improve is not add_to_sums),
     pack_factors,
     *PASSES[-2:],
 )
