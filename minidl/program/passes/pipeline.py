@@ -8,6 +8,7 @@ from minidl.program.passes.group import group_elementwise
 from minidl.program.passes.matrices import work_on_matrices
 from minidl.program.passes.picks import compare_picks
 from minidl.program.passes.precision import pack_factors
+from minidl.program.passes.products import merge_products
 from minidl.program.passes.rows import fuse_rows
 from minidl.program.passes.scatter import add_to_sums, order_scatters
 from minidl.program.passes.simplify import (
@@ -41,6 +42,7 @@ PASSES = (
     transpose_products,
     protect_old_state,
     accumulate_products,
+    merge_products,
     slice_first,
     add_to_sums,
     send_in_buckets,
