@@ -15,8 +15,7 @@ from minidl.checks import check_gradients
 from minidl.distributed import sums  # noqa: F401, it declares a primitive
 from minidl.primitives.indexing import SLOT
 from minidl.primitives.primitive import PRIMITIVES
-from minidl.program.lowered import check  # noqa: F401, it declares a primitive
-from minidl.program.lowered.add_at import add_at_
+from minidl.program.lowered import add_at, check  # noqa: F401, they declare primitives
 from minidl.program.lowered.sorted_scatter import RUN, sort_places_
 from tests.distributed.mirror import Mirror
 

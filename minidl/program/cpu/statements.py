@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy
 
 from minidl.primitives.elementwise import power_
-from minidl.program.cpu.blas import Blas, best_blas, length_at_a_time
+from minidl.program.cpu.blas import MAX_SMALL_TRANSPOSED, MIN_PIECE, Blas, best_blas, length_at_a_time
 from minidl.program.cpu.c_code import CSource
 from minidl.program.cpu.loops import Loops, c_type, loop, smaller, stored_type
 from minidl.program.expressions import Unsupported, expression, number
@@ -18,6 +18,9 @@ from minidl.program.program import Instruction, Value
 
 #: The primitives whose functions C has for floating-point numbers alone.
 FLOATS_ONLY = {power_}
+
+#: Factors of more elements are not copied to a thread's stack.
+MAX_COPIED = 8192
 
 
 def gemm_statement(source: CSource, a: numpy.ndarray, b: numpy.ndarray, out: numpy.ndarray, add: bool) -> str:
@@ -69,8 +72,37 @@ def matmul_statement(source: CSource, a: numpy.ndarray, b: numpy.ndarray, out: n
     loops = Loops(stack, [array[..., 0, 0] for array in arrays])
     kind = c_type(out.dtype)
     pointers = [f"{kind} *q{i} = {source.address(array)};" for i, array in enumerate(arrays)]
-    call = _gemm(first_a, first_b, first, [f"q{i} + {loops.index(i)}" for i in range(3)])
-    return f"{{ {' '.join(pointers)}\n    {loops.code([call], independent=False)} }}"
+    addresses = [f"q{i} + {loops.index(i)}" for i in range(3)]
+    copies: list[str] = []
+    if _is_better_copied(first_a, first_b, first):
+        inner, columns = first_b.shape
+        along, across = (stride // first_b.itemsize for stride in first_b.strides)
+        copies = [
+            f"{kind} *b = {addresses[1]}, t[{first_b.size}];",
+            f"{loop('k', str(inner))} {loop('n', str(columns))} "
+            f"t[k * {columns} + n] = b[k * {along} + n * {across}];",
+        ]
+        first_b, addresses[1] = numpy.empty(first_b.shape, out.dtype), "t"
+    call = _gemm(first_a, first_b, first, addresses)
+    return f"{{ {' '.join(pointers)}\n    {loops.code([*copies, call], independent=False)} }}"
+
+
+def _is_better_copied(a: numpy.ndarray, b: numpy.ndarray, out: numpy.ndarray) -> bool:
+    """Return whether a product is faster if its right factor is written by rows first.
+
+    OpenBLAS is slow where the right factor alone is transposed, and the result not very small.
+    """
+    blas = best_blas()
+    if blas is None or not blas.has_small_products or not all(map(blas_takes, (a, b, out))):
+        return False
+    return (
+        out.strides[1] == out.itemsize
+        and layout_of(a)[0] != TRANSPOSED
+        and layout_of(b)[0] == TRANSPOSED
+        and out.size > MAX_SMALL_TRANSPOSED
+        and b.size <= MAX_COPIED
+        and len(a) >= MIN_PIECE
+    )
 
 
 def group_statement(

@@ -1,4 +1,4 @@
-"""The step that adds to picked elements of an array, as the gradients of an embedding to those of its product."""
+"""The step that adds to picked elements: a lookup's gradient to that of a product with the same table."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """The pass that picks one element of each row, and puts one there, by comparing column numbers.
 
 So the cross-entropy of class numbers, and its gradient, are elementwise work on rows and sums of them, and
-join the softmax (see rows.py): no matrix of zeros is filled, and none is gathered from. What is the same for all
-of a row is subtracted from the element that was picked, not from all; and the sum of a row in which one element
-was put among zeros is that element.
+join the softmax (see rows.py): no matrix of zeros is filled, and none is gathered from. What is subtracted
+from a whole row is subtracted from the picked element alone; and the sum of a row in which one element was put
+among zeros is that element.
 """
 
 from __future__ import annotations

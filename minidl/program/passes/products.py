@@ -60,9 +60,7 @@ class _Whole:
         self.shapes = self.shapes or [matrix.shape[:1] for matrix in self.matrices]
 
 
-def _merged(
-    gemm: Gemm, lefts: list[Value], rights: list[Value], whole: _Whole, is_there: bool
-) -> list[Step]:
+def _merged(gemm: Gemm, lefts: list[Value], rights: list[Value], whole: _Whole, is_there: bool) -> list[Step]:
     """Return the steps of one product; ``is_there`` says that the step of a whole has been computed."""
     steps: list[Step] = []
     side = rights if set(whole.matrices) == set(rights) else lefts

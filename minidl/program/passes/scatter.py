@@ -1,7 +1,7 @@
 """The passes on scatter_add with positions, one for each kind of machine.
 
-On a GPU, the order in which it adds is fixed; see program/lowered/sorted_scatter.py. On a CPU, it adds to what
-its result is to be added to, so that no array of zeros is filled.
+On a GPU, the order in which it adds is fixed; see program/lowered/sorted_scatter.py. On a CPU, it adds to
+what its result is to be added to, so that no array of zeros is filled.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ def add_to_sums(program: Program) -> Program:
         if not isinstance(step, Instruction):
             steps.append(step)
             continue
-        if step.primitive is scatter_add_ and step.inputs[1:] and step.output not in kept:
-            if readers.get(step.output) == 1 and step.inputs[0].dtype == step.output.dtype:
-                scatters[step.output] = step
+        has_positions = step.primitive is scatter_add_ and step.inputs[1:]
+        if has_positions and readers.get(step.output) == 1 and step.output not in kept:
+            scatters[step.output] = step
         last = next((value for value in reversed(step.inputs) if value in scatters), None)
         if step.primitive is add and last is not None:
             (other,) = [value for value in step.inputs if value is not last]

@@ -4,8 +4,8 @@ The gradient of a slice is an array of zeros with the gradient's elements in the
 slices are added up: each as large as the whole, for each gate of an LSTM and each step of a sequence. Where
 slices together are all of an axis, and no two overlap, the sum is their gradients side by side.
 
-The gates of an LSTM are slices of a sum of products. Where slices are taken of the summands, the sum is part of
-the elementwise work on each gate.
+The gates of an LSTM are slices of a sum of products. Where slices are taken of the summands, the sum is part
+of the elementwise work on each gate.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def _may_come_first(
 
 
 def _computed_of_slices(step: Instruction, part: Instruction) -> list[Step]:
-    """Return slices of a step's inputs, and the step on these, whose output is that of a slice of the step."""
+    """Return slices of a step's inputs, and the step on these, with the output of a slice of the step."""
     steps, operands = list[Step](), list[Value]()
     for value in step.inputs:
         key = part.attributes["key"]
@@ -112,7 +112,7 @@ def _computed_of_slices(step: Instruction, part: Instruction) -> list[Step]:
 
 
 def _of_broadcast(key: tuple[slice, ...], own: tuple[int, ...], whole: tuple[int, ...]) -> tuple[slice, ...]:
-    """Return the slices of a value that give, broadcast, what a key gives of the value broadcast to a shape."""
+    """Return the slices of a value that, broadcast, are what a key gives of it broadcast to a shape."""
     cuts = [*key, *(slice(None),) * (len(whole) - len(key))][len(whole) - len(own) :]
     lengths = whole[len(whole) - len(own) :]
     return tuple(

@@ -34,7 +34,7 @@ class Place:
     way: tuple[Instruction, ...] = ()
 
     def array(self, arrays: Mapping[Value, Array]) -> Array | None:
-        """Return the array of the result, from that of the whole; None if there is none, for want of a view."""
+        """Return the array of the result, from that of the whole; None if it would be a copy."""
         array = arrays[self.whole][self.key]
         steps = [(reshape_, {"shape": self.value.shape}), *((s.primitive, _backwards(s)) for s in self.way)]
         for primitive, attributes in steps:
@@ -111,7 +111,7 @@ class Aliases:
                 self.sources[step.outputs[0]] = tuple(dict.fromkeys(found))
 
     def move(self, value: Value, place: Place) -> bool:
-        """Let a result lie in another one's memory; return False, and do nothing, if a view would be a copy."""
+        """Let a result lie in another one's memory; do nothing, and return False, if a view would be a copy."""
         array = place.array(self.array)
         if array is None:
             return False

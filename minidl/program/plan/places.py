@@ -7,6 +7,7 @@ nothing is copied. An elementwise result lies where one of its inputs lay, if no
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy
 
@@ -70,7 +71,7 @@ class _Parts:
         """Yield the place of each input of a step in its result."""
         (whole,) = step.outputs
         if step.operation is reshape_:
-            keys = [(...,)]
+            keys: list[tuple[Any, ...]] = [(...,)]
         else:
             assert isinstance(step, Instruction)
             keys = [tuple(slice(r.start, r.stop) for r in box.ranges) for box in boxes_of(step)]
