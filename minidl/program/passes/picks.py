@@ -2,7 +2,7 @@
 
 So the cross-entropy of class numbers, and its gradient, are elementwise work on rows and sums of them, and
 join the softmax (see rows.py): no matrix of zeros is filled, and none is gathered from. What is subtracted
-from a whole row is subtracted from the picked element alone; and the sum of a row in which one element was put
+from a whole row is subtracted from the picked element alone. The sum of a row with one element put
 among zeros is that element.
 """
 

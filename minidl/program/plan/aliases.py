@@ -111,7 +111,7 @@ class Aliases:
                 self.sources[step.outputs[0]] = tuple(dict.fromkeys(found))
 
     def move(self, value: Value, place: Place) -> bool:
-        """Let a result lie in another one's memory; do nothing, and return False, if a view would be a copy."""
+        """Let a result lie in another one's memory; return False if a view of it would be a copy."""
         array = place.array(self.array)
         if array is None:
             return False
