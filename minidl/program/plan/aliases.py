@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -67,6 +68,7 @@ class Aliases:
     sources : by a value the results that are computed where it lies, all of which it has to wait for
     places : the results that lie in another one's memory, and where; see places.py
     wholes : the results that are there when all their parts have been computed
+    waits : by the ``id`` of a step those that must have read what lies where it writes
     """
 
     def __init__(self, program: Program, by_columns: set[Value]):
@@ -76,6 +78,7 @@ class Aliases:
         self.is_view: dict[int, bool] = {}
         self.places: dict[Value, Place] = {}
         self.wholes: set[Value] = set()
+        self.waits: dict[int, list[Step]] = {}
         self.sources: dict[Value, tuple[Value, ...]] = {}
         self._views: dict[Value, list[Step]] = {}  # by their memory
         self._before: dict[Value, numpy.ndarray] = {}  # the arrays of results that were moved
@@ -107,8 +110,9 @@ class Aliases:
         self.sources = {value: (value,) for value in self.root}
         for step in self.program.steps:
             if self.is_view[id(step)]:
-                found = (source for value in step.inputs for source in self.sources[value])
-                self.sources[step.outputs[0]] = tuple(dict.fromkeys(found))
+                found = [self.sources[value] for value in step.inputs]
+                together = found[0] if len(found) == 1 else tuple(dict.fromkeys(itertools.chain(*found)))
+                self.sources[step.outputs[0]] = together
 
     def move(self, value: Value, place: Place) -> bool:
         """Let a result lie in another one's memory; return False if a view of it would be a copy."""

@@ -22,7 +22,7 @@ from minidl.program.plan.strides import broadcast_strides
 from minidl.program.program import Gemm, Group, Instruction, Operation, Program, Rows, Step, Value
 
 #: The steps that write to strided memory as fast as to any other.
-MAKERS: tuple[Operation, ...] = (Group, Rows, Gemm, matmul_, concatenate_, reshape_)
+MAKERS: tuple[Operation, ...] = (Group, Rows, Gemm, matmul_, concatenate_)
 
 
 def share_memory(program: Program, aliases: Aliases, threads: int) -> None:
@@ -110,31 +110,32 @@ class _Parts:
 
 
 def _take_over(program: Program, aliases: Aliases) -> None:
-    """Let elementwise results, and what is added to, lie where an input lay that nothing else reads."""
-    readers: dict[Value, set[int]] = {}
+    """Let elementwise results, and what is added to, lie where an input lay that nothing reads any more."""
+    readers: dict[Value, list[Step]] = {}  # in the order of the program
     for step in program.steps:
         if not aliases.is_view[id(step)]:
             for source in {source for value in step.inputs for source in aliases.sources[value]}:
-                readers.setdefault(source, set()).add(id(step))
-    needed = {source for value in program.results_needed for source in aliases.sources[value]}
+                readers.setdefault(source, []).append(step)
+    results = set(program.results_needed)
+    needed = {source for value in results for source in aliases.sources[value]}
     for step in program.steps:
         taken: set[Value] = set()
         for value, candidates in _candidates(step, aliases):
-            if value in program.results_needed or value.array is not None or value in aliases.places:
+            if value in results or value.array is not None or value in aliases.places:
                 continue
             for old in candidates:
                 is_free = (
                     aliases.sources[old] == (old,)
                     and old.kind == "result"
                     and old.array is None
-                    and old not in aliases.places
                     and old not in needed
-                    and readers[old] == {id(step)}
                     and old not in taken
+                    and readers[old][-1] is step
                 )
                 if is_free and _is_alike(aliases.array[old], aliases.array[value]):
                     taken.add(old)
                     aliases.take_over(value, old)
+                    aliases.waits.setdefault(id(step), []).extend(readers[old][:-1])
                     break
 
 

@@ -65,6 +65,7 @@ class _Planner:
         self.missing: dict[int, int] = {}  # how many tasks, not planned yet, a task waits for
         for task in self.tasks:
             self._let_wait(task, self._producers(task))
+            self._let_wait(task, aliases.waits.get(id(task), ()))
         self.checks = [task for task in self.tasks if task.operation is check_]  # nothing is updated before
         ordered = [task for task in self.tasks if task.is_ordered]
         for earlier, later in itertools.pairwise(ordered):

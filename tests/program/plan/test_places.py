@@ -215,3 +215,17 @@ def test_only_one_result_takes_the_place_of_an_input(rng):
     (group,) = [step for step in program.steps if step.name == "sin cos"]
     first, second = (executor.memory.arrays[value] for value in group.outputs)
     assert not numpy.shares_memory(first, second)
+
+
+def test_places_are_taken_over_again_and_again(rng):
+    """Elementwise steps between sums of columns cannot be one group, and need one piece of memory."""
+
+    def function(x, w):
+        y = x @ w
+        for _ in range(4):
+            y = dl.tanh(y - y.sum(axis=0) * 0.01)
+        return y @ w.T
+
+    executor = compiled(function, normal(rng, 50, 30), normal(rng, 30, 40))
+    large = [buffer for buffer in executor.memory.buffers if buffer.nbytes >= 50 * 40 * 4]
+    assert len(large) == 1
