@@ -18,12 +18,17 @@ MISSING: Any = object()
 
 
 class _Changes:
-    """How often any attribute of a Tracked object was set or deleted, and any of these of a Tensor."""
+    """How often any attribute of a Tracked object was set or deleted, and any of these of a Tensor.
 
-    __slots__ = ("count",)
+    ``functions`` counts how often the code or the defaults of any function were set. It is NaN, which equals
+    nothing, where that is not known (program/outside_world.py).
+    """
+
+    __slots__ = ("count", "functions")
 
     def __init__(self) -> None:
         self.count = 0
+        self.functions = float("nan")
 
 
 changes = _Changes()

@@ -1,4 +1,7 @@
-"""Files, folders, sockets, other processes and clocks, which cannot be compared before each replay."""
+"""Files, folders, sockets, other processes and clocks, which cannot be compared before each replay.
+
+Python's audit events tell of them, and of changes of functions, which guards would be slow to compare.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from typing import Any
 from minidl.mode import mode
 from minidl.program.names import CLOCKS, is_users
 from minidl.program.recorder import Place, Recorder, described
+from minidl.tracking import changes
 
 #: Python's audit events of what a function finds out about the world, and what a message calls them.
 _EVENTS = {
@@ -70,13 +74,18 @@ def _is_clock(function: Any) -> bool:
 def watch() -> None:
     """From now on, refuse that a function reads the world while it is recorded.
 
-    Python has one list of hooks for a process, and never removes one. This one does nothing in threads that
-    record nothing.
+    Python has one list of hooks for a process, and never removes one. This one refuses nothing in threads
+    that record nothing. It also counts changes of functions.
     """
     sys.addaudithook(_audit)
+    sys.audit("minidl.watch")  # another hook may have kept this one out
 
 
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "object.__setattr__":  # of the code or the defaults of a function, and of little else
+        changes.functions += 1
+    elif event == "minidl.watch":
+        changes.functions = 0
     if event not in _EVENTS or not isinstance(mode.recorder, Recorder):
         return
     if event == "open" and isinstance(arguments[0], int):
