@@ -106,9 +106,7 @@ class _Recurrent(Layer):
             for part in self.carried.values():
                 part.assign(part.zeros_like())
             return
-        self.carried = {
-            name: zeros(shape, like.dtype, like.device) for name in self.states
-        }
+        self.carried = {name: zeros(shape, like.dtype, like.device) for name in self.states}
 
     def run(self, x: Tensor, initial: list[Tensor | None], mask: Tensor | None) -> Any:
         """Compute what forward() returns."""
