@@ -27,14 +27,14 @@ class _Slot:
 SLOT = _Slot()
 
 
-def _fill(key: tuple[Any, ...], positions: tuple[Any, ...]) -> tuple[Any, ...]:
+def filled_key(key: tuple[Any, ...], positions: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return the key with its slots filled by the arrays."""
     remaining = iter(positions)
     return tuple(next(remaining) if part is SLOT else part for part in key)
 
 
 def _index(xp: Any, x: Any, *positions: Any, key: tuple[Any, ...], out: Any = None) -> Any:
-    result = x[_fill(key, positions)]
+    result = x[filled_key(key, positions)]
     if out is None:
         return result
     xp.copyto(out, result)
@@ -48,7 +48,7 @@ def _scatter_add(
         out = xp.empty(shape, g.dtype)
     out.fill(0)
     if positions:
-        xp.add.at(out, _fill(key, positions), g)  # the same position may stand there several times
+        xp.add.at(out, filled_key(key, positions), g)  # the same position may stand there several times
     else:
         out[key] = g
     return out
@@ -126,7 +126,7 @@ def _set_items(xp: Any, x: Any, value: Any, *positions: Any, key: tuple[Any, ...
     if out is None:
         out = xp.empty(x.shape, x.dtype)
     xp.copyto(out, x)
-    out[_fill(key, positions)] = value
+    out[filled_key(key, positions)] = value
     return out
 
 

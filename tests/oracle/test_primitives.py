@@ -220,6 +220,7 @@ NOT_COMPARED = {
     "set_items": "has no gradient; see tests/test_tensor.py",
     "random_uniform": "draws other numbers than PyTorch",
     "random_normal": "draws other numbers than PyTorch",
+    "add_at": "scatter_add, added to something",
     "sort_places": "a step of scatter_add on a GPU",
     "merge_places": "a step of scatter_add on a GPU",
     "sum_runs": "a step of scatter_add on a GPU",

@@ -15,7 +15,7 @@ from minidl.checks import check_gradients
 from minidl.distributed import sums  # noqa: F401, it declares a primitive
 from minidl.primitives.indexing import SLOT
 from minidl.primitives.primitive import PRIMITIVES
-from minidl.program.lowered import check  # noqa: F401, it declares a primitive
+from minidl.program.lowered import add_at, check  # noqa: F401, they declare primitives
 from minidl.program.lowered.sorted_scatter import RUN, sort_places_
 from tests.distributed.mirror import Mirror
 
@@ -130,6 +130,12 @@ def scattering(draw, primitive):
     (x, where), attributes = draw(gathering(primitive))
     g = draw(values(x[where].shape))
     return [g, where], attributes | {"shape": x.shape}
+
+
+@st.composite
+def adding_at(draw, primitive):
+    (g, where), attributes = draw(scattering(primitive))
+    return [draw(values(attributes["shape"])), g, where], attributes
 
 
 @st.composite
@@ -296,6 +302,7 @@ CASES = {
     "slice": slicing,
     "gather": gathering,
     "scatter_add": scattering,
+    "add_at": adding_at,
     "sort_places": sorting,
     "merge_places": merging,
     "sum_runs": scattering_in_order,

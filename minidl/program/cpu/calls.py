@@ -17,6 +17,7 @@ from minidl.primitives.shape import concatenate_, pad_, reshape_
 from minidl.program.cpu.blas import matmul_call
 from minidl.program.cpu.blocks import Block, moves_of
 from minidl.program.expressions import Unsupported
+from minidl.program.lowered.add_at import add_at_
 from minidl.program.lowered.selection import Selection
 from minidl.program.plan.layout import empty
 from minidl.program.plan.placement import selection_of
@@ -101,20 +102,44 @@ def _moves(step: Instruction, block: Block, scratch: Scratch) -> Iterator[Call]:
 
 def _scatter(step: Instruction, block: Block, scratch: Scratch) -> Iterator[Call]:
     g, *positions = block.inputs
-    selection = selection_of(step)
     if not positions:
         yield from _moves(step, block, scratch)
-    elif block.axis is not None and block.axis in selection.indexed:
-        yield partial(_add_rows, step, block, selection, block.axis)
+    else:
+        yield from _add_positions(step, block, [], g, positions)
+
+
+def _add_at(step: Instruction, block: Block, scratch: Scratch) -> Iterator[Call]:
+    x, g, *positions = block.inputs
+    yield from _add_positions(step, block, [x], g, positions)
+
+
+def _add_positions(
+    step: Instruction,
+    block: Block,
+    base: list[numpy.ndarray],
+    g: numpy.ndarray,
+    positions: list[numpy.ndarray],
+) -> Iterator[Call]:
+    selection = selection_of(step)
+    if block.axis is not None and block.axis in selection.indexed:
+        yield partial(_add_rows, step, block, selection, block.axis, base, g, positions)
     else:
         (out,) = block.outputs
         attributes = step.attributes | {"shape": out.shape}
-        yield partial(step.primitive.forward, numpy, g, *positions, out=out, **attributes)
+        yield partial(step.primitive.forward, numpy, *base, g, *positions, out=out, **attributes)
 
 
-def _add_rows(step: Instruction, block: Block, selection: Selection, axis: int) -> None:
+def _add_rows(
+    step: Instruction,
+    block: Block,
+    selection: Selection,
+    axis: int,
+    base: list[numpy.ndarray],
+    g: numpy.ndarray,
+    positions: list[numpy.ndarray],
+) -> None:
     """Add up what belongs in a block of the result along an axis that positions index."""
-    (g, *positions), (out,) = block.inputs, block.outputs
+    (out,) = block.outputs
     shared = selection.indexed.index(axis)
     length = step.output.shape[axis]
     places = positions[shared] + (positions[shared] < 0) * length
@@ -125,7 +150,8 @@ def _add_rows(step: Instruction, block: Block, selection: Selection, axis: int) 
     own = list(numpy.broadcast_arrays(*positions[:shared], places - block.start, *positions[shared + 1 :]))
     chosen = [array[inside] for array in own]
     part = g[(slice(None),) * selection.at + (inside,)]
-    scatter_add_.forward(numpy, part, *chosen, key=step.attributes["key"], shape=out.shape, out=out)
+    attributes = step.attributes | {"shape": out.shape}
+    step.primitive.forward(numpy, *base, part, *chosen, out=out, **attributes)
 
 
 def _partial_sum(step: PartialSum, block: Block, scratch: Scratch) -> Iterator[Call]:
@@ -207,6 +233,7 @@ CALLS: dict[Operation, Callable[[Any, Block, Scratch], Iterator[Call]]] = {
     pad_: _moves,
     reshape_: _moves,
     scatter_add_: _scatter,
+    add_at_: _add_at,
     BeginSum: _begin_sum,
     AdvanceSum: _advance_sum,
     EndSum: _end_sum,

@@ -30,6 +30,7 @@ from minidl.program.plan.aliases import Aliases
 from minidl.program.plan.layout import feature_major
 from minidl.program.plan.memory import Arena, plan_memory
 from minidl.program.plan.partition import split_sums
+from minidl.program.plan.places import share_memory
 from minidl.program.plan.schedule import ALL_THREADS, ScheduledTask, TaskSchedule, schedule
 from minidl.program.plan.tasks import Task
 from minidl.program.program import Program, Value
@@ -72,6 +73,7 @@ class NumpyExecutor(Executor):
                 value.array = numpy.asfortranarray(value.array)
         self.program = program = split_sums(program, self.threads, by_columns)
         aliases = Aliases(program, by_columns)
+        share_memory(program, aliases, self.threads)
         self.schedule: TaskSchedule = schedule(program, self.threads, aliases)
         self.memory = plan_memory(program, self.schedule, aliases, by_columns, arena=arena)
         self._scratch: dict[int, Scratch] = {} if arena is None else arena.scratch

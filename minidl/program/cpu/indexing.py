@@ -12,9 +12,10 @@ import numpy
 
 from minidl.program.cpu.c_code import OUT_OF_RANGE, CSource
 from minidl.program.cpu.loops import Loops, c_type
-from minidl.program.cpu.statements import fill_statement
+from minidl.program.cpu.statements import copy_statement, fill_statement
 from minidl.program.expressions import Unsupported
 from minidl.program.lowered.selection import Selection
+from minidl.program.plan.layout import is_same_place
 from minidl.program.plan.strides import element_strides
 
 
@@ -43,10 +44,12 @@ def scatter_statements(
     whole: Sequence[int],
     axis: int | None,
     start: int,
+    base: numpy.ndarray | None = None,
 ) -> list[str]:
     """Return the loops that add up elements where the positions say, always in the same order.
 
-    ``out`` is a block of a result of the shape ``whole``, which begins at ``start`` on an axis.
+    ``out`` is a block of a result of the shape ``whole``, which begins at ``start`` on an axis; what is added
+    to is 0, or the same block of a ``base``, which may lie in the place of ``out``.
     """
     if g.dtype != out.dtype:
         raise Unsupported("a scatter_add that converts")
@@ -58,8 +61,12 @@ def scatter_statements(
     kind = c_type(out.dtype)
     places.pointers += [f"{kind} *y = {source.address(out)};", f"{kind} *x = {source.address(g)};"]
     add = f"y[{places.place}] += x[{places.loops.index(0)}];"
+    if base is None:
+        first = [fill_statement(source, out, 0)]
+    else:
+        first = [] if is_same_place(base, out) else [copy_statement(source, out, base)]
     return [
-        fill_statement(source, out, 0),
+        *first,
         places.code([f"if ({places.inside}) {add}" if places.inside else add], independent=False),
     ]
 

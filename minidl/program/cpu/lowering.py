@@ -36,6 +36,7 @@ from minidl.program.cpu.windows import (
     windows_statement,
 )
 from minidl.program.expressions import Unsupported
+from minidl.program.lowered.add_at import add_at_
 from minidl.program.plan.tasks import Copy, Task
 from minidl.program.program import Gemm, Group, Instruction, Operation, Partial, PartialSum, Rows
 
@@ -114,6 +115,12 @@ def _scatter(step: Instruction, block: Block, source: CSource) -> list[str]:
     return scatter_statements(source, g, positions, key, out, shape, block.axis, block.start)
 
 
+def _add_at(step: Instruction, block: Block, source: CSource) -> list[str]:
+    x, g, *positions = block.inputs
+    key, shape, (out,) = step.attributes["key"], step.output.shape, block.outputs
+    return scatter_statements(source, g, positions, key, out, shape, block.axis, block.start, x)
+
+
 def _conv(step: Instruction, block: Block, source: CSource) -> list[str]:
     (x, w), (out,) = block.inputs, block.outputs
     return [conv_statement(source, x, w, out, step.attributes)]
@@ -174,6 +181,7 @@ LOWERINGS: dict[Operation, Lowering] = {
     reshape_: _moves,
     gather_: _gather,
     scatter_add_: _scatter,
+    add_at_: _add_at,
     Partial: _partial,
     conv_: _conv,
     conv_input_: _conv_input,

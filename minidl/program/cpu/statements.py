@@ -9,15 +9,18 @@ from __future__ import annotations
 import numpy
 
 from minidl.primitives.elementwise import power_
-from minidl.program.cpu.blas import Blas, best_blas
+from minidl.program.cpu.blas import MAX_SMALL_TRANSPOSED, MIN_PIECE, Blas, best_blas, length_at_a_time
 from minidl.program.cpu.c_code import CSource
-from minidl.program.cpu.loops import Loops, c_type, stored_type
+from minidl.program.cpu.loops import Loops, c_type, loop, smaller, stored_type
 from minidl.program.expressions import Unsupported, expression, number
-from minidl.program.plan.layout import Layout, blas_takes, layout_of
+from minidl.program.plan.layout import TRANSPOSED, Layout, blas_takes, layout_of
 from minidl.program.program import Instruction, Value
 
 #: The primitives whose functions C has for floating-point numbers alone.
 FLOATS_ONLY = {power_}
+
+#: Factors of more elements are not copied to a thread's stack.
+MAX_COPIED = 8192
 
 
 def gemm_statement(source: CSource, a: numpy.ndarray, b: numpy.ndarray, out: numpy.ndarray, add: bool) -> str:
@@ -36,8 +39,22 @@ def _gemm(
         addresses = [addresses[1], addresses[0], addresses[2]]
     layouts: list[Layout] = [layout_of(matrix) for matrix in (a, b, out)]
     function = "s" if out.dtype == numpy.float32 else "d"
-    return (
-        f"{function}(101, {layouts[0][0]}, {layouts[1][0]}, {a.shape[0]}, {b.shape[1]}, {a.shape[1]}, 1, "
+    (rows, inner), columns = a.shape, b.shape[1]
+    lengths, before = [str(rows), str(columns)], ""
+    cut = 0 if rows > columns else 1
+    step = whole = out.shape[cut]
+    if blas.has_small_products:
+        is_transposed = layouts[0][0] != TRANSPOSED and layouts[1][0] == TRANSPOSED
+        step = length_at_a_time(whole, out.shape[1 - cut], inner, is_transposed)
+    if step < whole:
+        before = f"{loop('j', str(whole), step=step)} "
+        lengths[cut] = str(step) if whole % step == 0 else smaller(f"{whole} - j", step)
+        for i, matrix in ((cut, (a, b)[cut]), (2, out)):
+            stride = matrix.strides[cut] // matrix.itemsize
+            place = "j" if stride == 1 else f"j * {stride}"
+            addresses[i] = f"({c_type(out.dtype)} *) {addresses[i]} + {place}"
+    return before + (
+        f"{function}(101, {layouts[0][0]}, {layouts[1][0]}, {', '.join(lengths)}, {inner}, 1, "
         f"{addresses[0]}, {layouts[0][1]}, {addresses[1]}, {layouts[1][1]}, {int(add)}, "
         f"{addresses[2]}, {layouts[2][1]});"
     )
@@ -55,8 +72,37 @@ def matmul_statement(source: CSource, a: numpy.ndarray, b: numpy.ndarray, out: n
     loops = Loops(stack, [array[..., 0, 0] for array in arrays])
     kind = c_type(out.dtype)
     pointers = [f"{kind} *q{i} = {source.address(array)};" for i, array in enumerate(arrays)]
-    call = _gemm(first_a, first_b, first, [f"q{i} + {loops.index(i)}" for i in range(3)])
-    return f"{{ {' '.join(pointers)}\n    {loops.code([call], independent=False)} }}"
+    addresses = [f"q{i} + {loops.index(i)}" for i in range(3)]
+    copies: list[str] = []
+    if _is_better_copied(first_a, first_b, first):
+        inner, columns = first_b.shape
+        along, across = (stride // first_b.itemsize for stride in first_b.strides)
+        copies = [
+            f"{kind} *b = {addresses[1]}, t[{first_b.size}];",
+            f"{loop('k', str(inner))} {loop('n', str(columns))} "
+            f"t[k * {columns} + n] = b[k * {along} + n * {across}];",
+        ]
+        first_b, addresses[1] = numpy.empty(first_b.shape, out.dtype), "t"
+    call = _gemm(first_a, first_b, first, addresses)
+    return f"{{ {' '.join(pointers)}\n    {loops.code([*copies, call], independent=False)} }}"
+
+
+def _is_better_copied(a: numpy.ndarray, b: numpy.ndarray, out: numpy.ndarray) -> bool:
+    """Return whether a product is faster if its right factor is written by rows first.
+
+    OpenBLAS is slow where the right factor alone is transposed, and the result not very small.
+    """
+    blas = best_blas()
+    if blas is None or not blas.has_small_products or not all(map(blas_takes, (a, b, out))):
+        return False
+    return (
+        out.strides[1] == out.itemsize
+        and layout_of(a)[0] != TRANSPOSED
+        and layout_of(b)[0] == TRANSPOSED
+        and out.size > MAX_SMALL_TRANSPOSED
+        and b.size <= MAX_COPIED
+        and len(a) >= MIN_PIECE
+    )
 
 
 def group_statement(

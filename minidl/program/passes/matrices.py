@@ -58,6 +58,7 @@ class _Pass:
     same : by values of the old program those that are in their place
     sources : of values that are others, reshaped, these others
     strided : values that lie strided in memory, so that to reshape them is to copy them
+    copies : of strided values the first one that was reshaped, from which all other shapes are made
     """
 
     def __init__(self) -> None:
@@ -65,15 +66,20 @@ class _Pass:
         self.same: dict[Value, Value] = {}
         self.sources: dict[Value, Value] = {}
         self.strided: set[Value] = set()
+        self.copies: dict[Value, Value] = {}
 
     def shaped(self, value: Value, shape: Shape, phase: str) -> Value:
         """Return a value in another shape."""
         source = self.sources.get(value, value)
+        source = source if source.shape == shape else self.copies.get(source, source)
         if source.shape == shape:
             return source
         output = Value(shape, value.dtype)
         self.steps.append(Instruction(reshape_, [source], {"shape": shape}, output, phase))
-        self.sources[output] = source
+        if source in self.strided:
+            self.copies[source] = output
+        else:
+            self.sources[output] = source
         return output
 
     def add(self, step: Instruction) -> None:
@@ -99,7 +105,8 @@ class _Pass:
     def _matrix(self, value: Value) -> Shape | None:
         """Return the shape of the matrix that a value is, reshaped; None if it is none."""
         source = self.sources.get(value, value)
-        return source.shape if len(source.shape) == 2 and len(value.shape) != 2 else None
+        is_column = source.shape[1:] == (1,) and value.shape[1:] != (1,)  # of one number for each row
+        return source.shape if len(source.shape) == 2 and (len(value.shape) != 2 or is_column) else None
 
     def _elementwise(self, step: Instruction) -> Instruction | None:
         """Return an elementwise step on matrices; None if its operands cannot be such."""

@@ -1,7 +1,9 @@
 """The pass that picks one element of each row, and puts one there, by comparing column numbers.
 
 So the cross-entropy of class numbers, and its gradient, are elementwise work on rows and sums of them, and
-join the softmax (see rows.py): no matrix of zeros is filled, and none is gathered from.
+join the softmax (see rows.py): no matrix of zeros is filled, and none is gathered from. What is subtracted
+from a whole row is subtracted from the picked element alone. The sum of a row with one element put
+among zeros is that element.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from typing import Any
 import numpy
 
 from minidl import devices
-from minidl.primitives.elementwise import cast, clip_, equal, where_
+from minidl.primitives.elementwise import cast, clip_, equal, subtract, where_
 from minidl.primitives.indexing import SLOT, gather_, scatter_add_
 from minidl.primitives.primitive import Primitive
 from minidl.primitives.reduction import sum_
@@ -31,6 +33,11 @@ def compare_picks(program: Program) -> Program:
     steps: list[Step] = []
     for step in instructions(program):
         columns.note(step)
+        if step.primitive is sum_ and step.inputs[0] in columns.alone and _is_of_rows(step):
+            alone = columns.alone[step.inputs[0]]
+            attributes = {"shape": step.output.shape}
+            steps.append(Instruction(reshape_, [alone], attributes, step.output, step.phase))
+            continue
         is_pick = step.primitive in (gather_, scatter_add_) and step.attributes["key"] == (SLOT, SLOT)
         whole = step.output if step.primitive is scatter_add_ else step.inputs[0]
         if is_pick and columns.are_known(whole, *step.inputs[1:]):
@@ -40,12 +47,29 @@ def compare_picks(program: Program) -> Program:
     return Program(program.inputs, steps, program.outputs, program.updates)
 
 
+def _is_of_rows(step: Instruction) -> bool:
+    (x,) = step.inputs
+    return step.attributes["axis"] == (len(x.shape) - 1,) and x.dtype == step.output.dtype
+
+
 class _Columns:
-    """Between which bounds values lie that were clipped; and the numbers of all columns."""
+    """What is known of values while the steps are gone through.
+
+    Attributes
+    ----------
+    bounds : between which integers that were clipped lie
+    all : by their count the numbers of all columns
+    alone : of what has one element in each row, among zeros, these elements
+    subtracted : of differences of rows and one number for each, both
+    reshaped : of what was reshaped, what it was
+    """
 
     def __init__(self) -> None:
         self.bounds: dict[Value, tuple[Any, Any]] = {}
         self.all: dict[int, Value] = {}
+        self.alone: dict[Value, Value] = {}
+        self.subtracted: dict[Value, tuple[Value, Value]] = {}
+        self.reshaped: dict[Value, Value] = {}
 
     def every(self, width: int, like: Value) -> Value:
         """Return the numbers of this many columns, on the device of another constant."""
@@ -58,8 +82,18 @@ class _Columns:
     def note(self, step: Instruction) -> None:
         if step.primitive is clip_ and step.output.dtype.kind in "iu":
             self.bounds[step.output] = step.attributes["low"], step.attributes["high"]
-        elif step.primitive in (reshape_, detach) and step.inputs[0] in self.bounds:
-            self.bounds[step.output] = self.bounds[step.inputs[0]]
+        elif step.primitive in (reshape_, detach):
+            (x,), shape = step.inputs, step.output.shape
+            if x in self.bounds:
+                self.bounds[step.output] = self.bounds[x]
+            if x.shape and shape and x.shape[-1] == shape[-1]:
+                self.reshaped[step.output] = x
+                if x in self.alone:
+                    self.alone[step.output] = self.alone[x]
+        elif step.primitive is subtract:
+            x, y = step.inputs
+            if x.shape == step.output.shape and y.shape == (*x.shape[:-1], 1) and x.dtype == y.dtype:
+                self.subtracted[step.output] = x, y
 
     def are_known(self, whole: Value, rows: Value, columns: Value) -> bool:
         """Return whether there is one column for each row, and it exists."""
@@ -91,9 +125,21 @@ def _compared(step: Instruction, whole: Value, known: _Columns) -> list[Instruct
     is_there = apply(equal, [every, column], Value(whole.shape, numpy.dtype(bool)))
     if step.primitive is scatter_add_:
         g = apply(reshape_, [x], Value((rows, 1), x.dtype), shape=(rows, 1))
+        known.alone[step.output] = g
         apply(where_, [is_there, g, nothing], step.output)
-    else:
-        alone = apply(where_, [is_there, x, nothing], Value(x.shape, x.dtype))
-        total = apply(sum_, [alone], Value((rows, 1), x.dtype), axis=(1,), keepdims=True)
-        apply(reshape_, [total], step.output, shape=step.output.shape)
+        return steps
+    subtracted: list[Value] = []
+    while x in known.reshaped or x in known.subtracted:
+        if x in known.reshaped:
+            x = known.reshaped[x]
+        else:
+            x, y = known.subtracted[x]
+            subtracted.append(y)
+    matrix = apply(reshape_, [x], Value((rows, width), x.dtype), shape=(rows, width))
+    alone = apply(where_, [is_there, matrix, nothing], Value((rows, width), x.dtype))
+    total = apply(sum_, [alone], Value((rows, 1), x.dtype), axis=(1,), keepdims=True)
+    for y in reversed(subtracted):
+        y = apply(reshape_, [y], Value((rows, 1), x.dtype), shape=(rows, 1))
+        total = apply(subtract, [total, y], Value((rows, 1), x.dtype))
+    apply(reshape_, [total], step.output, shape=step.output.shape)
     return steps

@@ -8,8 +8,9 @@ from minidl.program.passes.group import group_elementwise
 from minidl.program.passes.matrices import work_on_matrices
 from minidl.program.passes.picks import compare_picks
 from minidl.program.passes.precision import pack_factors
+from minidl.program.passes.products import merge_products
 from minidl.program.passes.rows import fuse_rows
-from minidl.program.passes.scatter import order_scatters
+from minidl.program.passes.scatter import add_to_sums, order_scatters
 from minidl.program.passes.simplify import (
     accumulate_products,
     broadcast_in_place,
@@ -22,13 +23,13 @@ from minidl.program.passes.simplify import (
     protect_old_state,
     transpose_products,
 )
-from minidl.program.passes.slices import join_slices
+from minidl.program.passes.slices import join_slices, slice_first
 from minidl.program.program import Program
 
 #: Single instructions come first, then those that make larger steps of them.
 PASSES = (
-    compare_picks,
     expand_reductions,
+    compare_picks,
     drop_aliases,
     fold_constants,
     drop_idle_casts,
@@ -41,13 +42,22 @@ PASSES = (
     transpose_products,
     protect_old_state,
     accumulate_products,
+    merge_products,
+    slice_first,
+    add_to_sums,
     send_in_buckets,
     group_elementwise,
     fuse_rows,
 )
 
 #: The same for a GPU.
-GPU_PASSES = (compare_picks, order_scatters, *PASSES[1:-2], pack_factors, *PASSES[-2:])
+GPU_PASSES = (
+    *PASSES[:2],
+    order_scatters,
+    *(improve for improve in PASSES[2:-2] if improve is not add_to_sums),
+    pack_factors,
+    *PASSES[-2:],
+)
 
 
 def optimize(program: Program, on_gpu: bool = False) -> Program:

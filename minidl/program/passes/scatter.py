@@ -1,4 +1,8 @@
-"""The pass for GPUs that fixes the order in which scatter_add adds; see program/lowered/sorted_scatter.py."""
+"""The passes on scatter_add with positions, one for each kind of machine.
+
+On a GPU, the order in which it adds is fixed; see program/lowered/sorted_scatter.py. On a CPU, it adds to
+what its result is to be added to, so that no array of zeros is filled.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,9 @@ import math
 
 import numpy
 
+from minidl.primitives.elementwise import add
 from minidl.primitives.indexing import scatter_add_
+from minidl.program.lowered.add_at import add_at_
 from minidl.program.lowered.selection import Selection
 from minidl.program.lowered.sorted_scatter import (
     RUN,
@@ -16,7 +22,7 @@ from minidl.program.lowered.sorted_scatter import (
     sum_runs_,
     wide,
 )
-from minidl.program.passes.simplify import instructions
+from minidl.program.passes.simplify import instructions, readers_of
 from minidl.program.program import Instruction, Program, Step, Value
 
 #: From this number of contributions on, runs of those to one element are added up first. Fewer are soon
@@ -25,6 +31,33 @@ MIN_FOR_RUNS = 4 * RUN
 
 #: How many places are sorted by comparing all with all, at least. It costs about as much as a launch.
 MIN_STRETCH = 1024
+
+
+def add_to_sums(program: Program) -> Program:
+    """Replace the sum of something and a scatter_add, which nothing else reads, by a step that adds to it."""
+    readers, kept = readers_of(program), set(program.results_needed)
+    scatters: dict[Value, Instruction] = {}
+    replaced: set[Step] = set()
+    steps: list[Step] = []
+    for step in program.steps:
+        if not isinstance(step, Instruction):
+            steps.append(step)
+            continue
+        has_positions = step.primitive is scatter_add_ and step.inputs[1:]
+        if has_positions and readers.get(step.output) == 1 and step.output not in kept:
+            scatters[step.output] = step
+        last = next((value for value in reversed(step.inputs) if value in scatters), None)
+        if step.primitive is add and last is not None:
+            (other,) = [value for value in step.inputs if value is not last]
+            if other.shape == last.shape and other.dtype == last.dtype:
+                scatter = scatters.pop(last)
+                replaced.add(scatter)
+                step = Instruction(
+                    add_at_, [other, *scatter.inputs], scatter.attributes, step.output, step.phase
+                )
+        steps.append(step)
+    steps = [step for step in steps if step not in replaced]
+    return Program(program.inputs, steps, program.outputs, program.updates)
 
 
 def order_scatters(program: Program) -> Program:

@@ -1,8 +1,11 @@
-"""The pass that joins the gradients of slices, where these tile an axis.
+"""The passes about slices: their gradients are joined where they tile an axis, and they are taken first.
 
 The gradient of a slice is an array of zeros with the gradient's elements in their place, and those of all
 slices are added up: each as large as the whole, for each gate of an LSTM and each step of a sequence. Where
 slices together are all of an axis, and no two overlap, the sum is their gradients side by side.
+
+The gates of an LSTM are slices of a sum of products. Where slices are taken of the summands, the sum is part
+of the elementwise work on each gate.
 """
 
 from __future__ import annotations
@@ -10,8 +13,10 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 
+import numpy
+
 from minidl.primitives.elementwise import add
-from minidl.primitives.indexing import scatter_add_
+from minidl.primitives.indexing import scatter_add_, slice_
 from minidl.primitives.shape import concatenate_, reshape_
 from minidl.program.lowered.selection import Selection
 from minidl.program.passes.simplify import drop_dead, instructions, readers_of
@@ -40,6 +45,79 @@ def join_slices(program: Program) -> Program:
             if readers.get(step.output, 0) == 1 and step.output not in kept and len(parts) > 1:
                 joined[step.output] = parts
     return drop_dead(Program(program.inputs, steps, program.outputs, program.updates))
+
+
+def slice_first(program: Program) -> Program:
+    """Take slices of the inputs of elementwise instructions, where only slices of the result are read.
+
+    What is computed of these slices must be elementwise, so that all of it becomes one group, and no element
+    may be computed twice.
+    """
+    readers: dict[Value, dict[Step, None]] = {}
+    for step in program.steps:
+        for value in step.inputs:
+            readers.setdefault(value, {})[step] = None
+    kept = set(program.results_needed)
+    replaced: dict[Step, list[Step]] = {}
+    for step in reversed(program.steps):
+        if not step.is_elementwise or not isinstance(step, Instruction) or step.output in kept:
+            continue
+        slices = [part for part in readers.get(step.output, ()) if isinstance(part, Instruction)]
+        if len(slices) == len(readers.get(step.output, ())) and _may_come_first(step, slices, readers, kept):
+            replaced[step] = []
+            for part in slices:
+                replaced[part] = _computed_of_slices(step, part)
+                for new in replaced[part][:-1]:
+                    readers.setdefault(new.inputs[0], {})[new] = None
+            for value in dict.fromkeys(step.inputs):
+                del readers[value][step]
+    steps: list[Step] = []
+    waiting = program.steps[::-1]
+    while waiting:
+        step = waiting.pop()
+        if step in replaced:
+            waiting += reversed(replaced[step])
+        else:
+            steps.append(step)
+    return Program(program.inputs, steps, program.outputs, program.updates)
+
+
+def _may_come_first(
+    step: Instruction, slices: list[Instruction], readers: dict[Value, dict[Step, None]], kept: set[Value]
+) -> bool:
+    """Return whether slices, which are all that is read of an elementwise step, may be taken before it."""
+    are_slices = all(part.primitive is slice_ and part.output not in kept for part in slices)
+    if not slices or not are_slices or sum(part.output.size for part in slices) > step.output.size:
+        return False
+    is_broadcast = any(value.shape != step.output.shape for value in step.inputs)
+    keeps_axes = all(isinstance(cut, slice) for part in slices for cut in part.attributes["key"])
+    return (keeps_axes or not is_broadcast) and all(
+        reader.is_elementwise and reader.outputs[0].shape == part.output.shape
+        for part in slices
+        for reader in readers.get(part.output, ())
+    )
+
+
+def _computed_of_slices(step: Instruction, part: Instruction) -> list[Step]:
+    """Return slices of a step's inputs, and the step on these, with the output of a slice of the step."""
+    steps, operands = list[Step](), list[Value]()
+    for value in step.inputs:
+        key = part.attributes["key"]
+        if value.shape != step.output.shape:
+            key = _of_broadcast(key, value.shape, step.output.shape)
+        shape = numpy.broadcast_to(numpy.empty(()), value.shape)[key].shape
+        operands.append(Value(shape, value.dtype))
+        steps.append(Instruction(slice_, [value], {"key": key}, operands[-1], part.phase))
+    return [*steps, Instruction(step.primitive, operands, step.attributes, part.output, part.phase)]
+
+
+def _of_broadcast(key: tuple[slice, ...], own: tuple[int, ...], whole: tuple[int, ...]) -> tuple[slice, ...]:
+    """Return the slices of a value that, broadcast, are what a key gives of it broadcast to a shape."""
+    cuts = [*key, *(slice(None),) * (len(whole) - len(key))][len(whole) - len(own) :]
+    lengths = whole[len(whole) - len(own) :]
+    return tuple(
+        cut if n == length else slice(None) for cut, n, length in zip(cuts, own, lengths, strict=True)
+    )
 
 
 @dataclass

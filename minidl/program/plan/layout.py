@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy
 
-from minidl.program.program import Gemm, Group, Operation, Program, Rows, Value
+from minidl.primitives.indexing import slice_
+from minidl.primitives.shape import concatenate_
+from minidl.program.program import Gemm, Group, Operation, Program, Rows, Step, Value
 
 AS_IS, TRANSPOSED = 111, 112  # of CBLAS
 GEMM_DTYPES = (numpy.dtype("float32"), numpy.dtype("float64"))
@@ -25,12 +27,17 @@ def feature_major(program: Program, max_rows: int) -> set[Value]:
     """Return the inputs and results to be stored by columns: those of at most ``max_rows`` rows.
 
     It pays for products of few rows; elementwise groups follow what they read. What becomes the new value of
-    a state is stored by rows, as the state is, and so is what is computed row by row, or has more axes in
-    other steps.
+    a state is stored by rows, as the state is, and what it is computed from; and so is what is computed row
+    by row, has more axes in other steps, or is cut along its columns or put together: the steps of a
+    recurrence with gates are then shared by rows, and no thread waits for another.
     """
+    assigned = set(program.updates.values())
     by_rows = {v for step in program.steps if isinstance(step, Rows) for v in (*step.inputs, *step.outputs)}
     # Elementwise work on more axes would walk across the columns.
     by_rows |= {step.inputs[0] for step in program.steps if step.is_view and len(step.outputs[0].shape) > 2}
+    by_rows |= {v for step in program.steps if step.operation is concatenate_ for v in step.inputs}
+    by_rows |= {s.inputs[0] for s in program.steps if s.operation is slice_ and _cuts_columns(s)}
+    by_rows |= assigned
     for step in reversed(program.steps):
         if isinstance(step, Group) and not by_rows.isdisjoint(step.outputs):
             by_rows |= {value for value in step.inputs if value.shape == step.shape}
@@ -39,12 +46,17 @@ def feature_major(program: Program, max_rows: int) -> set[Value]:
         rows, columns = value.shape if len(value.shape) == 2 else (0, 0)
         return 1 < rows <= max_rows and rows < columns and value not in by_rows
 
-    assigned = set(program.updates.values())
     chosen: set[Value] = set()
     for step in program.steps:
         if step.operation in _BY_COLUMNS and assigned.isdisjoint(step.outputs):
             chosen |= set(filter(is_flat, _BY_COLUMNS[step.operation](step, chosen)))
     return chosen
+
+
+def _cuts_columns(step: Step) -> bool:
+    """Return whether a slice takes a part of a matrix's columns."""
+    (source,), (part,) = step.inputs, step.outputs
+    return len(source.shape) == len(part.shape) == 2 and part.shape[1] < source.shape[1]
 
 
 def _around_gemm(gemm: Gemm, chosen: set[Value]) -> Iterable[Value]:
@@ -101,3 +113,9 @@ def layout_fits(matrix: numpy.ndarray) -> bool:
     if any(stride % matrix.itemsize for stride in matrix.strides) or row < 1 or column < 1:
         return False
     return (column == 1 and row >= matrix.shape[1]) or (row == 1 and column >= matrix.shape[0])
+
+
+def is_same_place(array: numpy.ndarray, other: numpy.ndarray) -> bool:
+    """Return whether two arrays of one shape are the same elements in memory."""
+    same = array.__array_interface__["data"][0] == other.__array_interface__["data"][0]
+    return same and array.strides == other.strides and array.dtype == other.dtype

@@ -128,8 +128,10 @@ def plan_memory(
         heapq.heappush(alive, (life.last, number, value, found))
         allocations.append(Allocation(value, found, life.first[1], life.last[1]))
         arrays[value] = empty(value, buffers[found], by_columns=value in by_columns)
+    for value, place in aliases.places.items():
+        arrays[value] = place.array(arrays)
     for step in program.steps:
-        if aliases.is_view[id(step)]:
+        if aliases.is_view[id(step)] and step.outputs[0] not in aliases.wholes:
             arrays |= step.evaluate(xp, arrays)
     return MemoryPlan(arrays, buffers, allocations, unplanned_bytes(program))
 
@@ -203,7 +205,8 @@ def _lifetimes(program: Program, schedule: TaskSchedule, aliases: Aliases) -> di
             position += 1
             moment = (position if schedule.one_by_one else number, position)
             for value in scheduled.task.outputs:
-                lifetimes[value] = Lifetime(moment, moment, scheduled.owner == ALL_THREADS)
+                life = lifetimes.setdefault(aliases.root[value], Lifetime(moment, moment))
+                life.last, life.by_rows = moment, life.by_rows and scheduled.owner == ALL_THREADS
             for root, own_rows in reads_of(scheduled.task, aliases, schedule.threads):
                 if root in lifetimes:
                     lifetimes[root].last = moment

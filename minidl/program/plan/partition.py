@@ -7,7 +7,7 @@ which axis of the output there are blocks, and which block of each input a threa
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy
@@ -25,6 +25,7 @@ from minidl.primitives.reduction import (
 from minidl.primitives.shape import concatenate_, pad_, reshape_
 from minidl.primitives.windows import overlap_add_, scatter_to_maxima_, select_maxima_, windows_
 from minidl.program.costs import work
+from minidl.program.lowered.add_at import add_at_
 from minidl.program.plan.layout import major_axis
 from minidl.program.plan.placement import boxes_of, is_placement, selection_of
 from minidl.program.plan.tasks import Copy, Task
@@ -174,12 +175,22 @@ def _of_placement(step: Instruction, arrays: Arrays) -> Partition | None:
 
 def _of_scatter(step: Instruction, arrays: Arrays) -> Partition | None:
     """Each thread has a part of the result, and adds up what belongs there."""
-    positions = step.inputs[1:]
-    if not positions:
+    if not step.inputs[1:]:
         return _of_placement(step, arrays)
+    return _of_positions(step, step.inputs[1:], arrays)
+
+
+def _of_add_at(step: Instruction, arrays: Arrays) -> Partition | None:
+    partition = _of_positions(step, step.inputs[2:], arrays)
+    if partition is None:
+        return None
+    return replace(partition, input_axes=(partition.output_axis, *partition.input_axes))
+
+
+def _of_positions(step: Instruction, positions: list[Value], arrays: Arrays) -> Partition | None:
     selection, axis = selection_of(step), major_axis(arrays[step.output])
     if axis in selection.indexed:
-        return Partition(step.output.shape[axis], axis, (None,) * len(step.inputs))
+        return Partition(step.output.shape[axis], axis, (None,) * (1 + len(positions)))
     if axis not in selection.slices or selection.slices[axis] != range(step.output.shape[axis]):
         return None
     return Partition(step.output.shape[axis], axis, (selection.result_axis(axis), *(None for _ in positions)))
@@ -238,6 +249,7 @@ PARTITIONS: dict[Operation, Callable[[Any, Arrays], Partition | None]] = {
     concatenate_: _of_placement,
     pad_: _of_placement,
     scatter_add_: _of_scatter,
+    add_at_: _of_add_at,
     gather_: _of_gather,
     reshape_: _of_reshape,
 }

@@ -14,6 +14,7 @@ import numpy
 
 from minidl.primitives.indexing import scatter_add_
 from minidl.primitives.shape import concatenate_, pad_
+from minidl.program.lowered.add_at import add_at_
 from minidl.program.lowered.selection import Selection
 from minidl.program.program import Instruction, Operation
 
@@ -136,9 +137,10 @@ def _of_slice(step: Instruction) -> list[Box]:
 
 
 def selection_of(step: Instruction) -> Selection:
-    """Return what the key of a gather, or of a scatter_add, picks."""
+    """Return what the key of a gather, a scatter_add or an add_at picks."""
     whole = step.output if step.primitive is scatter_add_ else step.inputs[0]
-    return Selection(step.attributes["key"], whole.shape, [value.shape for value in step.inputs[1:]])
+    positions = step.inputs[2 if step.primitive is add_at_ else 1 :]
+    return Selection(step.attributes["key"], whole.shape, [value.shape for value in positions])
 
 
 #: The steps that only move elements. Gradients of gathers, which have positions, are none of them.

@@ -19,6 +19,7 @@ from minidl.program.costs import work
 from minidl.program.lowered.check import check_
 from minidl.program.plan.aliases import Aliases
 from minidl.program.plan.partition import MIN_SHARED_WORK, Partition, partition_of
+from minidl.program.plan.places import writes_after_reading
 from minidl.program.plan.tasks import Copy, Task
 from minidl.program.program import Group, Program, Value
 
@@ -64,19 +65,20 @@ class _Planner:
         self.missing: dict[int, int] = {}  # how many tasks, not planned yet, a task waits for
         for task in self.tasks:
             self._let_wait(task, self._producers(task))
+            self._let_wait(task, aliases.waits.get(id(task), ()))
         self.checks = [task for task in self.tasks if task.operation is check_]  # nothing is updated before
         ordered = [task for task in self.tasks if task.is_ordered]
         for earlier, later in itertools.pairwise(ordered):
             self._let_wait(later, [earlier])
         self.result = TaskSchedule(threads=threads)
         # What happened to each piece of memory since the last barrier: which threads wrote and read it.
-        self.written: dict[Value, int] = {}
+        self.written: dict[Value, set[int]] = {}
         self.read: dict[Value, set[int]] = {}
         self.load = [0.0] * threads
 
     def _producers(self, task: Task) -> list[Task]:
-        roots = (self.aliases.root[value] for value in task.inputs)
-        return [self.producer[root] for root in roots if root in self.producer]
+        sources = (source for value in task.inputs for source in self.aliases.sources[value])
+        return [self.producer[source] for source in sources if source in self.producer]
 
     def _let_wait(self, task: Task, others: Iterable[Task]) -> None:
         """Note that a task must come after others."""
@@ -140,7 +142,7 @@ class _Planner:
             and isinstance(writer, Group)
             and value not in self.result.in_place
             and state.array.flags.c_contiguous
-            and self._writes_after_reading(writer, state, value)
+            and writes_after_reading(writer, state, value, self.aliases)
             and not self._wait(others, writer)
         ):
             self.result.in_place[value] = state
@@ -149,21 +151,6 @@ class _Planner:
         copy = Copy(state, value)
         self._let_wait(copy, [*self._producers(copy), *self.readers.get(state, []), *self.checks])
         self.tasks.append(copy)
-
-    def _writes_after_reading(self, group: Group, state: Value, value: Value) -> bool:
-        """Return whether the members that read the old state come first and read it in the same rows."""
-        written = False
-        for member in group.members:
-            for read in member.inputs:
-                if self.aliases.root.get(read) is state and (written or read is not state):
-                    return False
-            written = written or member.output is value
-            if member.output is value:
-                for index, read in enumerate(member.inputs):
-                    allowed = member.primitive.may_alias
-                    if read is state and not (allowed is None or index in allowed):
-                        return False
-        return state.shape == value.shape and state.dtype == value.dtype
 
     def _wait(self, tasks: list[Task], writer: Task) -> bool:
         """Return whether some of the tasks wait for one that computes a new state, behind which few come."""
@@ -186,12 +173,12 @@ class _Planner:
         reads, writes = list(self._reads(task)), list(self._writes(task))
         if self._is_shared(task, partition):
             for root, aligned in reads:
-                if root in self.written and not (aligned and self.written[root] == ALL_THREADS):
+                if root in self.written and not (aligned and self.written[root] == {ALL_THREADS}):
                     return None
             if all(self.read.get(root, set()) <= {ALL_THREADS} for root in writes):
                 return ALL_THREADS
             return None
-        owners = {self.written[root] for root, _ in reads if root in self.written}
+        owners = {owner for root, _ in reads for owner in self.written.get(root, ())}
         owners |= {reader for root in writes for reader in self.read.get(root, set())}
         owners |= {0} if task.is_ordered else set()  # one thread draws, in the order of the program
         if not owners:
@@ -215,7 +202,7 @@ class _Planner:
                 range(self.threads) if owner == ALL_THREADS and not aligned else {owner}
             )
         for root in self._writes(task):
-            self.written[root] = owner
+            self.written.setdefault(root, set()).add(owner)
         if owner != ALL_THREADS:
             self.load[owner] += work(task)
 
@@ -225,7 +212,8 @@ class _Planner:
 
     def _writes(self, task: Task) -> Iterable[Value]:
         for value in task.writes:
-            yield self.result.in_place.get(value, value)
+            root = self.aliases.root[value]
+            yield self.result.in_place.get(root, root)
 
 
 def reads_of(task: Task, aliases: Aliases, threads: int) -> Iterator[tuple[Value, bool]]:

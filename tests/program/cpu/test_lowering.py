@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from minidl.primitives.indexing import SLOT
 from minidl.primitives.primitive import Primitive
+from minidl.program.cpu.blas import best_blas
 from minidl.program.cpu.blocks import block_of
 from minidl.program.cpu.c_code import CSource
 from minidl.program.cpu.calls import Scratch, calls
@@ -191,3 +192,27 @@ def test_convolutions_of_many_blocks_agree_with_numpy(monkeypatch, padding, dila
         step, arrays, expected = program_of(name, inputs, where | more)
         parts = 2 if name == "conv_input" else 1
         numpy.testing.assert_allclose(computed(step, arrays, parts, "c"), expected, rtol=2e-5, atol=1e-4)
+
+
+@needs_c
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("sizes", [(64, 32, 64), (37, 33, 41), (24, 150, 47)])
+@pytest.mark.parametrize("stack", [(2, 3), (1, 1)])
+def test_stacks_of_products_with_a_transposed_factor_agree_with_numpy(stack, sizes, dtype, monkeypatch):
+    """OpenBLAS is slow for them, so the factor is written by rows first."""
+    blas = best_blas()
+    if blas is None:
+        pytest.skip("there is neither OpenBLAS nor MKL here")
+    monkeypatch.setattr(blas, "has_small_products", True)
+    rows, inner, columns = sizes
+    a = RNG.normal(size=(*stack, rows, inner)).astype(dtype)
+    # The heads of an attention: their columns lie side by side.
+    heads = RNG.normal(size=(stack[0], columns, stack[1], inner)).astype(dtype).transpose(0, 2, 3, 1)
+    for b in (heads, heads[:1]):
+        step, arrays, expected = program_of("matmul", [a, b], {})
+        block = block_of(step, arrays, 0, 1)
+        assert f"t[{inner * columns}];" in statements(step, block, CSource())[0]
+        tolerance = 1e-4 if dtype == "float32" else 1e-11
+        numpy.testing.assert_allclose(
+            computed(step, arrays, 1, "c"), expected, rtol=tolerance, atol=tolerance
+        )

@@ -86,6 +86,7 @@ REPLACED = {*WITHOUT_RESULT, "softmax", "logsumexp", "log_softmax"}
 LEFT_TO_CUPY = {
     *("conv", "conv_input", "conv_weight"),
     "allreduce",  # NCCL's; see tests/distributed/test_nccl.py
+    "add_at",  # which programs have on a CPU alone
     *("windows", "overlap_add", "select_maxima", "scatter_to_maxima"),
     *("argmin", "argsort", "cumsum", "set_items", "check", "erfinv"),
     *("inv", "solve", "cholesky", "log_abs_det", "sign_of_det"),

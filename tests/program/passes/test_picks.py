@@ -68,3 +68,41 @@ def test_other_orders_of_rows_are_gathered():
     x = RNG.normal(size=(3, 3))
     program = recorded(function, x)
     assert "gather" in names(picks.compare_picks(program))
+
+
+@pytest.mark.parametrize("kernels", ["numpy", pytest.param("c", marks=needs_c)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(7,), (3, 4), (2, 3, 2)])
+def test_a_cross_entropy_and_its_gradient_are_one_pass_over_the_rows(shape, dtype, kernels):
+    x = RNG.normal(size=(*shape, 4)).astype(dtype)
+    labels = dl.tensor(RNG.integers(0, 5, shape))
+    weight = dl.Parameter((RNG.normal(size=(4, 5)) * 9).astype(dtype))
+
+    def step(x):
+        loss = dl.softmax_cross_entropy(x @ weight, labels)
+        return loss, dl.grad(loss, weight)
+
+    compiled = dl.compile(step, kernels=kernels)
+    for _ in range(2):
+        for ours, theirs in zip(compiled(x), step(dl.tensor(x)), strict=True):
+            numpy.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-5, atol=1e-6)
+        labels.assign(labels.numpy()[::-1].copy())
+    steps = pipeline.optimize(recorded(step, x)).steps
+    (rows,) = (step for step in steps if type(step).__name__ == "Rows")
+    sums = [member for member in rows.members if member.name == "sum"]
+    assert len(sums) == 2  # of the powers, and of the element that is picked
+
+
+def test_picks_of_differences_are_differences_of_picks_to_the_last_bit():
+    labels = dl.tensor(RNG.integers(0, 5, 7))
+
+    def function(x):
+        inside = dl.clip(labels, 0, 4)
+        return (x - x.max(axis=1, keepdims=True))[numpy.arange(7), inside], (x - x)[numpy.arange(7), inside]
+
+    x = RNG.normal(size=(7, 5))
+    program = recorded(function, x)
+    after = picks.compare_picks(program)
+    assert "gather" not in names(after)
+    for ours, theirs in zip(evaluated(after, x), evaluated(program, x), strict=True):
+        numpy.testing.assert_array_equal(ours, theirs)
