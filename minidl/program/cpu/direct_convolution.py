@@ -27,7 +27,7 @@ from minidl.program.plan.strides import element_strides
 BAND = 2**15
 
 #: With more bytes of weights for the vectors of a tile, products of matrices are as fast.
-MAX_WEIGHTS = 96 << 10
+MAX_WEIGHTS = 160 << 10
 
 #: Up to how many tiles of a window are written out; more become a loop.
 MAX_WRITTEN = 4

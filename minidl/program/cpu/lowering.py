@@ -29,6 +29,7 @@ from minidl.program.cpu.statements import (
     group_statement,
     matmul_statement,
 )
+from minidl.program.cpu.one_pass import one_pass_statement
 from minidl.program.cpu.windows import (
     overlap_add_statements,
     scatter_to_maxima_statements,
@@ -37,7 +38,16 @@ from minidl.program.cpu.windows import (
 )
 from minidl.program.expressions import Unsupported
 from minidl.program.plan.tasks import Copy, Task
-from minidl.program.program import Gemm, Group, Instruction, Operation, Partial, PartialSum, Rows
+from minidl.program.program import (
+    Gemm,
+    Group,
+    Instruction,
+    Operation,
+    Partial,
+    PartialSum,
+    Rows,
+    OnePass,
+)
 
 #: Returns C statements for a step, or one thread's block of it; raises Unsupported where it has none.
 Lowering = Callable[[Any, Block, CSource], list[str]]
@@ -66,6 +76,12 @@ def _group(group: Group, block: Block, source: CSource) -> list[str]:
     places = dict(zip(group.inputs, block.inputs, strict=True))
     places |= zip(group.outputs, block.outputs, strict=True)
     return [group_statement(source, group.members, group.outputs, places, block.shape(group.shape))]
+
+
+def _one_pass(group: OnePass, block: Block, source: CSource) -> list[str]:
+    places = dict(zip(group.inputs, block.inputs, strict=True))
+    places |= zip(group.outputs, block.outputs, strict=True)
+    return [one_pass_statement(source, group, places, block.shape(group.shape))]
 
 
 def _rows(rows: Rows, block: Block, source: CSource) -> list[str]:
@@ -160,6 +176,7 @@ def _overlap_add(step: Instruction, block: Block, source: CSource) -> list[str]:
 LOWERINGS: dict[Operation, Lowering] = {
     Gemm: _gemm,
     Group: _group,
+    OnePass: _one_pass,
     Rows: _rows,
     PartialSum: _partial_sum,
     Copy: _copy,
