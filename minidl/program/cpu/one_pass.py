@@ -9,7 +9,8 @@ of sums, as in reductions.py.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy
 
@@ -21,6 +22,12 @@ from minidl.program.cpu.statements import FLOATS_ONLY
 from minidl.program.expressions import Unsupported, expression
 from minidl.program.plan.strides import Axis, broadcast_strides, walk
 from minidl.program.program import Instruction, OnePass, Value
+
+#: How many elements of a row, at most, are computed before the largest ones are found.
+ROW = 1024
+
+#: How many rows of an image, at most, are added up before they are added to the sum of sums.
+MAX_RUN = 512
 
 
 def one_pass_statement(
@@ -196,7 +203,18 @@ class _Rows(_Code):
 
 
 class _Windows(_Code):
-    """The code of a group with max pooling: of what lies in one window, one element after another."""
+    """The code of a group with max pooling.
+
+    It takes what lies under some windows side by side: row after row is computed, and then, window by window,
+    the largest elements are found. In between, rows are kept in the first cache.
+
+    Attributes
+    ----------
+    rows : where the rows under a window are, from its first one
+    windows : how many windows are taken at a time
+    length : how many elements of one row lie under them
+    kept : the names of rows that are kept, of values that are computed before the largest elements are known
+    """
 
     def __init__(
         self, source: CSource, step: OnePass, places: dict[Value, numpy.ndarray], shape: tuple[int, ...]
@@ -204,11 +222,13 @@ class _Windows(_Code):
         pooling = {member.primitive: member for member in step.members if not member.is_elementwise}
         self.scatter, self.select = pooling.get(scatter_to_maxima_), pooling.get(select_maxima_)
         self.window: tuple[int, ...] = next(iter(pooling.values())).attributes["window"]
-        self.taps = list(itertools.product(*map(range, self.window)))
         self.of_windows = [self.scatter.inputs[0]] if self.scatter else []
         self.of_windows += [self.select.output] if self.select else []
-        self.kept: dict[Value, str] = {}  # what is computed before the largest elements are known
         super().__init__(source, step, places, shape)
+        self.rows = list(itertools.product(*map(range, self.window[:-1])))
+        self.windows = min(max(ROW // (self.window[-1] * self.columns), 1), self._counts()[-1])
+        self.length = self.windows * self.window[-1] * self.columns
+        self.kept: dict[Value, str] = {}
 
     def _shape_of(self, value: Value) -> tuple[int, ...]:
         """Return the shape to which the array of a value is broadcast."""
@@ -219,96 +239,148 @@ class _Windows(_Code):
         return (self.shape[0], *(n // w for n, w in zip(self.shape[1:-1], self.window, strict=True)))
 
     def loops(self) -> Iterator[str]:
-        *outer, last = (loop(f"k{i}", str(count)) for i, count in enumerate(self._counts()))
-        yield f"{' '.join(outer)} {{"
-        yield from self.begin_run(self.columns)
-        yield f"{last} {{"
+        images, *outer, last = (
+            loop(f"k{i}", str(count), step=self.windows if i == len(self.window) else 1)
+            for i, count in enumerate(self._counts())
+        )
+        for value, i in self.number.items():
+            if self._is_repeated(value):
+                yield f"{stored_type(value.dtype)} r{i}[{self.length}];"
+                yield f"{loop('c', str(self.length))} r{i}[c] = q{i}[c % {self.columns}];"
+        has_long_runs = math.prod(self.shape[1:]) > MAX_RUN * self.length
+        if has_long_runs:
+            yield f"{images} {' '.join(outer)} {{"
+            yield from self.begin_run(self.length)
+            yield f"{last} {{"
+        else:
+            yield f"{images} {{"
+            yield from self.begin_run(self.length)
+            yield f"{' '.join(outer)} {last} {{"
+        name, count = f"k{len(self.window)}", self._counts()[-1]
+        yield f"int64_t m = {smaller(f'{count} - {name}', self.windows)};" if count % self.windows else (
+            f"enum {{ m = {self.windows} }};"
+        )
         if self.scatter is not None:
+            yield from self._before(self.scatter)
             yield from self._chosen(self.scatter)
-        for n, tap in enumerate(self.taps):
-            yield from self._element(n, self._place_at(tap))
+        yield from self._behind()
         if self.select is not None:
             yield from self._selected(self.select)
         yield "}"
-        yield from self.end_run(self.columns)
+        yield from self.end_run(self.length)
         yield "}"
 
-    def _over_columns(self, body: Iterable[str]) -> Iterator[str]:
-        """Yield a loop over columns. Each does little, as compilers make jumps where many conditions meet."""
+    # --- rows -------------------------------------------------------------------------------------
+
+    def _before(self, scatter: Instruction) -> Iterator[str]:
+        """Yield the loops over rows for what is computed before the largest elements are known."""
+        at = self.step.members.index(scatter)
+        before, behind = self.step.members[:at], self.step.members[at + 1 :]
+        needed = {value for member in behind for value in member.inputs}
+        needed |= {scatter.inputs[1], *self.places, *(partial.value for partial, _ in self.sums)}
+        made = [member.output for member in before if member.output in needed]
+        self.kept = {value: f"b{i}" for i, value in enumerate(made)}
+        for value, name in self.kept.items():
+            yield f"{c_type(value.dtype)} {name}[{len(self.rows) * self.length}];"
+        if self.kept:
+            for n, row in enumerate(self.rows):
+                names: dict[Value, str] = {}
+                body = list(self.computing(names, before, lambda value, row=row: self._in_row(value, row)))  # type: ignore[misc]
+                body += [f"{name}[{n * self.length} + c] = {names[value]};" for value, name in self.kept.items()]
+                yield from self._over_row(body)
+
+    def _behind(self) -> Iterator[str]:
+        """Yield the loops over rows for all the rest."""
+        if self.select is not None:
+            yield f"{c_type(self.select.output.dtype)} found[{len(self.rows) * self.length}];"
+        for n, row in enumerate(self.rows):
+            at = f"{n * self.length} + c"
+            names = {value: f"{name}[{at}]" for value, name in self.kept.items()}
+            if self.scatter is not None:
+                names[self.scatter.output] = f"part[{at}]"
+            body = list(self.element(names, lambda value, row=row: self._in_row(value, row)))  # type: ignore[misc]
+            if self.select is not None:
+                body.append(f"found[{at}] = {names[self.select.inputs[0]]};")
+            yield from self._over_row(body)
+
+    def _over_row(self, body: Sequence[str]) -> Iterator[str]:
+        """Yield a loop over the elements of a row, of which ``c`` is the number."""
+        yield "INDEPENDENT"
+        yield f"{loop('c', f'm * {self.window[-1] * self.columns}')} {{"
+        yield from (f"    {line}" for line in body)
+        yield "}"
+
+    def _in_row(self, value: Value, row: tuple[int, ...]) -> str:
+        """Return the element of an array that is number ``c`` of a row."""
+        number, (*_, pixel, column) = self.number[value], self.strides[value]
+        if self._is_repeated(value):
+            return f"r{number}[c]"
+        start = self._start(value, (*row, 0))
+        if pixel == column * self.columns:
+            return f"q{number}[{start} + c * {column}]"
+        return f"q{number}[{start} + c / {self.columns} * {pixel} + c % {self.columns} * {column}]"
+
+    def _is_repeated(self, value: Value) -> bool:
+        """Return whether the same few numbers are read for each pixel."""
+        strides = self.strides[value]
+        return value not in self.computed and value not in self.of_windows and not any(strides[:-1])
+
+    def _start(self, value: Value, tap: tuple[int, ...]) -> str:
+        """Return where an element of the first of the windows lies, or what there is one of for each window."""
+        strides = self.strides[value][:-1]
+        is_of_windows = value in self.of_windows
+        steps = (1, *((1,) * len(tap) if is_of_windows else self.window))
+        axes = [Axis(1, (stride * step,)) for stride, step in zip(strides, steps, strict=True)]
+        offset = 0 if is_of_windows else sum(s * t for s, t in zip(strides, (0, *tap), strict=True))
+        return f"{index([f'k{i}' for i in range(len(axes))], axes, 0)} + {offset}"
+
+    # --- windows ----------------------------------------------------------------------------------
+
+    def _chosen(self, scatter: Instruction) -> Iterator[str]:
+        """Yield the loops that put gradients where the first largest elements of windows lie, and 0 elsewhere.
+
+        NaN counts as largest. There are no conditions, of which compilers make jumps.
+        """
+        g, x = scatter.inputs
+        kind, bits = c_type(x.dtype), f"int{8 * x.dtype.itemsize}_t"
+        if x in self.kept:
+            elements = [f"{self.kept[x]}[{at} + c]" for at in self._taps()]
+        else:
+            elements = [self._in_window(x, tap) for tap in itertools.product(*map(range, self.window))]
+        body = [f"{kind} best = {elements[0]}; {bits} is0 = -1, later = 0;"]
+        body += [f"{bits} is{n} = replace_{kind}(&best, {x});" for n, x in enumerate(elements) if n]
+        body.append(f"{bits} gradient = bits_of_{kind}({self._in_window(g, ())});")
+        for n, at in reversed(list(enumerate(self._taps()))):
+            body.append(f"part[{at} + c] = {kind}_of(gradient & is{n} & ~later); later |= is{n};")
+        yield f"{kind} part[{len(self.rows) * self.length}];"
+        yield from self._over_windows(body)
+
+    def _selected(self, select: Instruction) -> Iterator[str]:
+        """Yield the loops that store the largest elements of windows."""
+        kind = c_type(select.output.dtype)
+        first, *others = (f"found[{at} + c]" for at in self._taps())
+        body = [f"{kind} largest = {first};", *(f"replace_{kind}(&largest, {x});" for x in others)]
+        yield from self._over_windows([*body, f"{self._in_window(select.output, ())} = largest;"])
+
+    def _taps(self) -> list[str]:
+        """Return where the elements of window ``w`` lie in rows that are kept."""
+        step, across = self.window[-1] * self.columns, range(self.window[-1])
+        pairs = itertools.product(range(len(self.rows)), across)
+        return [f"w * {step} + {n * self.length + t * self.columns}" for n, t in pairs]
+
+    def _in_window(self, value: Value, tap: tuple[int, ...]) -> str:
+        """Return an element of window ``w``, or what there is one of for each window."""
+        *_, pixel, column = self.strides[value]
+        step = pixel if value in self.of_windows else pixel * self.window[-1]
+        start = self._start(value, tap or (0,) * len(self.window))
+        return f"q{self.number[value]}[{start} + w * {step} + c * {column}]"
+
+    def _over_windows(self, body: Sequence[str]) -> Iterator[str]:
+        """Yield the loops over windows and their columns."""
+        yield f"{loop('w', 'm')} {{"
         yield "INDEPENDENT"
         if self.columns <= MAX_UNROLLED:
             yield "#pragma GCC unroll 1"
         yield f"{loop('c', str(self.columns))} {{"
         yield from (f"    {line}" for line in body)
-        yield "}"
-
-    def _element(self, n: int, place: Callable[[Value], str]) -> Iterator[str]:
-        """Yield the loop for one element of the windows, behind what chooses the largest."""
-        names = {value: f"{name}_{n}[c]" for value, name in self.kept.items()}
-
-        def body() -> Iterator[str]:
-            if self.scatter is not None:
-                g, kind = self._place_at(self.taps[0])(self.scatter.inputs[0]), c_type(self.scatter.output.dtype)
-                names[self.scatter.output] = "part"
-                yield f"{kind} part = {kind}_of(bits_of_{kind}({g}) & is{n}[c]);"
-            yield from self.element(names, place)
-            if self.select is not None:
-                yield f"found{n}[c] = {names[self.select.inputs[0]]};"
-
-        if self.select is not None:
-            yield f"{c_type(self.select.output.dtype)} found{n}[{self.columns}];"
-        yield from self._over_columns(body())
-
-    def _selected(self, select: Instruction) -> Iterator[str]:
-        """Yield the loop that stores the largest elements."""
-        kind, first = c_type(select.output.dtype), self._place_at(self.taps[0])
-        body = [f"{kind} largest = found0[c];"]
-        body += [f"replace_{kind}(&largest, found{n}[c]);" for n in range(1, len(self.taps))]
-        yield from self._over_columns([*body, f"{first(select.output)} = largest;"])
-
-    def _chosen(self, scatter: Instruction) -> Iterator[str]:
-        """Yield the loops that set ``is0``, ``is1``, ...: all bits where the largest element of a window lies.
-
-        It is the first of these; NaN counts as largest. What is computed before is kept if it is needed later.
-        """
-        x, at = scatter.inputs[1], self.step.members.index(scatter)
-        before, behind = self.step.members[:at], self.step.members[at + 1 :]
-        needed = {value for member in behind for value in member.inputs}
-        needed |= {x, *self.places, *(partial.value for partial, _ in self.sums)}
-        made = (member.output for member in before if member.output in needed)
-        self.kept = {value: f"b{i}" for i, value in enumerate(made)}
-        kind, bits = c_type(x.dtype), f"int{8 * x.dtype.itemsize}_t"
-        for n, tap in enumerate(self.taps):
-            for value, name in self.kept.items():
-                yield f"{c_type(value.dtype)} {name}_{n}[{self.columns}];"
-            if self.kept:
-                names: dict[Value, str] = {}
-                lines = list(self.computing(names, before, self._place_at(tap)))
-                lines += [f"{name}_{n}[c] = {names[value]};" for value, name in self.kept.items()]
-                yield from self._over_columns(lines)
-        found = [
-            f"{self.kept[x]}_{n}[c]" if x in self.kept else self._place_at(tap)(x)
-            for n, tap in enumerate(self.taps)
-        ]
-        body = [f"{kind} best = {found[0]}; {bits} at0 = -1;"]
-        body += [f"{bits} at{n} = replace_{kind}(&best, {x});" for n, x in enumerate(found) if n]
-        later = ["0"]
-        for n in reversed(range(len(self.taps))):
-            body.append(f"is{n}[c] = at{n} & ~({' | '.join(later)});")
-            later.append(f"at{n}")
-        yield from (f"{bits} is{n}[{self.columns}];" for n in range(len(self.taps)))
-        yield from self._over_columns(body)
-
-    def _place_at(self, tap: tuple[int, ...]) -> Callable[[Value], str]:
-        """Return what gives the element of an array that is at a place in the current window."""
-
-        def place(value: Value) -> str:
-            *strides, column = self.strides[value]
-            steps = (1, *((1,) * len(tap) if value in self.of_windows else self.window))
-            offsets = (0, *((0,) * len(tap) if value in self.of_windows else tap))
-            at = sum(stride * offset for stride, offset in zip(strides, offsets, strict=True))
-            axes = [Axis(1, (stride * step,)) for stride, step in zip(strides, steps, strict=True)]
-            start = index([f"k{i}" for i in range(len(axes))], axes, 0)
-            return f"q{self.number[value]}[{start} + {at} + c * {column}]"
-
-        return place
+        yield "} }"

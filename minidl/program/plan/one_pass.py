@@ -20,6 +20,9 @@ MAX_COLUMNS = 2048
 #: Up to how many operations are done again, so that their result need not be stored.
 MAX_AGAIN = 4
 
+#: Shorter rows, with something that is the same for all of them, are taken several at a time.
+SHORT = 32
+
 #: How many times smaller a value must be to count as small beside another one.
 SMALL = 16
 
@@ -74,7 +77,7 @@ class _Joining:
         steps: list[Step] = []
         for step in self.original.steps:
             steps += self._rest(step) if isinstance(step, Instruction) else [step]
-        joined = {*self.before, *self.after, *self.sums}
+        joined = {*self.before, *self.after, *self.sums, *filter(_has_short_rows, self.group_of.values())}
         gone = {id(step) for step in (*self.before.values(), *self.after.values())}
         steps = [step for step in steps if id(step) not in gone]
         needed = set(self.original.results_needed).union(*(step.inputs for step in steps))
@@ -119,6 +122,13 @@ class _Joining:
         written = [value for value in group.outputs if value in needed]
         written += [after.output] if after else []
         return OnePass(members, [*written, *(partial.output for partial in sums)], sums)
+
+
+def _has_short_rows(group: Group) -> bool:
+    """Return whether a group works on short rows, with numbers that are the same for all rows."""
+    columns = group.shape[-1]
+    inputs = [value for value in group.inputs if value.size == columns and value.shape[-1:] == (columns,)]
+    return 1 < columns <= SHORT and bool(inputs) and group.outputs[0].size >= MIN_SHARED_WORK
 
 
 def _is_of_columns(step: Instruction) -> bool:
