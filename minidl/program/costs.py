@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from minidl.primitives.convolution import conv_, conv_input_, conv_weight_
 from minidl.primitives.linear_algebra import matmul_
-from minidl.program.program import Gemm, Group, Operation, Partial, Rows, OnePass
+from minidl.program.program import Gemm, Group, OnePass, Operation, Partial, Rows
 
 if TYPE_CHECKING:
     from minidl.program.plan.tasks import Task

@@ -491,9 +491,7 @@ def is_same_memory(array: Array, other: Array) -> bool:
     return bool(array.flags.c_contiguous and array.data.ptr == other.data.ptr)
 
 
-Step = (
-    Instruction | Group | Rows | OnePass | Gemm | PartialSum | Partial | BeginSum | AdvanceSum | EndSum
-)
+Step = Instruction | Group | Rows | OnePass | Gemm | PartialSum | Partial | BeginSum | AdvanceSum | EndSum
 
 
 def share(length: int, index: int, parts: int) -> slice:

@@ -28,11 +28,11 @@ from minidl.program.program import (
     Gemm,
     Group,
     Instruction,
+    OnePass,
     Operation,
     Partial,
     PartialSum,
     Rows,
-    OnePass,
     Value,
 )
 
@@ -142,7 +142,7 @@ def _group(group: Group, block: Block, scratch: Scratch) -> Iterator[Call]:
     row_bytes = max(1, row_size * max(member.output.dtype.itemsize for member in group.members))
     rows = max(1, BLOCK_BYTES // row_bytes)
     slots = _slots(group)
-    for partial_sum, out in _sums(group, block):
+    for _, out in _sums(group, block):
         yield partial(out[0].fill, 0)
     for start in range(0, block.length, rows):
         part = block.part(slice(start, min(start + rows, block.length)))

@@ -224,9 +224,7 @@ class _Images:
     def statement(self, w: numpy.ndarray, rows: Callable[[_Registers], Iterator[str]]) -> str:
         """Return the loops around those over the rows of a band, for processors with AVX-512 and others."""
         kind, y = c_type(self.y.dtype), self.y
-        wide, common = (
-            _Registers(*sizes, y.shape[-1], y.itemsize) for sizes in ((64, 16), (NARROW, 12))
-        )
+        wide, common = (_Registers(*sizes, y.shape[-1], y.itemsize) for sizes in ((64, 16), (NARROW, 12)))
         if w.size // w.shape[-1] * wide.columns * w.itemsize > MAX_WEIGHTS:
             raise Unsupported("as many weights as these")
         if y.size == 0:

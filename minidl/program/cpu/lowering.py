@@ -20,6 +20,7 @@ from minidl.program.cpu.blocks import Block, moves_of
 from minidl.program.cpu.c_code import CSource
 from minidl.program.cpu.convolution import conv_input_statements, conv_statement, conv_weight_statements
 from minidl.program.cpu.indexing import gather_statement, scatter_statements
+from minidl.program.cpu.one_pass import one_pass_statement
 from minidl.program.cpu.reductions import reduction_statement
 from minidl.program.cpu.rows import rows_statement
 from minidl.program.cpu.statements import (
@@ -29,7 +30,6 @@ from minidl.program.cpu.statements import (
     group_statement,
     matmul_statement,
 )
-from minidl.program.cpu.one_pass import one_pass_statement
 from minidl.program.cpu.windows import (
     overlap_add_statements,
     scatter_to_maxima_statements,
@@ -42,11 +42,11 @@ from minidl.program.program import (
     Gemm,
     Group,
     Instruction,
+    OnePass,
     Operation,
     Partial,
     PartialSum,
     Rows,
-    OnePass,
 )
 
 #: Returns C statements for a step, or one thread's block of it; raises Unsupported where it has none.

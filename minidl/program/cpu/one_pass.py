@@ -246,7 +246,8 @@ class _Windows(_Code):
         for value, i in self.number.items():
             if self._is_repeated(value):
                 yield f"{stored_type(value.dtype)} r{i}[{self.length}];"
-                yield f"{loop('c', str(self.length))} r{i}[c] = q{i}[c % {self.columns}];"
+                step = self.strides[value][-1]
+                yield f"{loop('c', str(self.length))} r{i}[c] = q{i}[c % {self.columns} * {step}];"
         has_long_runs = math.prod(self.shape[1:]) > MAX_RUN * self.length
         if has_long_runs:
             yield f"{images} {' '.join(outer)} {{"
@@ -257,8 +258,10 @@ class _Windows(_Code):
             yield from self.begin_run(self.length)
             yield f"{' '.join(outer)} {last} {{"
         name, count = f"k{len(self.window)}", self._counts()[-1]
-        yield f"int64_t m = {smaller(f'{count} - {name}', self.windows)};" if count % self.windows else (
-            f"enum {{ m = {self.windows} }};"
+        yield (
+            f"int64_t m = {smaller(f'{count} - {name}', self.windows)};"
+            if count % self.windows
+            else (f"enum {{ m = {self.windows} }};")
         )
         if self.scatter is not None:
             yield from self._before(self.scatter)
@@ -286,7 +289,9 @@ class _Windows(_Code):
             for n, row in enumerate(self.rows):
                 names: dict[Value, str] = {}
                 body = list(self.computing(names, before, lambda value, row=row: self._in_row(value, row)))  # type: ignore[misc]
-                body += [f"{name}[{n * self.length} + c] = {names[value]};" for value, name in self.kept.items()]
+                body += [
+                    f"{name}[{n * self.length} + c] = {names[value]};" for value, name in self.kept.items()
+                ]
                 yield from self._over_row(body)
 
     def _behind(self) -> Iterator[str]:
@@ -326,7 +331,7 @@ class _Windows(_Code):
         return value not in self.computed and value not in self.of_windows and not any(strides[:-1])
 
     def _start(self, value: Value, tap: tuple[int, ...]) -> str:
-        """Return where an element of the first of the windows lies, or what there is one of for each window."""
+        """Return where an element of the first window lies; in arrays of one for each window, that one."""
         strides = self.strides[value][:-1]
         is_of_windows = value in self.of_windows
         steps = (1, *((1,) * len(tap) if is_of_windows else self.window))
@@ -337,9 +342,9 @@ class _Windows(_Code):
     # --- windows ----------------------------------------------------------------------------------
 
     def _chosen(self, scatter: Instruction) -> Iterator[str]:
-        """Yield the loops that put gradients where the first largest elements of windows lie, and 0 elsewhere.
+        """Yield the loops that put gradients where the largest elements of windows lie, and 0 elsewhere.
 
-        NaN counts as largest. There are no conditions, of which compilers make jumps.
+        The first of them counts; NaN is the largest. There are no conditions, of which compilers make jumps.
         """
         g, x = scatter.inputs
         kind, bits = c_type(x.dtype), f"int{8 * x.dtype.itemsize}_t"

@@ -180,10 +180,10 @@ def negate_sums(program: Program) -> Program:
 
 
 def scale_sums(program: Program) -> Program:
-    """Write the sum of numbers that are scaled alike as their sum, scaled, where their sum costs nothing more.
+    """Write the sum of numbers that are all scaled by one factor as their sum, scaled.
 
-    It does not where it is computed anyway, or where they are stored anyway, as they come from an earlier
-    phase. Then the scaled numbers need not be stored, as in the gradients of batch normalisation.
+    It pays where that sum is computed anyway, or where the numbers are stored anyway, as they come from an
+    earlier phase. Then the scaled numbers need not be stored, as in the gradients of batch normalisation.
     """
     steps = instructions(program)
     products = {step.output: step for step in steps if step.primitive in (multiply, add)}

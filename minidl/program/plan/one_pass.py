@@ -1,7 +1,8 @@
 """Which steps are done in the same pass over memory as a group, and what is not stored: see OnePass.
 
 Sums of what a group computes are added up beside it, and max pooling and its gradient join it. Then what a
-few cheap operations make of one array is not stored for later groups: they read that array, and make it again.
+few cheap operations make of one array is not stored for later groups: they read that array, and compute the
+same again.
 """
 
 from __future__ import annotations
@@ -80,7 +81,8 @@ class _Joining:
         joined = {*self.before, *self.after, *self.sums, *filter(_has_short_rows, self.group_of.values())}
         gone = {id(step) for step in (*self.before.values(), *self.after.values())}
         steps = [step for step in steps if id(step) not in gone]
-        needed = set(self.original.results_needed).union(*(step.inputs for step in steps))
+        readers = [*steps, *self.before.values()]
+        needed = set(self.original.results_needed).union(*(step.inputs for step in readers))
         steps = [self._joined(s, needed) if isinstance(s, Group) and s in joined else s for s in steps]
         original = self.original
         return Program(original.inputs, steps, original.outputs, original.updates)
@@ -95,7 +97,11 @@ class _Joining:
                 return parts[1:]
         elif step.primitive is select_maxima_ and group is not None and step.inputs[0] is step.inputs[1]:
             windows = [s.attributes["window"] for s in (self.before.get(group),) if s is not None]
-            if _covers(step, group.shape) and group not in self.after and windows in ([], [step.attributes["window"]]):
+            if (
+                _covers(step, group.shape)
+                and group not in self.after
+                and windows in ([], [step.attributes["window"]])
+            ):
                 self.after[group] = step
         elif step.primitive is scatter_to_maxima_:
             self._place_before(step)
@@ -152,7 +158,9 @@ def _covers(step: Instruction, shape: tuple[int, ...]) -> bool:
         if length != stride_ or whole % length:
             return False
         taps *= length
-    same_dtype = all(value.dtype == x.dtype and value.dtype.kind == "f" for value in (*step.inputs, step.output))
+    same_dtype = all(
+        value.dtype == x.dtype and value.dtype.kind == "f" for value in (*step.inputs, step.output)
+    )
     if x.shape[-1] > MAX_CHANNELS:
         return False
     return x.shape == shape and taps <= MAX_TAPS and same_dtype and x.size > 0
@@ -160,28 +168,32 @@ def _covers(step: Instruction, shape: tuple[int, ...]) -> bool:
 
 def _compute_again(program: Program, by_columns: set[Value]) -> Program:
     """Let groups compute for themselves what earlier groups would have to store for them alone."""
-    now = {id(step): step for step in program.steps}  # the present form of each step
+    groups = {id(step): step for step in program.steps if _is_group(step)}  # in their present form
     readers: dict[Value, list[int]] = {}
     for step in program.steps:
         for value in dict.fromkeys(step.inputs):
             readers.setdefault(value, []).append(id(step))
     kept = {*program.results_needed, *by_columns}
     steps: list[Step] = []
-    for original in program.steps:
-        step = now[id(original)]
-        for value in step.outputs if _is_group(step) else []:
-            members = _cheap_members(step, value) if value not in kept else []
-            others = readers.get(value, [])
-            if not members or not all(_is_group(now[key]) and now[key].shape == value.shape for key in others):
+    for step in program.steps:
+        group = groups.get(id(step))
+        if group is None:
+            steps.append(step)
+            continue
+        for value in group.outputs:
+            others = {key: groups.get(key) for key in readers.get(value, [])}
+            members = _cheap_members(group, value) if value not in kept else []
+            if not members or not all(other and other.shape == value.shape for other in others.values()):
                 continue
-            for key in others:
-                now[key] = _with_members(now[key], members, value)
-                for read in now[key].inputs:
+            for key, other in others.items():
+                assert other is not None
+                groups[key] = _with_members(other, members, value)
+                for read in groups[key].inputs:
                     if key not in readers.setdefault(read, []):
                         readers[read].append(key)
-            step = _of_outputs(step, [v for v in step.outputs if v is not value])
-        if step.outputs or not _is_group(original):
-            steps.append(step)
+            group = _of_outputs(group, [v for v in group.outputs if v is not value])
+        if group.outputs:
+            steps.append(group)
     return Program(program.inputs, steps, program.outputs, program.updates)
 
 
@@ -234,7 +246,13 @@ def _with_members(step: Group, members: list[Instruction], value: Value) -> Grou
         first.append(Instruction(member.primitive, inputs, member.attributes, output, member.phase))
         same[member.output] = output
     rest = [
-        Instruction(m.primitive, [same.get(v, v) if v is value else v for v in m.inputs], m.attributes, m.output, m.phase)
+        Instruction(
+            m.primitive,
+            [same.get(v, v) if v is value else v for v in m.inputs],
+            m.attributes,
+            m.output,
+            m.phase,
+        )
         for m in step.members
     ]
     again = set(same.values())
