@@ -21,6 +21,11 @@ from minidl.program.cpu.mathematics import MATHEMATICS
 from minidl.program.cpu.threads import available_cores
 
 _HEADER = """\
+/* GCC moves expressions into the one of two branches that needs them. A loop that had choices instead of
+   branches, as for log1p(exp(-abs(x))) in binary cross-entropy, then has branches and stays scalar. */
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("no-tree-pre")
+#endif
 #include <stdatomic.h>
 #include <stdint.h>
 #ifdef _WIN32
@@ -236,7 +241,7 @@ class CSource:
         products = [ctypes.cast(blas.functions[letter], ctypes.c_void_p) if blas else None for letter in "sd"]
         calls: list[Callable[[], Any]] = []
         for number in range(len(self.segments)):
-            function = getattr(library, f"segment_{number}")
+            function = library[f"segment_{number}"]  # as an attribute, it would be kept by the library
             function.restype = _check
             call = partial(function, table, *products, barrier)
             call.arrays = self.arrays  # type: ignore[attr-defined]  # C holds addresses, this the memory

@@ -11,6 +11,7 @@ so by `KernelsUnavailable`, and computes with NumPy.
 
 from __future__ import annotations
 
+import _ctypes
 import ctypes
 import hashlib
 import importlib.metadata
@@ -26,6 +27,7 @@ import sys
 import tempfile
 import time
 import warnings
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -67,11 +69,16 @@ def load(source: str) -> ctypes.CDLL:
             "minidl[compiler]`); kernels='numpy' needs none"
         )
     key = hashlib.sha256("\0".join([source, *program.identity(), _processor()]).encode()).hexdigest()[:24]
-    if key not in _loaded:
-        _loaded[key] = _load(source, program, f"kernels-{key}{_SUFFIX}")
-    return _loaded[key]
+    library = _loaded.pop(key, None) or _load(source, program, f"kernels-{key}{_SUFFIX}")
+    _loaded[key] = library  # as the last
+    for oldest in list(_loaded)[:-MAX_LOADED]:
+        _loaded.pop(oldest, None)
+    return library
 
 
+#: This many libraries stay loaded without a program that uses them, since they may be asked for again.
+MAX_LOADED = 32
+#: The libraries that were asked for last, the newest at the end.
 _loaded: dict[str, ctypes.CDLL] = {}
 
 
@@ -289,7 +296,7 @@ def _mapped(library: bytes, places: Sequence[Path | None]) -> ctypes.CDLL:
             with _private_folder(place) as folder:
                 path = folder / f"kernels{_SUFFIX}"
                 path.write_bytes(library)
-                return ctypes.CDLL(str(path))
+                return _opened(str(path))
         except OSError as error:
             reasons.append(str(error))
     raise KernelsUnavailable("; ".join(reasons))
@@ -307,9 +314,17 @@ def _mapped_from_memory(library: bytes) -> ctypes.CDLL:
         # Numbers of files are used again, and the loader takes one path for one library. So each path is
         # spelled in its own way: the bits of a number as "/." and "/", which lead nowhere else.
         detour = format(next(_numbers), "b").replace("0", "/").replace("1", "/.")
-        return ctypes.CDLL(f"/proc/self{detour}/fd/{handle}")
+        return _opened(f"/proc/self{detour}/fd/{handle}")
     finally:
         os.close(handle)
+
+
+def _opened(path: str) -> ctypes.CDLL:
+    """Load a library that is unloaded once nothing holds it or one of its functions; ctypes would keep it."""
+    library = ctypes.CDLL(path)
+    close = getattr(_ctypes, "FreeLibrary" if sys.platform == "win32" else "dlclose")
+    weakref.finalize(library, close, library._handle).atexit = False
+    return library
 
 
 # --- the folder -----------------------------------------------------------------------------------

@@ -41,8 +41,11 @@ class MemoryPlan:
 
     @property
     def planned(self) -> int:
-        """The bytes of the buffers."""
-        return sum(buffer.nbytes for buffer in self.buffers)
+        """The bytes of the buffers that are used."""
+        used: dict[int, int] = {}
+        for allocation in self.allocations:
+            used[allocation.buffer] = max(used.get(allocation.buffer, 0), allocation.value.nbytes)
+        return sum(used.values())
 
 
 @dataclass
@@ -59,6 +62,9 @@ class Arena:
 
     What a program leaves in a buffer is not read any more when another one begins. A buffer lives as long as
     a program has it. ``scratch`` is for what an executor needs for a moment, by threads.
+
+    From the second program on, buffers are larger than what is asked for, so that programs of slightly longer
+    inputs fit, too. Memory that is never touched costs nothing.
     """
 
     def __init__(self) -> None:
@@ -69,10 +75,11 @@ class Arena:
         """Return a buffer of about this size that is not among those taken."""
         alive = [buffer for reference in self._buffers if (buffer := reference()) is not None]
         used = set(map(id, taken))
-        fitting = [b for b in alive if nbytes <= b.nbytes <= 1.25 * nbytes + 4096 and id(b) not in used]
+        fitting = [b for b in alive if nbytes <= b.nbytes <= 2 * nbytes + 4096 and id(b) not in used]
         if fitting:
             return min(fitting, key=lambda buffer: buffer.nbytes)
-        buffer = numpy.empty(max(nbytes, 1), numpy.uint8)
+        is_second = len(alive) > len(taken)
+        buffer = numpy.empty(max(nbytes * 5 // 4 if is_second else nbytes, 1), numpy.uint8)
         self._buffers = [*map(weakref.ref, alive), weakref.ref(buffer)]
         return buffer
 

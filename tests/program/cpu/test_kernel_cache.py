@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import gc
 import os
 import random
 import shutil
@@ -231,6 +232,25 @@ def test_what_is_damaged_after_it_was_loaded_still_runs(folder):
     (path,) = folder.iterdir()
     os.truncate(path, 0)
     assert library.answer() == 1
+
+
+@needs_c
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="looks for libraries in Linux's list of mappings")
+def test_libraries_are_unloaded_when_no_function_is_left(folder, monkeypatch):
+    def mappings():
+        gc.collect()
+        return Path("/proc/self/maps").read_text().count("memfd:minidl-kernels")
+
+    monkeypatch.setattr(kernel_cache, "MAX_LOADED", 2)
+    before = mappings()
+    answer = kernel_cache.load(source(0))["answer"]
+    one = mappings() - before
+    for number in range(1, 8):
+        assert kernel_cache.load(source(number))["answer"]() == number
+    assert mappings() == before + 3 * one  # the last two, and the one with a function that is still held
+    assert answer() == 0
+    del answer
+    assert mappings() == before + 2 * one
 
 
 # --- where something does not work ----------------------------------------------------------------

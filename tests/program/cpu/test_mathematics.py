@@ -1,5 +1,6 @@
 """Our own exp, log and relatives are within 2 units in the last place, for numbers of every size and kind."""
 
+import re
 import subprocess
 
 import numpy
@@ -125,6 +126,22 @@ def test_what_is_made_of_them_is_as_near_to_numpy():
         numpy.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=2e-6, atol=absolute + 1e-37)
 
 
+def vectorised_lines(a_compiler, source):
+    """Compile a file; return the numbers of the lines where loops were vectorised."""
+    version = subprocess.run([*a_compiler.command, "--version"], capture_output=True, text=True).stdout
+    report = "-Rpass=loop-vectorize" if "clang" in version else "-fopt-info-vec"
+    command = [
+        *a_compiler.command,
+        *a_compiler.flags,
+        report,
+        str(source),
+        "-o",
+        str(source.with_suffix(".so")),
+    ]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    return {int(line) for line in re.findall(rf"{source.name}:(\d+):.*vectorized", told)}
+
+
 def test_loops_around_them_are_vectorised(a_compiler, tmp_path):
     loops = [
         (f"loop_of_{name}_{kind}", kind, f"{name}(x[i])")
@@ -141,13 +158,45 @@ def test_loops_around_them_are_vectorised(a_compiler, tmp_path):
     source = tmp_path / "loops.c"
     source.write_text("\n".join([header, *lines]))
     first = header.count("\n") + 2
-    version = subprocess.run([*a_compiler.command, "--version"], capture_output=True, text=True).stdout
-    report = "-Rpass=loop-vectorize" if "clang" in version else "-fopt-info-vec"
-    command = [*a_compiler.command, *a_compiler.flags, report, str(source), "-o", str(tmp_path / "loops.so")]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    vectorised = vectorised_lines(a_compiler, source)
     for number, (name, _, _) in enumerate(loops):
         line = first + 4 * number + 2
-        places = (f"loops.c:{line + offset}:" for offset in (-1, 0, 1))
-        assert any(
-            place in text and "vectorized" in text for place in places for text in told.splitlines()
-        ), name
+        assert vectorised & {line - 1, line, line + 1}, name
+
+
+def value_and_gradient(function):
+    def both(x, target):
+        y = function(x, target)
+        return y, dl.grad(y.sum(), x)
+
+    return both
+
+
+LOGIT_FUNCTIONS = {
+    "softplus": lambda x, target: dl.softplus(x),
+    "log_sigmoid": lambda x, target: dl.log_sigmoid(x),
+    "sigmoid and binary_cross_entropy": lambda x, target: dl.binary_cross_entropy(dl.sigmoid(x), target),
+    "gelu": lambda x, target: dl.gelu(x, approximate=True),
+    "silu": lambda x, target: dl.silu(x),
+}
+
+
+@pytest.mark.parametrize("name", LOGIT_FUNCTIONS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_groups_of_them_are_vectorised(name, dtype, a_compiler, tmp_path, monkeypatch):
+    sources = []
+    compiled = kernel_cache._compiled
+    monkeypatch.setenv("MINIDL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(kernel_cache, "_compiled", lambda *args: sources.append(args[0]) or compiled(*args))
+    x, target = (dl.random.uniform((4, 33), dtype=dtype, generator=dl.Generator(seed)) for seed in (0, 1))
+    x.requires_grad = True
+    dl.compile(value_and_gradient(LOGIT_FUNCTIONS[name]), kernels="c")(x, target)
+    assert len(sources) == 1
+    source = tmp_path / "group.c"
+    source.write_text(sources[0])
+    marks = [
+        number for number, line in enumerate(sources[0].splitlines(), 1) if line.strip() == "INDEPENDENT"
+    ]
+    vectorised = vectorised_lines(a_compiler, source)
+    assert marks
+    assert all(vectorised & {mark, mark + 1, mark + 2} for mark in marks)
