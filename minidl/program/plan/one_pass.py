@@ -60,7 +60,10 @@ class _Joining:
         self.group_of = self._groups()
 
     def _groups(self) -> dict[Value, Group]:
-        """Return, by what they compute, the groups that may be joined: none that writes a new state."""
+        """Return, by what they compute, the groups that may be joined: none that writes a new state.
+
+        The threads share the observations of such a pass, of which each must have some.
+        """
         assigned = set(self.original.updates.values())
         return {
             member.output: step
@@ -68,6 +71,7 @@ class _Joining:
             if step.operation is Group
             and isinstance(step, Group)
             and len(step.shape) > 1
+            and step.shape[0] >= 2 * self.threads
             and assigned.isdisjoint(step.outputs)
             and self.by_columns.isdisjoint([*step.inputs, *step.outputs])
             for member in step.members
