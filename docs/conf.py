@@ -19,10 +19,10 @@ project = "minidl"
 author = copyright = "The minidl authors"
 version = release = minidl.__version__
 
-extensions = ["myst_nb", "docs.extensions.reference", "docs.extensions.literate"]
+extensions = ["myst_nb", "docs.extensions.reference", "docs.extensions.literate", "docs.extensions.browser"]
 exclude_patterns = ["_build", "extensions"]
 default_role = "code"
-nitpicky = False
+nitpicky = True
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
@@ -40,4 +40,5 @@ html_title = "minidl"
 html_static_path = ["static"]
 html_css_files = ["minidl.css"]
 html_copy_source = False
+html_search_scorer = str(ROOT / "docs" / "search_scorer.js")
 html_theme_options = {"top_of_page_buttons": []}

@@ -136,7 +136,7 @@ def make_perplexity(model):
         with dl.no_grad():
             return mean_loss(model, words, following)
 
-    def perplexity(codes, streams=10):
+    def perplexity(codes, streams):
         length = len(codes) // streams - 1
         steps = min(range(15, 41), key=lambda count: length % count)  # so that few words are left over
         model.reset_state(streams)
@@ -189,12 +189,12 @@ def train(variant, text, settings, seed, folder):
             {
                 "epoch": epoch + 1,
                 "train": math.exp(mean),
-                "valid": perplexity(text.valid),
+                "valid": perplexity(text.valid, settings.streams),
                 "words_per_second": len(losses) * tokens / seconds,
             }
         )
         if epoch + 1 == settings.epochs:
-            history[-1]["test"] = perplexity(text.test)
+            history[-1]["test"] = perplexity(text.test, settings.streams)
         save_progress(model, settings, seed, history, folder)
         progress.write(
             "{epoch:4} epochs: perplexity {train:7.2f} train, {valid:7.2f} valid, "
@@ -206,7 +206,7 @@ def train(variant, text, settings, seed, folder):
 
 def save_progress(model, settings, seed, history, folder):
     folder.mkdir(parents=True, exist_ok=True)
-    model.reset_state(1)  # the states of the last window are of no use to anybody
+    model.reset_state(settings.streams)  # the states of the last window are of no use to anybody
     model.save(folder / "weights.safetensors")
     content = {"settings": asdict(settings), "seed": seed, "history": history}
     temporary = folder / "history.json.part"
@@ -216,7 +216,7 @@ def save_progress(model, settings, seed, history, folder):
 
 def load_progress(model, settings, seed, folder):
     """Load what an earlier run has reached; return its history, empty if there is none."""
-    model.reset_state(1)
+    model.reset_state(settings.streams)
     if not (folder / "history.json").exists():
         return []
     content = json.loads((folder / "history.json").read_text())

@@ -9,7 +9,7 @@ import numpy
 
 from minidl import devices
 from minidl.primitives.shape import broadcast_to, reshape, swapaxes
-from minidl.tensor import Tensor, as_tensor, as_tensors, tensor_dtype
+from minidl.tensor import Tensor, TensorLike, as_tensor, as_tensors, tensor_dtype
 
 
 def full(shape: int | Sequence[int], value: Any, dtype: Any = numpy.float32, device: str = "cpu") -> Tensor:
@@ -68,7 +68,7 @@ def eye(
     return _on(device, numpy.eye(rows, columns, k, devices.native(dtype)))
 
 
-def one_hot(indices: Any, classes: int, dtype: Any = numpy.float32) -> Tensor:
+def one_hot(indices: TensorLike, classes: int, dtype: Any = numpy.float32) -> Tensor:
     """Return a new last axis of length ``classes``, with 1 at the position that an integer names, else 0.
 
     An integer outside 0 .. classes - 1 gives zeros.
@@ -106,7 +106,7 @@ def ones_like(x: Any, dtype: Any = None) -> Tensor:
     return full_like(x, 1, dtype)
 
 
-def full_like(x: Any, value: Any, dtype: Any = None) -> Tensor:
+def full_like(x: TensorLike, value: Any, dtype: Any = None) -> Tensor:
     """Return a Tensor of one value as full() does, of the shape and device of x, by default of its dtype."""
     x = as_tensor(x)
     if isinstance(value, Tensor):

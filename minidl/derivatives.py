@@ -13,8 +13,8 @@ from typing import Any
 from minidl.autodiff import grad
 from minidl.creation import zeros
 from minidl.mode import mode
-from minidl.primitives.shape import reshape, stack
-from minidl.tensor import Tensor, as_tensor
+from minidl.primitives.shape import broadcast_to, reshape, reshape_, stack
+from minidl.tensor import Tensor, as_tensor, as_tensors
 
 
 def value_and_grad(
@@ -70,8 +70,11 @@ def hessian_vector_product(function: Callable[..., Tensor], position: int = 0) -
     @_on_tape
     def compute(vector: Any, *arguments: Any, **options: Any) -> Tensor:
         x, y = _applied(function, position, arguments, options)
-        along = (grad(y, x, create_graph=True) * as_tensor(vector)).sum()
-        return grad(along, x, create_graph=True) if along.requires_grad else x.zeros_like()
+        gradient = grad(y, x, create_graph=True)
+        if not gradient.requires_grad:
+            return x.zeros_like()
+        _, vector = as_tensors((gradient, vector))
+        return grad(gradient, x, broadcast_to(vector.astype(x.dtype), x.shape), create_graph=True)
 
     return compute
 
@@ -93,9 +96,15 @@ def _on_tape(compute: Callable[..., Any]) -> Callable[..., Any]:
 def _applied(
     function: Callable[..., Tensor], position: int, arguments: tuple[Any, ...], options: dict[str, Any]
 ) -> tuple[Tensor, Tensor]:
-    """Return the argument as a Tensor that requires a gradient, and the result of the function."""
+    """Return the argument as a Tensor that requires a gradient, and the result of the function.
+
+    It is a Tensor of its own: where the function sees the same one in another place, as another argument or
+    from outside, that is a constant.
+    """
     x = as_tensor(arguments[position])
-    if not x.requires_grad:
+    if x.requires_grad:
+        x = reshape_(x, shape=x.shape)
+    else:
         x = x.detach()
         x._requires_grad = True
     return x, function(*arguments[:position], x, *arguments[position + 1 :], **options)

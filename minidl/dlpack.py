@@ -12,6 +12,7 @@ import numpy
 from minidl import devices
 from minidl.devices import Array
 from minidl.errors import DeviceError
+from minidl.mode import LEAVING_THE_TAPE, mode
 from minidl.tensor import Tensor
 
 #: DLPack's numbers of devices: the host's memory, pinned or not, and that of NVIDIA's GPUs.
@@ -36,11 +37,8 @@ def export(
     BufferError
         A gradient would be lost, or the consumer cannot be served as it asks.
     """
-    if x.requires_grad:
-        raise BufferError(
-            "gradients do not flow through another library: hand it .detach() of the Tensor, which requires "
-            "a gradient"
-        )
+    if x.requires_grad and mode.grad_enabled:
+        raise BufferError(f"another library would lose the gradient of a Tensor: {LEAVING_THE_TAPE}")
     here = tuple(array.__dlpack_device__())
     if dl_device is not None and tuple(map(int, dl_device)) != here:
         if int(dl_device[0]) != _CPU:

@@ -7,7 +7,7 @@ import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # imported where it is used, which saves `import minidl` milliseconds
     from pathlib import Path
@@ -92,3 +92,20 @@ def _remove_stale(path: Path, newest: Path) -> None:
                 with contextlib.suppress(OSError):
                     if now - entry.stat(follow_symlinks=False).st_mtime > STALE_SECONDS:
                         os.unlink(entry.path)
+
+
+def import_h5py(path: str | os.PathLike[str], otherwise: str = "") -> Any:
+    """Return the module h5py, which reads a file that is HDF5.
+
+    Raises
+    ------
+    ImportError
+        It is not installed: the message names the file, the command to install it, and another way if there
+        is one.
+    """
+    try:
+        import h5py
+    except ImportError as error:
+        message = f"{os.fspath(path)} is an HDF5 file, which needs the package h5py: install it with"
+        raise ImportError(f"{message} `pip install h5py`{otherwise}", name="h5py") from error
+    return h5py

@@ -233,5 +233,5 @@ def _has_arguments(function: Any, besides: int = 0) -> bool:
     if hasattr(function, "answers_keywords"):
         return False
     code = (inspect.unwrap(function) if hasattr(function, "__wrapped__") else function).__code__
-    count = code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & inspect.CO_VARARGS)
+    count: int = code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & inspect.CO_VARARGS)
     return count > besides

@@ -72,6 +72,9 @@ class Mode(threading.local):
 
 mode = Mode()
 
+#: How to compute with values alone: the end of messages where a gradient would be lost otherwise.
+LEAVING_THE_TAPE = "if none is needed, use .numpy() or .detach(), or compute inside dl.no_grad()"
+
 
 class _GradientMode(ContextDecorator):
     """Switch the tape on or off for a ``with`` block or a function."""

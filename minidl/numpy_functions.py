@@ -1,7 +1,8 @@
 """NumPy's functions on Tensors: ``numpy.exp(t)`` is ours, on the tape; no gradient is lost silently.
 
 NumPy hands a call with a Tensor among its arguments to ``Tensor.__array_ufunc__`` and ``__array_function__``.
-A function of NumPy's is ours if one of ours has its name.
+A function of NumPy's is ours if one of ours has its name. Lists of Tensors it makes arrays itself, which
+``Tensor.__array__`` refuses where a gradient is asked for.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from functools import cache
 from typing import Any
 
 import numpy
+
+from minidl.mode import LEAVING_THE_TAPE, mode
 
 #: Names of ours that mean something else than NumPy's, or that NumPy calls by another name.
 _OTHER_NAMES = {
@@ -46,7 +49,6 @@ _QUESTIONS: dict[Any, Callable[..., Any]] = {
     numpy.iscomplexobj: lambda x: False,
     numpy.isrealobj: lambda x: True,
     numpy.result_type: lambda *xs: numpy.result_type(*(getattr(x, "dtype", x) for x in xs)),
-    numpy.copy: lambda x: x.copy(),
     numpy.array_repr: lambda x: repr(x),
     numpy.array_str: lambda x: repr(x),
 }
@@ -87,6 +89,7 @@ def _counterparts() -> Mapping[Any, Callable[..., Any]]:
     # Ours take any number of lengths or axes, NumPy's one sequence with a name.
     found[numpy.reshape] = lambda a, shape: reshape(a, shape)
     found[numpy.transpose] = lambda a, axes=None: transpose(a, axes)
+    found[numpy.copy] = lambda a: elementwise.cast(a, dtype=a.dtype)  # Tensor.copy() leaves the tape
     return found
 
 
@@ -134,10 +137,10 @@ def _on_arrays(function: Any, name: str, inputs: Sequence[Any], options: Mapping
             return type(x)(map(array, x))
         if not hasattr(x, "requires_grad"):
             return x
-        if x.requires_grad:
+        if x.requires_grad and mode.grad_enabled:
             raise TypeError(
                 f"{name} has no counterpart in minidl, and would lose the gradient of a Tensor: "
-                "give it .detach() or .numpy() of the Tensor if none is needed"
+                f"{LEAVING_THE_TAPE}"
             )
         return numpy.asarray(x)
 

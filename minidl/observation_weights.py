@@ -41,4 +41,6 @@ def masked(losses: Tensor, weight: Tensor) -> Tensor:
 
 def ratio(total: Tensor, weight: Tensor) -> Tensor:
     """Return a total divided by the weight in it; 0 if there is none."""
+    if weight.dtype.kind != "f":
+        weight = weight.astype(numpy.float32)
     return total / maximum(weight, float(numpy.finfo(weight.dtype).tiny))

@@ -127,10 +127,14 @@ class _Estimator(base.BaseEstimator):  # type: ignore[misc]
         )
         self.network_.to("cpu")
 
-    def _outputs(self, x: Any, part: str = "__call__", rows: int = 1024) -> Any:
-        """Return what the trained network, or a part of it, makes of inputs, some rows at a time."""
+    def _outputs(self, x: Any, part: str = "__call__") -> Any:
+        """Check inputs, and return what the trained network, or a part of it, makes of them."""
         check_is_fitted(self)
         x = check_array(x, dtype=numpy.float32) if part == "decode" else self._checked(x, reset=False)
+        return self._computed(x, part)
+
+    def _computed(self, x: Any, part: str, rows: int = 1024) -> Any:
+        """Return what the trained network, or a part of it, makes of an array, some rows at a time."""
         function = getattr(self.network_, part)
         with no_grad(), self.network_.evaluating():
             parts = [function(Tensor(x[i : i + rows])).numpy() for i in range(0, len(x), rows)]
@@ -233,7 +237,7 @@ class Autoencoder(base.ClassNamePrefixFeaturesOutMixin, base.TransformerMixin, _
         """Train on X (samples, features)."""
         x = self._checked(X)
         self._train(x, x, sample_weight, x.shape[-1], mean_squared_error)
-        self._n_features_out = self._outputs(x[:1], "encode").shape[-1]
+        self._n_features_out = self._computed(x[:1], "encode").shape[-1]
         return self
 
     def transform(self, X: Any) -> Any:

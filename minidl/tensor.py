@@ -14,10 +14,12 @@ from typing import Any
 import numpy
 
 from minidl import autodiff, devices
-from minidl.mode import mode
+from minidl.mode import LEAVING_THE_TAPE, mode
 from minidl.tracking import NotHere, TracedNumber, changes
 
 DTypeLike = Any
+#: What operations take: Tensors, numbers, arrays of any library, nested lists; as_tensor() makes Tensors.
+TensorLike = object
 
 #: Orders Tensors by creation, and assignments among them.
 _clock = itertools.count(1)
@@ -217,8 +219,14 @@ class Tensor:
             return tuple(Tensor(positions) for positions in array.nonzero())
 
     def __array__(self, dtype: DTypeLike = None, copy: bool | None = None) -> Any:
+        """Return what NumPy and others read of a Tensor, where that loses no gradient."""
         if self.device != "cpu":
             raise TypeError(f"a Tensor on {self.device} is not converted implicitly: use .numpy()")
+        if self._requires_grad and mode.grad_enabled:
+            raise TypeError(
+                f"an array would lose the gradient of a Tensor: {LEAVING_THE_TAPE}; "
+                "dl.stack([...]) makes one Tensor of a list of them"
+            )
         return self.numpy().astype(dtype) if dtype is not None else self.numpy()
 
     def __dlpack__(

@@ -13,17 +13,25 @@ from typing import TYPE_CHECKING, Any
 
 from minidl.mode import mode
 
+if TYPE_CHECKING:
+    from minidl.tensor import Tensor
+
 #: Stands for an attribute that is not there.
 MISSING: Any = object()
 
 
 class _Changes:
-    """How often any attribute of a Tracked object was set or deleted, and any of these of a Tensor."""
+    """How often any attribute of a Tracked object was set or deleted, and any of these of a Tensor.
 
-    __slots__ = ("count",)
+    ``functions`` counts how often the code or the defaults of any function were set. It is NaN, which equals
+    nothing, where that is not known (program/outside_world.py).
+    """
+
+    __slots__ = ("count", "functions")
 
     def __init__(self) -> None:
         self.count = 0
+        self.functions = float("nan")
 
 
 changes = _Changes()
@@ -97,13 +105,13 @@ class TracedNumber:
         self,
         value: float,
         compute: Callable[[list[float]], float],
-        make_input: Callable[[TracedNumber, Any, str], Any],
+        make_input: Callable[[TracedNumber, Any, str], Tensor],
         origin: TracedNumber | None = None,
     ):
         self.value, self.compute, self.make_input, self.is_read = value, compute, make_input, False
         self.origin = self if origin is None else origin
 
-    def tensor(self, dtype: Any, device: str) -> Any:
+    def tensor(self, dtype: Any, device: str) -> Tensor:
         """Return the Tensor that stands for the number."""
         return self.make_input(self, dtype, device)
 

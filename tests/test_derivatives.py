@@ -36,6 +36,36 @@ def test_hessian():
     assert not dl.hessian_vector_product(lambda x: x.sum())(v, X).numpy().any()
 
 
+@pytest.mark.parametrize("requires_grad", [False, True])
+@pytest.mark.parametrize("kernels", [None, "numpy"])
+def test_only_the_argument_itself_is_differentiated_by(requires_grad, kernels):
+    """The same Tensor as another argument, as the vector, or seen from outside is a constant."""
+    compiled = dl.compile(kernels=kernels) if kernels else lambda function: function
+    x = dl.tensor(X, requires_grad=requires_grad)
+
+    def product(a, b):
+        return (a * b * b).sum()
+
+    value, gradient = compiled(lambda x: dl.value_and_grad(product)(x, x))(x)
+    assert value.item() == pytest.approx((X**3).sum())
+    numpy.testing.assert_allclose(gradient.numpy(), X**2)
+    numpy.testing.assert_allclose(dl.value_and_grad(product, position=1)(x, x)[1].numpy(), 2 * X**2)
+    outside = compiled(lambda x: dl.jacobian(lambda a: a * x)(x))(x)
+    numpy.testing.assert_allclose(outside.numpy(), numpy.diag(X))
+    numpy.testing.assert_allclose(dl.hessian(lambda a: (a * a * x).sum())(x).numpy(), numpy.diag(2 * X))
+    along = compiled(lambda x: dl.hessian_vector_product(cubes)(x, x))(x)
+    numpy.testing.assert_allclose(along.numpy(), 6 * A.sum(axis=0) * X**2)
+
+
+def test_the_product_with_a_vector_is_differentiated_by_the_vector_and_the_argument():
+    x, v = dl.tensor(X, requires_grad=True), dl.tensor([2.0, 3.0], dtype="float64", requires_grad=True)
+    product = dl.hessian_vector_product(cubes)(v, x)
+    by_x, by_v = dl.grad(product.sum(), [x, v])
+    numpy.testing.assert_allclose(by_v.numpy(), 6 * A.sum(axis=0) * X)
+    numpy.testing.assert_allclose(by_x.numpy(), 6 * A.sum(axis=0) * v.numpy())
+    numpy.testing.assert_allclose(dl.hessian_vector_product(cubes)([2, 3], x).numpy(), product.numpy())
+
+
 def test_another_argument_may_be_chosen():
     function = lambda a, x, scale=1.0: scale * (a @ x)
     numpy.testing.assert_array_equal(

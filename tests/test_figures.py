@@ -1,7 +1,9 @@
 """Figures: a notebook shows them by itself, and files have the format of their names."""
 
+import numpy
 import pytest
 
+import minidl as dl
 from minidl import figures
 
 
@@ -26,3 +28,20 @@ def test_the_format_is_that_of_the_name(figure, tmp_path, name, start):
     assert (tmp_path / name).read_bytes().startswith(start)
     figures.write(figure, None, dpi=30)
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_notebook_shows_every_picture_that_is_drawn():
+    network = dl.Network([dl.Dense(3, 2, seed=0)])
+    trainer = dl.Trainer(network, dl.softmax_cross_entropy, "adam", seed=0)
+    x, y = numpy.eye(3, dtype="float32").repeat(4, 0), numpy.arange(12) % 2
+    history = trainer.fit(x, y, epochs=2, batch_size=4, verbose=False)
+    step = dl.compile(dl.exp)
+    step(x)
+    pictures = [
+        history.plot(),
+        network.plot(3),
+        step.programs[0].plot(),
+        trainer.find_learning_rate(x, y, batch_size=4).plot(),
+        dl.plot_confusion_matrix(dl.confusion_matrix(trainer.predict(x), y)),
+    ]
+    assert {type(picture) for picture in pictures} == {figures.Figure}

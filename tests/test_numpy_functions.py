@@ -1,5 +1,7 @@
 """NumPy's functions on Tensors are ours, on the tape, or are refused: no gradient is lost silently."""
 
+import math
+
 import numpy
 import pytest
 
@@ -54,6 +56,7 @@ CALLS = {
     "logaddexp": lambda x: numpy.logaddexp(x, X),
     "amax": lambda x: numpy.amax(x, axis=0),
     "round": lambda x: numpy.round(x, 1),
+    "copy": lambda x: numpy.copy(x),
     "clip by NumPy's older names": lambda x: numpy.clip(x, a_min=0, a_max=1),
     "transpose by name": lambda x: numpy.transpose(x, axes=(1, 0)),
     "reshape to one axis": lambda x: numpy.reshape(x, -1),
@@ -138,3 +141,69 @@ def test_an_array_is_what_asarray_gives():
     x = dl.tensor(X)
     numpy.testing.assert_array_equal(numpy.asarray(x), X)
     assert numpy.asarray(x, "float64").dtype == numpy.float64
+
+
+#: Where NumPy, or what stands on it, makes an array of a Tensor before it asks whose function is meant.
+CONVERSIONS = {
+    "asarray": lambda x: numpy.asarray(x),
+    "asarray in another dtype": lambda x: numpy.asarray(x, "float64"),
+    "array of several": lambda x: numpy.array([x, x]),
+    "array of objects": lambda x: numpy.array([x, x], object),
+    "a number beside numbers": lambda x: numpy.array([1.0, x[0, 0]]),
+    "mean of several": lambda x: numpy.mean([x, x]),
+    "max of several": lambda x: numpy.max([x, x], axis=0),
+    "exp of several": lambda x: numpy.exp([x, x]),
+    "where among several": lambda x: numpy.where(X > 0, [x, x], 0),
+    "limits in a list": lambda x: numpy.linspace(0, [x[0, 0], x[0, 1]]),
+    "r_": lambda x: numpy.r_[x],
+    "c_": lambda x: numpy.c_[x],
+    "a scalar type": lambda x: numpy.float32(x[0, 0]),
+    "bool_": lambda x: numpy.bool_(x[0, 0]),
+    "full": lambda x: numpy.full((2, 3), x),
+    "vectorize": lambda x: numpy.vectorize(abs)(x),
+    "a masked array": lambda x: numpy.ma.array(x),
+    "writing into an array": lambda x: numpy.zeros((2, 3)).__setitem__(slice(None), x),
+    "a method of an array": lambda x: numpy.eye(2).dot(x),
+    "an array @ a list": lambda x: numpy.eye(2) @ [x[0], x[1]],
+    "random numbers around it": lambda x: numpy.random.default_rng(0).normal(x),
+    "searchsorted": lambda x: numpy.arange(3.0).searchsorted(x),
+    "numpy.testing": lambda x: numpy.testing.assert_allclose(x, X),
+}
+
+
+@pytest.mark.parametrize("name", CONVERSIONS)
+@pytest.mark.parametrize("made", [False, True], ids=["leaf", "made by an operation"])
+def test_an_array_that_would_lose_a_gradient_is_refused(name, made):
+    x = dl.Parameter(X)
+    x = x * 1 if made else x
+    with pytest.raises(TypeError, match=r"use \.numpy\(\) or \.detach\(\), .* dl\.stack\(\[\.\.\.\]\)"):
+        CONVERSIONS[name](x)
+    CONVERSIONS[name](x.detach())
+    with dl.no_grad():
+        CONVERSIONS[name](x)
+
+
+def test_values_that_are_asked_for_by_name_are_given():
+    x = dl.Parameter(X)
+    numpy.testing.assert_array_equal(x.numpy(), X)
+    assert x.tolist() == X.tolist()
+    first = x[0, 0]
+    assert (float(first), first.item(), math.sqrt(first), f"{first:.1f}") == (0.5, 0.5, math.sqrt(0.5), "0.5")
+
+
+def test_without_a_tape_numpy_computes_what_we_lack():
+    x = dl.Parameter(X)
+    with dl.no_grad():
+        assert numpy.median(x) == numpy.median(X)
+        assert numpy.add.reduce(x, axis=0).tolist() == X.sum(axis=0).tolist()
+
+
+@pytest.mark.parametrize("kernels", ["numpy", "c"])
+def test_a_compiled_function_refuses_it_as_the_plain_one_does(kernels):
+    x = dl.Parameter(X)
+    step = dl.compile(lambda: dl.tensor(numpy.mean([x, x])), kernels=kernels)
+    with pytest.raises(TypeError, match="an array would lose the gradient"):
+        step()
+    frozen = dl.compile(lambda x: dl.tensor(numpy.mean([x, x])), kernels=kernels)
+    with pytest.raises(RecordingError, match="reads the value of a Tensor"):
+        frozen(dl.tensor(X))

@@ -63,7 +63,8 @@ def class_entry(qualified: str, kind: type) -> list[str]:
     word = "exception" if issubclass(kind, BaseException) else "class"
     arguments = "" if word == "exception" else signature(kind)
     lines = [f".. py:{word}:: {qualified}{arguments}", "", *indented(docstring(kind))]
-    bases = [base.__name__ for base in kind.__bases__ if base.__module__.startswith("minidl")]
+    public = vars(importlib.import_module("minidl")).values()
+    bases = [base.__name__ for base in kind.__bases__ if any(base is value for value in public)]
     if bases:
         lines += ["", f"   Is a {', '.join(f'`{base}`' for base in bases)}."]
     for name, member in vars(kind).items():

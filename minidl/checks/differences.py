@@ -310,7 +310,8 @@ class _Measuring:
         sizes = numpy.abs(self.given).sum(axis=0)
         if number % 2 and sizes.any():
             direction /= numpy.maximum(sizes, 1e-6 * sizes.max())
-        return direction / numpy.linalg.norm(direction)
+        direction /= numpy.linalg.norm(direction)
+        return direction
 
     def _note(self, result: Comparison, found: list[_Measurement]) -> int | None:
         """Count one measurement; return the first part whose gradient is wrong."""
@@ -360,7 +361,7 @@ class _Measuring:
         along = Direction(self.x, piece)
         quotient = (self._at(along, _STEP)[0][part] - self._at(along, -_STEP)[0][part]) / (2 * _STEP)
         along.move(0.0)
-        return abs(quotient - float((self.given[part] * piece).sum()))
+        return float(abs(quotient - (self.given[part] * piece).sum()))
 
     def measure(self, place: Element | Direction, given: numpy.ndarray) -> list[_Measurement]:
         """Return the measured derivative of each part, and whether the given one agrees."""

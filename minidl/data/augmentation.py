@@ -67,7 +67,7 @@ class Augmentation:
                 f"{images.dtype} {images.shape}"
             )
         count, working = len(images), numpy.float64 if images.dtype == "f8" else numpy.float32
-        changed = images.astype(working)
+        changed: numpy.ndarray = images.astype(working)
         if self.flip:
             mirrored = self.random.random(count) < 0.5
             changed[mirrored] = changed[mirrored, :, ::-1]

@@ -1,4 +1,4 @@
-"""The files of MATLAB's digits: MAT 5.0 (what ``save`` writes with ``-v6`` or ``-v7``), compressed or not.
+"""The files of MATLAB's digits: MAT 5.0 (what ``save`` writes with ``-v6`` or ``-v7``) and 7.3 (``-v7.3``).
 
 MATLAB's arrays are column-major with the observations last; here they are row-major with the observations
 first.
@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy
 
+from minidl.data import mat_hdf5
 from minidl.data.labelled_images import LabelledImages
 from minidl.data.mat_format import HEADER, Opaque, byte_order, variables
 from minidl.data.validation import check_finite
 
-_HDF5 = b"\x89HDF\r\n\x1a\n"
 _WORKSPACE = ""  # the variable without a name holds the objects
 
 
@@ -37,15 +36,15 @@ def read_mat(path: str | os.PathLike[str]) -> LabelledImages:
     Raises
     ------
     ValueError
-        The file is not a MAT file, is one of version 7.3, is damaged, has no images or those of both sets,
-        or its images or angles have a wrong shape or type, or are not finite.
+        The file is not a MAT file, is damaged, has no images or those of both sets, or its images or angles
+        have a wrong shape or type, or are not finite.
     OSError
         The file does not exist or cannot be read.
+    ImportError
+        The file is of version 7.3, which h5py reads, and h5py is not installed.
     """
-    content = Path(path).read_bytes()
-    _check_version(content, path)
     names = [f"{kind}{part}" for kind in ("X", "angles", "labels") for part in ("Train", "Test")]
-    found = _variables(content, path, (*names, _WORKSPACE))
+    found = read_variables(path, (*names, _WORKSPACE))
     parts = [part for part in ("Train", "Test") if f"X{part}" in found]
     if len(parts) != 1:
         has = "both XTrain and XTest; expected one of them" if parts else "no XTrain and no XTest"
@@ -61,26 +60,31 @@ def read_mat(path: str | os.PathLike[str]) -> LabelledImages:
     return LabelledImages(images, _labels(found, part, len(images), path), angles)
 
 
-def _check_version(content: bytes, path: Any) -> None:
-    if content.startswith((b"MATLAB 7.3", _HDF5)):
-        raise ValueError(
-            f"{path} is a MAT file of version 7.3 (HDF5), which cannot be read here; "
-            "in MATLAB, load it and save it again with save(name, '-v7')"
-        )
-    if content[126:128] not in (b"IM", b"MI"):  # the mark of the byte order
-        raise ValueError(f"{path} is not a MAT file of version 5 to 7")
+def read_variables(path: str | os.PathLike[str], wanted: Collection[str]) -> dict[str, Any]:
+    """Return the variables of a MAT file by their names, with None for those that are not wanted.
 
-
-def _variables(content: bytes, path: Any, wanted: Collection[str]) -> dict[str, Any]:
-    """Return the variables of a file by their names, with None for those that are not wanted."""
+    What they are, `mat_format.variables` says. The objects of a file are a variable without a name.
+    """
+    with open(path, "rb") as file:
+        head = file.read(HEADER)
+        is_hdf5 = head.startswith((b"MATLAB 7.3", mat_hdf5.SIGNATURE))
+        content = b"" if is_hdf5 else file.read()
+    if not is_hdf5 and head[126:128] not in (b"IM", b"MI"):  # the mark of the byte order
+        raise ValueError(f"{os.fspath(path)} is not a MAT file of version 5 to 7.3")
     found: dict[str, Any] = {}
     try:
-        for name, value in variables(content[HEADER:], byte_order(content[126:128]), wanted):
+        if is_hdf5:
+            read = mat_hdf5.variables(path, wanted)
+        else:
+            read = variables(content, byte_order(head[126:128]), wanted)
+        for name, value in read:
             if name in found and name != _WORKSPACE:
                 raise ValueError(f"it has two variables {name!r}")
             found.setdefault(name, value)
-    except ValueError as error:
-        raise ValueError(f"{path} is a damaged MAT file: {error}") from error
+    except (ImportError, MemoryError):
+        raise
+    except Exception as error:  # h5py raises nearly anything for damaged bytes
+        raise ValueError(f"{os.fspath(path)} is a damaged MAT file: {error}") from error
     return found
 
 
@@ -114,7 +118,8 @@ def _whole_numbers(stored: Any, count: int, name: str, dtype: Any = numpy.int64)
 
 def _type_name(stored: Any) -> str:
     if isinstance(stored, numpy.ndarray):
-        return stored.dtype.name
+        name: str = stored.dtype.name
+        return name
     if isinstance(stored, Opaque):
         return stored.kind
     kinds: dict[type, str] = {list: "cell", dict: "struct", str: "char"}
@@ -134,8 +139,8 @@ def _labels(found: dict[str, Any], part: str, count: int, path: Any) -> numpy.nd
     try:
         if isinstance(found.get(name), numpy.ndarray):
             return _whole_numbers(found[name], count, f"{name} of {path}")
-        if isinstance(found.get(_WORKSPACE), numpy.ndarray):
-            return _categorical(found[_WORKSPACE].tobytes(), count)
+        if found.get(_WORKSPACE) is not None:
+            return _categorical(_properties(found[_WORKSPACE]), count)
         problem = f"it is a {_type_name(found[name])}" if name in found else "there is none"
         _note("%s of %s cannot be decoded: %s", name, path, problem)
     except Exception as error:  # the format of objects is a guess, so is what can go wrong with it
@@ -143,24 +148,33 @@ def _labels(found: dict[str, Any], part: str, count: int, path: Any) -> numpy.nd
     return None
 
 
-def _categorical(workspace: bytes, count: int) -> numpy.ndarray:
-    """Return the labels of a ``categorical`` with ``count`` elements among the objects of a file.
+def _properties(workspace: Any) -> Any:
+    """Return the properties of all objects in a file.
 
-    All objects of a MAT file are in one byte array, itself the inside of a MAT file: version and order of
-    bytes as at the end of a file's header, 4 bytes of nothing, a struct with the properties of all objects,
-    and a second, empty byte array. A categorical has the properties ``codes``, which count from 1, and
-    ``categoryNames``, here '0' to '9'. Which property is whose is encoded in a table; it is simpler to look
-    for arrays that can be nothing else.
+    In MAT 5.0 they are in one byte array, itself the inside of a MAT file: version and order of bytes as at
+    the end of a file's header, 4 bytes of nothing, a struct with the properties, and a second, empty byte
+    array.
 
     Source: https://github.com/foreverallama/matio, docs on the subsystem.
     """
-    order = byte_order(workspace[2:4])
-    _, properties = next(variables(workspace[8:], order))
+    if not isinstance(workspace, numpy.ndarray):
+        return workspace
+    content = workspace.tobytes()
+    _, properties = next(variables(content[8:], byte_order(content[2:4])))
+    return properties
+
+
+def _categorical(properties: Any, count: int) -> numpy.ndarray:
+    """Return the labels of a ``categorical`` with ``count`` elements among the objects of a file.
+
+    A categorical has the properties ``codes``, which count from 1, and ``categoryNames``, here '0' to '9'.
+    Which property is whose is encoded in a table; it is simpler to look for arrays that can be nothing else.
+    """
     arrays = list(_leaves(properties))
     codes = [array for array in arrays if _are_codes(array, count)]
     if len(codes) != 1:
         raise ValueError(f"{len(codes)} arrays could be the codes of a categorical")
-    index = codes[0].ravel().astype(numpy.int64) - 1
+    index: numpy.ndarray = codes[0].ravel().astype(numpy.int64) - 1
     names = [digits for digits in map(_as_digits, arrays) if digits is not None and len(digits) > index.max()]
     return names[0][index] if len(names) == 1 else index
 

@@ -38,9 +38,9 @@ _CLASSES = {
 _CELL, _STRUCT, _OBJECT, _CHAR, _SPARSE, _FUNCTION, _OPAQUE = 1, 2, 3, 4, 5, 16, 17
 _COMPLEX = 0x800
 #: How deep cells and structs may lie in each other: MATLAB's own files stay far below.
-_MAX_DEPTH = 64
+MAX_DEPTH = 64
 #: How many bytes one byte of deflated data can stand for, at most.
-_MAX_RATIO = 1032
+MAX_RATIO = 1032
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def _inflated(data: memoryview, order: str) -> memoryview:
         if len(head) < 8:
             raise ValueError("a compressed element is empty or truncated")
         length = int(numpy.frombuffer(head, f"{order}u4", 2)[1])
-        if length > _MAX_RATIO * len(data):
+        if length > MAX_RATIO * len(data):
             raise ValueError(f"{len(data)} compressed bytes cannot stand for {length}")
         content = head + inflate.decompress(inflate.unconsumed_tail, length + 8)
     except zlib.error as error:
@@ -145,8 +145,8 @@ def _inflated(data: memoryview, order: str) -> memoryview:
 
 def matrix(data: memoryview, order: str, depth: int = 0) -> tuple[str, Any]:
     """Return name and value of what MATLAB calls a matrix: any variable, or what lies in one."""
-    if depth > _MAX_DEPTH:
-        raise ValueError(f"variables are nested deeper than {_MAX_DEPTH} times")
+    if depth > MAX_DEPTH:
+        raise ValueError(f"variables are nested deeper than {MAX_DEPTH} times")
     if not len(data):
         return "", _Stored(numpy.zeros(0), "f8", (0, 0))
     parts = _elements(data, order)

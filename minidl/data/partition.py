@@ -62,4 +62,5 @@ def partition(
 
 def _ends(until: numpy.ndarray, n: int) -> numpy.ndarray:
     """Return where the parts of n observations end."""
-    return numpy.minimum(numpy.rint(until * n), n).astype(numpy.int64)
+    ends: numpy.ndarray = numpy.minimum(numpy.rint(until * n), n)
+    return ends.astype(numpy.int64)

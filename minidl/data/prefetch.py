@@ -14,7 +14,7 @@ def prefetch(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
     """Yield the items of an iterable, which are read ahead of time in a thread.
 
     An error in the iterable is raised here, when its turn comes. The thread ends when the items do,
-    or when this iterator is closed or dropped.
+    or when this iterator is closed or dropped. Where the system starts no threads, nothing is read ahead.
 
     Parameters
     ----------
@@ -44,7 +44,9 @@ def prefetch(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
             put("error", error)
 
     thread = threading.Thread(target=read, name="minidl prefetch", daemon=True)
-    thread.start()
+    if not _started(thread):
+        yield from items
+        return
     try:
         while True:
             kind, value = waiting.get()
@@ -56,3 +58,12 @@ def prefetch(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
     finally:
         stopped.set()
         thread.join(timeout=5)  # an iterable that blocks must not block its reader forever
+
+
+def _started(thread: threading.Thread) -> bool:
+    """Start a thread; return False where the system starts none, in a browser, for example."""
+    try:
+        thread.start()
+    except RuntimeError:
+        return False
+    return True

@@ -104,7 +104,7 @@ def _array(x: Any) -> numpy.ndarray:
     return devices.to_numpy(x) if devices.is_array(x) else numpy.asarray(x)
 
 
-def _flat(x: Any) -> numpy.ndarray:
+def _flat(x: object) -> numpy.ndarray:
     x = _array(x)
     if x.ndim < 2 or x.dtype.kind not in "fiu":
         raise ValueError(f"PCA takes numbers (observations, ...); got {x.dtype} {x.shape}")

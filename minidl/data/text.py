@@ -87,7 +87,8 @@ class Windows:
         self.streams, self.steps = streams, steps
 
     def __len__(self) -> int:
-        return (self.streams.shape[1] - 1) // self.steps
+        length: int = self.streams.shape[1]
+        return (length - 1) // self.steps
 
     def __iter__(self) -> Iterator[tuple[numpy.ndarray, numpy.ndarray]]:
         for start in range(0, len(self) * self.steps, self.steps):

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy
 
-from minidl import files
 from minidl.tensor import as_tensor
 
 if TYPE_CHECKING:
@@ -31,7 +29,7 @@ def plot_confusion_matrix(
     class_names : by default the class numbers
     path : where to write the picture; the suffix decides the format
     """
-    from matplotlib.figure import Figure
+    from minidl.figures import Figure, write
 
     counts = as_tensor(matrix).numpy().astype(float)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or not counts.size:
@@ -62,7 +60,5 @@ def plot_confusion_matrix(
     axes.set_ylabel("right class")
     beside.set_ylabel("how much of the class is found")
     axes.set_title(f"{right.sum() / counts.sum():.2%} of {counts.sum():g} right", fontsize=11)
-    if path is not None:
-        with files.replacing(path) as temporary:
-            figure.savefig(temporary, dpi=120, format=Path(path).suffix.lstrip(".") or "png")
+    write(figure, path, dpi=120)
     return figure

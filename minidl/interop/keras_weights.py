@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy
 
+from minidl import files
 from minidl.interop import layouts
 from minidl.interop.layouts import Array, Arrays, Entry, Layouts, same
 from minidl.layers import (
@@ -133,6 +134,8 @@ def load_keras(
     ------
     FileNotFoundError, ValueError
         The file is missing, is no such file, or does not fit; nothing is changed.
+    ImportError
+        h5py is not installed.
     """
     return layouts.load(
         network, KERAS, _read(path), {}, fspath(path), strict=strict, prefix="", rename=rename, flattened=None
@@ -140,10 +143,9 @@ def load_keras(
 
 
 def _read(path: str | PathLike[str]) -> Arrays:
-    import h5py
-
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {fspath(path)!r}")
+    h5py = files.import_h5py(path)
     arrays: Arrays = {}
 
     def visit(name: str, item: Any) -> None:

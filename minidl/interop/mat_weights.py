@@ -7,7 +7,8 @@ Parameter and Value. In MATLAB, to save them::
     learnables.Value = cellfun(@extractdata, learnables.Value, UniformOutput=false);
     state = net.State;
     state.Value = cellfun(@extractdata, state.Value, UniformOutput=false);
-    learnables = table2struct(learnables); state = table2struct(state);
+    learnables = table2struct(convertvars(learnables, ["Layer" "Parameter"], @cellstr));
+    state = table2struct(convertvars(state, ["Layer" "Parameter"], @cellstr));
     save("weights.mat", "learnables", "state", "-v7")
 
 and to put those that save_mat() wrote into a ``dlnetwork`` whose layers have the same names::
@@ -21,7 +22,6 @@ and to put those that save_mat() wrote into a ``dlnetwork`` whose layers have th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from typing import Any
 import numpy
 
 from minidl import files
+from minidl.data.mat import read_variables
 from minidl.interop import layouts
 from minidl.interop.layouts import Array, Arrays, Entry, Images, Layouts, transposed
 from minidl.layers import (
@@ -180,7 +181,7 @@ def load_mat(
 
     Parameters
     ----------
-    path : the file, of version 5 to 7
+    path : the file, of version 5 to 7, or of version 7.3, which needs h5py
     strict, rename : as for Layer.load_state_dict(); names are "layer.parameter", such as "fc_1.Weights", so
         that ``rename={"fc_1": "0"}`` says which layer is which
     flattened : the names of Dense layers that take flattened images, with the images' (height, width,
@@ -195,6 +196,8 @@ def load_mat(
     ------
     FileNotFoundError, ValueError
         The file is missing, is no such MAT file, or does not fit; nothing is changed.
+    ImportError
+        The file is of version 7.3, and h5py is not installed.
     """
     return layouts.load(
         network,
@@ -235,14 +238,9 @@ def _structs(rows: list[tuple[str, str, Array]]) -> Array:
 
 def _read(path: str | PathLike[str]) -> Arrays:
     """Return the values of both tables by "layer.parameter"."""
-    from scipy.io import loadmat
-
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {fspath(path)!r}")
-    try:
-        found: Mapping[str, Any] = loadmat(fspath(path), variable_names=["learnables", "state"])
-    except Exception as error:  # damaged bytes can make scipy raise nearly anything
-        raise ValueError(f"{fspath(path)!r} is no complete MAT file of version 5 to 7: {error}") from error
+    found = read_variables(path, ("learnables", "state"))
     if "learnables" not in found:
         raise ValueError(
             f"{fspath(path)!r} has no struct `learnables`: in MATLAB, save the network's table of learnables "
@@ -251,20 +249,24 @@ def _read(path: str | PathLike[str]) -> Arrays:
     arrays: Arrays = {}
     for table in ("learnables", "state"):
         rows = found.get(table)
-        if rows is None or not rows.size:
+        if rows is None or (isinstance(rows, dict) and not any(rows.values())):
             continue
-        if rows.dtype.names is None or not {"Layer", "Parameter", "Value"} <= set(rows.dtype.names):
+        if not isinstance(rows, dict) or not {"Layer", "Parameter", "Value"} <= set(rows):
             raise ValueError(f"`{table}` of {fspath(path)!r} is no struct with Layer, Parameter and Value")
-        for row in rows.reshape(-1):
-            layer, parameter = (_text(row[field]) for field in ("Layer", "Parameter"))
-            if row["Value"].dtype.kind not in "biuf":
+        for layer, parameter, value in zip(rows["Layer"], rows["Parameter"], rows["Value"], strict=True):
+            layer, parameter = (_text(x, f"`{table}` of {fspath(path)!r}") for x in (layer, parameter))
+            if not isinstance(value, numpy.ndarray):
                 raise ValueError(
                     f"the value of {layer}.{parameter} is no array of numbers: extract it from its dlarray "
                     "with extractdata() before saving"
                 )
-            arrays[f"{layer}.{parameter}" if layer else parameter] = row["Value"]
+            arrays[f"{layer}.{parameter}" if layer else parameter] = value
     return arrays
 
 
-def _text(x: Any) -> str:
-    return str(x.reshape(-1)[0]) if x.size else ""
+def _text(x: Any, table: str) -> str:
+    if not isinstance(x, str):
+        raise ValueError(
+            f"{table} has names that are no text, but objects: make them char vectors by cellstr"
+        )
+    return x

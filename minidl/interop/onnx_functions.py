@@ -29,7 +29,7 @@ from minidl.primitives import (
 )
 from minidl.primitives.convolution import conv_, conv_input_
 from minidl.primitives.normalization import batch_norm, layer_norm
-from minidl.tensor import Tensor, as_tensor, tensor
+from minidl.tensor import Tensor, TensorLike, as_tensor, tensor
 
 _LARGEST = 2**31 - 1
 
@@ -67,10 +67,11 @@ def _several(function: Callable[[Any, Any], Any]) -> Callable[..., Any]:
 
 
 def _divide(a: Any, b: Any) -> Tensor:
-    a, b = _beside((a, b))
-    if a.dtype.kind == "f":
-        return a / b
-    return (mathematics.trunc(a / b)).astype(a.dtype)  # of integers, towards 0
+    numerator, denominator = _beside((a, b))
+    quotient = numerator / denominator
+    if numerator.dtype.kind == "f":
+        return quotient
+    return mathematics.trunc(quotient).astype(numerator.dtype)  # of integers, towards 0
 
 
 def _modulo(a: Any, b: Any, fmod: int = 0) -> Tensor:
@@ -159,15 +160,15 @@ def _split(x: Tensor, lengths: Any = None, axis: int = 0, num_outputs: int = 0) 
 
 
 def _gather(x: Any, positions: Any, axis: int = 0) -> Tensor:
-    x, positions = _beside((x, positions))
-    return x[(slice(None),) * (axis % x.ndim) + (positions,)]
+    array, chosen = _beside((x, positions))
+    return array[(slice(None),) * (axis % array.ndim) + (chosen,)]
 
 
 def _gather_nd(x: Any, positions: Any, batch_dims: int = 0) -> Tensor:
     if batch_dims:
         raise NotImplementedError("batch_dims")
-    x, positions = _beside((x, positions))
-    return x[tuple(positions[..., i] for i in range(positions.shape[-1]))]
+    array, chosen = _beside((x, positions))
+    return array[tuple(chosen[..., i] for i in range(chosen.shape[-1]))]
 
 
 def _pad(x: Tensor, widths: Any, value: Any = None, axes: Any = None, mode: str = "constant") -> Tensor:
@@ -195,7 +196,7 @@ def _tile(x: Tensor, repeats: Any) -> Tensor:
 # --- reductions and products ----------------------------------------------------------------------
 
 
-def _reduction(function: Callable[..., Any]) -> Callable[..., Any]:
+def _reduction(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def entry(
         x: Tensor, positions: Any = None, axes: Any = None, keepdims: int = 1, noop_with_empty_axes: int = 0
     ) -> Tensor:
@@ -209,7 +210,7 @@ def _reduction(function: Callable[..., Any]) -> Callable[..., Any]:
     return entry
 
 
-def _position(function: Callable[..., Any]) -> Callable[..., Any]:
+def _position(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def entry(x: Tensor, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Tensor:
         if select_last_index:
             raise NotImplementedError("select_last_index")
@@ -240,8 +241,8 @@ def _gemm(
     transA: int = 0,
     transB: int = 0,
 ) -> Tensor:
-    a, b = _beside((a, b))
-    product = (a.T if transA else a) @ (b.T if transB else b)
+    left, right = _beside((a, b))
+    product = (left.T if transA else left) @ (right.T if transB else right)
     product = product if alpha == 1 else product * alpha
     if c is None:
         return product
@@ -283,7 +284,7 @@ def _place(
 
 def _conv(
     x: Tensor,
-    w: Any,
+    w: TensorLike,
     bias: Any = None,
     auto_pad: str = "NOTSET",
     dilations: Any = None,
@@ -301,7 +302,7 @@ def _conv(
 
 def _conv_transpose(
     x: Tensor,
-    w: Any,
+    w: TensorLike,
     bias: Any = None,
     auto_pad: str = "NOTSET",
     dilations: Any = None,

@@ -74,9 +74,9 @@ class Layer(Tracked):
             fill(self, inputs)
         mode.layer_calls += 1
         try:
-            if mode.layer_hook is None:
-                return self.forward(*inputs)
-            return mode.layer_hook(self, inputs)
+            hook = mode.layer_hook
+            result: Tensor = self.forward(*inputs) if hook is None else hook(self, inputs)
+            return result
         finally:
             mode.layer_calls -= 1
 

@@ -93,11 +93,20 @@ class _Recurrent(Layer):
         raise NotImplementedError
 
     def reset_state(self, batch: int) -> None:
-        """Set the state of a stateful layer to 0, for a number of sequences."""
+        """Set the state of a stateful layer to 0, for a number of sequences.
+
+        Where it is for as many already, its Tensors stay, and so do compiled functions that use them.
+        """
         like = self.bias
-        self.carried = {
-            name: zeros((batch, self.hidden_features), like.dtype, like.device) for name in self.states
-        }
+        shape = (batch, self.hidden_features)
+        if self.carried and all(
+            part.shape == shape and part.dtype == like.dtype and part.device == like.device
+            for part in self.carried.values()
+        ):
+            for part in self.carried.values():
+                part.assign(part.zeros_like())
+            return
+        self.carried = {name: zeros(shape, like.dtype, like.device) for name in self.states}
 
     def run(self, x: Tensor, initial: list[Tensor | None], mask: Tensor | None) -> Any:
         """Compute what forward() returns."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from inspect import signature
 from typing import Any
 
 import numpy
 
+from minidl import weights
 from minidl.optimizers.groups import require_list_of_parameters
 from minidl.tensor import Parameter, Tensor
 from minidl.tracking import Tracked
@@ -82,6 +83,20 @@ class BaseOptimizer(Tracked):
     def named_tensors(self) -> dict[str, Tensor]:
         """Return by name the Tensors that decide the next steps, besides the Parameters."""
         return {}
+
+    def state_dict(self) -> dict[str, numpy.ndarray]:
+        """Return a copy of all state by name, which is that of ``named_tensors``."""
+        return {name: x.numpy() for name, x in self.named_tensors().items()}
+
+    def load_state_dict(self, state: Mapping[str, numpy.ndarray]) -> None:
+        """Set all state from a state_dict(): the next step, or ``minimize(resume=True)``, goes on from there.
+
+        Raises
+        ------
+        ValueError
+            Names are missing or unexpected, or shapes differ; all are listed, nothing is changed.
+        """
+        weights.load_state(self.named_tensors(), state, type(self).__name__)
 
     def settings(self) -> dict[str, Any]:
         """Return what a History records about the optimizer, in values that JSON can hold."""

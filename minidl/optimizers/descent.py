@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy
 
-from minidl import weights
 from minidl.creation import full
 from minidl.optimizers.full_batch import AfterIteration, FullBatchOptimizer, Objective
 from minidl.optimizers.line_search import Point, line_search
@@ -129,17 +128,3 @@ class DescentOptimizer(FullBatchOptimizer):
     def named_tensors(self) -> dict[str, Tensor]:
         """Return all state of a search by name."""
         return {"iteration": self.iteration, "vector": self.vector}
-
-    def state_dict(self) -> dict[str, numpy.ndarray]:
-        """Return a copy of all state of a search by name."""
-        return {name: x.numpy() for name, x in self.named_tensors().items()}
-
-    def load_state_dict(self, state: Mapping[str, numpy.ndarray]) -> None:
-        """Set all state from a state_dict(); then ``minimize(closure, resume=True)`` goes on from there.
-
-        Raises
-        ------
-        ValueError
-            Names are missing or unexpected, or shapes differ; all are listed, nothing is changed.
-        """
-        weights.load_state(self.named_tensors(), state, type(self).__name__)

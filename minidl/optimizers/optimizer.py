@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 
 import numpy
 
-from minidl import devices, weights
+from minidl import devices
 from minidl.creation import full
 from minidl.mode import mode, no_grad
 from minidl.optimizers.base import BaseOptimizer
@@ -230,25 +230,14 @@ class Optimizer(BaseOptimizer):
                     parameter.assign(original)
 
     def named_tensors(self) -> dict[str, Tensor]:
-        """Return all state by name: step count, learning rate, and what is kept for each Parameter."""
+        """Return all state by name: step count, learning rate, and what is kept for each Parameter.
+
+        Parameters count by their place in ``parameters``.
+        """
         tensors = {"step_count": self.step_count, "learning_rate": self.learning_rate}
         for i, state in enumerate(self.states):
             tensors |= {f"{i}.{name}": x for name, x in state.items()}
         return tensors | {f"{i}.average": x for i, x in enumerate(self.averages)}
-
-    def state_dict(self) -> dict[str, numpy.ndarray]:
-        """Return a copy of all state by name; Parameters count by their place in ``parameters``."""
-        return {name: x.numpy() for name, x in self.named_tensors().items()}
-
-    def load_state_dict(self, state: Mapping[str, numpy.ndarray]) -> None:
-        """Set all state from a state_dict().
-
-        Raises
-        ------
-        ValueError
-            Names are missing or unexpected, or shapes differ; all are listed, nothing is changed.
-        """
-        weights.load_state(self.named_tensors(), state, type(self).__name__)
 
     def settings(self) -> dict[str, Any]:
         """Return what a History records about the optimizer, the schedule included."""

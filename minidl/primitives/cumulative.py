@@ -15,7 +15,7 @@ from minidl.primitives.axes import normalize_axis
 from minidl.primitives.elementwise import maximum, minimum, multiply
 from minidl.primitives.primitive import Primitive
 from minidl.primitives.shape import concatenate, flip, ravel
-from minidl.tensor import Tensor, as_tensor
+from minidl.tensor import Tensor, TensorLike, as_tensor
 
 cumsum_: Primitive = Primitive(
     "cumsum",
@@ -24,7 +24,7 @@ cumsum_: Primitive = Primitive(
 )
 
 
-def _along(x: Any, axis: int | None, operation: str) -> tuple[Any, int]:
+def _along(x: TensorLike, axis: int | None, operation: str) -> tuple[Tensor, int]:
     """Return x and one of its axes; without an axis, the elements in one."""
     x = as_tensor(x)
     if axis is None or x.ndim == 0:
@@ -56,7 +56,7 @@ def cummin(x: Any, axis: int | None = None) -> Tensor:
     return _doubled(minimum, *_along(x, axis, "cummin"))
 
 
-def _doubled(combine: Callable[[Any, Any], Any], x: Any, axis: int) -> Any:
+def _doubled(combine: Callable[[Tensor, Tensor], Tensor], x: Tensor, axis: int) -> Tensor:
     before, distance = (slice(None),) * axis, 1
     while distance < x.shape[axis]:
         head = x[(*before, slice(None, distance))]

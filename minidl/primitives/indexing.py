@@ -16,7 +16,7 @@ from minidl.primitives.axes import normalize_axis
 from minidl.primitives.elementwise import where
 from minidl.primitives.primitive import Kind, Primitive
 from minidl.primitives.shape import moveaxis
-from minidl.tensor import Tensor, as_tensor, as_tensors
+from minidl.tensor import Tensor, TensorLike, as_tensor, as_tensors
 
 
 class _Slot:
@@ -146,7 +146,7 @@ def with_items(x: Any, key: Any, value: Any) -> Tensor:
     return set_items_(x.detach(), value, *positions, key=prepared)
 
 
-def take(x: Any, indices: Any, axis: int | None = None) -> Tensor:
+def take(x: TensorLike, indices: Any, axis: int | None = None) -> Tensor:
     """Return the elements at positions along an axis, or of all elements in one."""
     x = as_tensor(x)
     if axis is None:
@@ -175,7 +175,7 @@ def take_along_axis(x: Any, indices: Any, axis: int | None = -1) -> Tensor:
     return index(x, tuple(key))
 
 
-def _triangle(x: Any, k: int, lower: bool) -> Any:
+def _triangle(x: TensorLike, k: int, lower: bool) -> Tensor:
     x = as_tensor(x)
     if x.ndim < 2:
         raise ValueError(f"tril and triu need at least two axes, got shape {x.shape}")
@@ -195,7 +195,7 @@ def triu(x: Any, k: int = 0) -> Tensor:
     return _triangle(x, k, lower=False)
 
 
-def diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
+def diagonal(x: TensorLike, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
     """Return a diagonal of matrices as the last axis; ``offset`` counts from the main one to the right."""
     x = as_tensor(x)
     if x.ndim < 2:
@@ -212,7 +212,7 @@ def _diagonal_places(rows: int, columns: int, offset: int) -> tuple[Any, Any]:
     return places + first, places + second
 
 
-def diag(x: Any, k: int = 0) -> Tensor:
+def diag(x: TensorLike, k: int = 0) -> Tensor:
     """Return diagonal number k of a matrix, or the matrix that has a vector as diagonal number k."""
     x = as_tensor(x)
     if x.ndim == 2:

@@ -11,7 +11,7 @@ from minidl.primitives.elementwise import exp, multiply
 from minidl.primitives.indexing import tril
 from minidl.primitives.primitive import Primitive
 from minidl.primitives.shape import expand_dims, ravel, reshape, squeeze, swapaxes, transpose
-from minidl.tensor import Tensor, as_tensor, as_tensors
+from minidl.tensor import Tensor, TensorLike, as_tensor, as_tensors
 
 # --- products -------------------------------------------------------------------------------------
 
@@ -165,7 +165,7 @@ sign_of_det_: Primitive = Primitive(
 )
 
 
-def _square(x: Any, function: str) -> Any:
+def _square(x: TensorLike, function: str) -> Any:
     x = as_tensor(x)
     if x.ndim < 2 or x.shape[-1] != x.shape[-2]:
         raise ValueError(f"{function} takes square matrices (..., n, n), got shape {x.shape}")

@@ -9,7 +9,7 @@ import numpy
 
 from minidl.primitives.elementwise import absolute, equal, not_equal, where
 from minidl.primitives.primitive import Primitive, elementwise
-from minidl.tensor import Tensor, as_tensor, as_tensors, promote_dtypes
+from minidl.tensor import Tensor, TensorLike, as_tensor, as_tensors, promote_dtypes
 
 bitwise_and: Primitive = elementwise(
     "bitwise_and",
@@ -34,7 +34,7 @@ bitwise_xor: Primitive = elementwise(
 )
 
 
-def invert(x: Any) -> Tensor:
+def invert(x: TensorLike) -> Tensor:
     """Return integers with all bits changed, and bools negated."""
     x = as_tensor(x)
     if x.dtype.kind == "b":
@@ -64,19 +64,19 @@ def logical_not(x: Any) -> Tensor:
     return equal(x, 0)
 
 
-def isnan(x: Any) -> Tensor:
+def isnan(x: TensorLike) -> Tensor:
     """Return as bool whether x is NaN."""
     x = as_tensor(x)
     return not_equal(x, x)
 
 
-def isinf(x: Any) -> Tensor:
+def isinf(x: TensorLike) -> Tensor:
     """Return as bool whether x is infinite."""
     x = as_tensor(x)
     return absolute(x) == math.inf if x.dtype.kind == "f" else not_equal(x, x)
 
 
-def isfinite(x: Any) -> Tensor:
+def isfinite(x: TensorLike) -> Tensor:
     """Return as bool whether x is neither infinite nor NaN."""
     x = as_tensor(x)
     return absolute(x) < math.inf if x.dtype.kind == "f" else equal(x, x)
@@ -91,7 +91,9 @@ def isclose(a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: b
     return bitwise_or(close, bitwise_and(isnan(a), isnan(b))) if equal_nan else close
 
 
-def nan_to_num(x: Any, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None) -> Tensor:
+def nan_to_num(
+    x: TensorLike, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None
+) -> Tensor:
     """Return x with numbers for NaN and infinities: by default 0 and the extremes of the dtype.
 
     What is replaced has no gradient.

@@ -13,7 +13,7 @@ import numpy
 
 from minidl.primitives.elementwise import absolute, exp, sigmoid, sin, sqrt, where
 from minidl.primitives.primitive import Primitive, elementwise
-from minidl.tensor import Tensor, as_tensor
+from minidl.tensor import Tensor, TensorLike, as_tensor
 
 
 def _function(name: str, gradient: Any, doc: str, c_name: str = "", **options: Any) -> Primitive:
@@ -197,7 +197,7 @@ floor_divide: Primitive = elementwise(
 )
 
 
-def round(x: Any, decimals: int = 0) -> Tensor:
+def round(x: TensorLike, decimals: int = 0) -> Tensor:
     """Return x rounded to a number of decimals, halves to the even digit as in NumPy; it has no gradient.
 
     Integers stay as they are.
@@ -211,7 +211,7 @@ def round(x: Any, decimals: int = 0) -> Tensor:
 # --- compositions ---------------------------------------------------------------------------------
 
 
-def square(x: Any) -> Tensor:
+def square(x: TensorLike) -> Tensor:
     """Return x * x."""
     x = as_tensor(x)
     return x * x

@@ -18,7 +18,7 @@ from minidl.primitives.axes import Axes, normalize_axes, normalize_axis
 from minidl.primitives.elementwise import absolute, exp, not_equal, sqrt, where
 from minidl.primitives.primitive import Primitive
 from minidl.primitives.shape import broadcast_to, concatenate, moveaxis, reshape, squeeze
-from minidl.tensor import Tensor, as_tensor, as_tensors, promote_dtypes
+from minidl.tensor import Tensor, TensorLike, as_tensor, as_tensors, promote_dtypes
 
 Options = ParamSpec("Options")
 
@@ -139,7 +139,7 @@ def _of_array(
     return reduce
 
 
-def sum(x: Any, axis: Axes = None, keepdims: bool = False, dtype: Any = None) -> Tensor:
+def sum(x: TensorLike, axis: Axes = None, keepdims: bool = False, dtype: Any = None) -> Tensor:
     """Return the sum of x over the axes, in another dtype if one is given: it adds up in that."""
     x = as_tensor(x)
     return _sum(x, axis, keepdims) if dtype is None else _sum(x.astype(dtype), axis, keepdims).astype(dtype)
@@ -150,7 +150,7 @@ def _sum(x: Any, axis: Axes, keepdims: bool) -> Tensor:
     return sum_(x, axis=normalize_axes(axis, x.ndim, "sum"), keepdims=keepdims)
 
 
-def mean(x: Any, axis: Axes = None, keepdims: bool = False, dtype: Any = None) -> Tensor:
+def mean(x: TensorLike, axis: Axes = None, keepdims: bool = False, dtype: Any = None) -> Tensor:
     """Return the mean of x over the axes; of no elements it is NaN, as in NumPy.
 
     With a dtype, it is computed in that.
@@ -166,13 +166,13 @@ def _mean(x: Any, axis: Axes, keepdims: bool) -> Tensor:
     return _sum(x, axes, keepdims) * (1 / count if count else math.nan)
 
 
-def max(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
+def max(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """Return the largest element over the axes; equal maxima share the gradient evenly."""
     x = as_tensor(x)
     return max_(x, axis=_axes_with_elements(x, axis, "max"), keepdims=keepdims)
 
 
-def min(x: Any, axis: Axes = None, keepdims: bool = False) -> Tensor:
+def min(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """Return the smallest element over the axes; equal minima share the gradient evenly."""
     x = as_tensor(x)
     return min_(x, axis=_axes_with_elements(x, axis, "min"), keepdims=keepdims)
@@ -237,7 +237,7 @@ def argmin(x: Any, axis: int | None = None, keepdims: bool = False) -> Tensor:
     return _position(argmin_, as_tensor(x), axis, keepdims)
 
 
-def _position(primitive: Primitive, x: Any, axis: int | None, keepdims: bool) -> Any:
+def _position(primitive: Primitive, x: Tensor, axis: int | None, keepdims: bool) -> Tensor:
     axes = normalize_axes(axis, x.ndim, primitive.name)
     kept = tuple(1 if i in axes else length for i, length in enumerate(x.shape))
     if axis is None or x.ndim == 0:
@@ -325,6 +325,6 @@ def norm(x: Any, ord: Any = None, axis: Axes = None, keepdims: bool = False) -> 
     return result if keepdims else squeeze(result, (rows, columns))
 
 
-def _root(x: Any) -> Any:
+def _root(x: Tensor) -> Tensor:
     """Return sqrt(x), with the gradient 0 at 0."""
     return where(x == 0, 0, sqrt(where(x == 0, 1, x)))

@@ -16,7 +16,7 @@ import numpy
 from minidl import devices
 from minidl.primitives.axes import normalize_axes, normalize_axis, ordered_axes
 from minidl.primitives.primitive import Kind, Primitive
-from minidl.tensor import Tensor, as_tensor, as_tensors
+from minidl.tensor import Tensor, TensorLike, as_tensor, as_tensors
 
 
 def _view(forward: Any) -> Any:
@@ -92,7 +92,7 @@ pad_: Primitive = Primitive(
 )
 
 
-def reshape(x: Any, *shape: Any) -> Tensor:
+def reshape(x: TensorLike, *shape: Any) -> Tensor:
     """Return x with another shape (one length may be -1), as a view where possible."""
     x = as_tensor(x)
     wanted = shape[0] if len(shape) == 1 and isinstance(shape[0], Sequence) else shape
@@ -111,7 +111,7 @@ def ravel(x: Any) -> Tensor:
     return reshape(x, (-1,))
 
 
-def transpose(x: Any, *axes: Any) -> Tensor:
+def transpose(x: TensorLike, *axes: Any) -> Tensor:
     """Return x with its axes in another order (reversed if none are given), as a view."""
     x = as_tensor(x)
     wanted = axes[0] if len(axes) == 1 and isinstance(axes[0], Sequence) else axes
@@ -122,7 +122,7 @@ def transpose(x: Any, *axes: Any) -> Tensor:
     return transpose_(x, axes=ordered_axes(wanted, x.ndim, "transpose"))
 
 
-def swapaxes(x: Any, axis1: int, axis2: int) -> Tensor:
+def swapaxes(x: TensorLike, axis1: int, axis2: int) -> Tensor:
     """Return x with two axes exchanged, as a view."""
     x = as_tensor(x)
     first, second = (normalize_axis(axis, x.ndim, "swapaxes") for axis in (axis1, axis2))
@@ -131,7 +131,7 @@ def swapaxes(x: Any, axis1: int, axis2: int) -> Tensor:
     return transpose(x, order)
 
 
-def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
+def moveaxis(x: TensorLike, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
     """Return x with axes moved to other positions, the rest in their order, as a view."""
     x = as_tensor(x)
     sources, places = (
@@ -145,14 +145,14 @@ def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[in
     return transpose(x, [moved[i] if i in moved else next(rest) for i in range(x.ndim)])
 
 
-def broadcast_to(x: Any, shape: int | Sequence[int]) -> Tensor:
+def broadcast_to(x: TensorLike, shape: int | Sequence[int]) -> Tensor:
     """Return x repeated to the shape by NumPy's broadcasting rules, as a view."""
     x = as_tensor(x)
     shape = tuple(map(operator.index, shape)) if isinstance(shape, Sequence) else (operator.index(shape),)
     return x if x.shape == shape else broadcast_to_(x, shape=shape)
 
 
-def expand_dims(x: Any, axis: int | Sequence[int]) -> Tensor:
+def expand_dims(x: TensorLike, axis: int | Sequence[int]) -> Tensor:
     """Return x with new axes of length 1 at these positions of the result."""
     x = as_tensor(x)
     axes = axis if isinstance(axis, Sequence) else (axis,)
@@ -162,7 +162,7 @@ def expand_dims(x: Any, axis: int | Sequence[int]) -> Tensor:
     return reshape(x, tuple(1 if i in positions else next(lengths) for i in range(ndim)))
 
 
-def squeeze(x: Any, axis: int | Sequence[int] | None = None) -> Tensor:
+def squeeze(x: TensorLike, axis: int | Sequence[int] | None = None) -> Tensor:
     """Return x without its axes of length 1, or without those given."""
     x = as_tensor(x)
     if axis is None:
@@ -220,7 +220,7 @@ def hstack(tensors: Sequence[Any]) -> Tensor:
     return concatenate(parts, 0 if parts and parts[0].ndim == 1 else 1)
 
 
-def split(x: Any, indices_or_sections: int | Sequence[int], axis: int = 0) -> list[Tensor]:
+def split(x: TensorLike, indices_or_sections: int | Sequence[int], axis: int = 0) -> list[Tensor]:
     """Return parts of x along an axis, as views: a number of equal ones, or those between positions."""
     x = as_tensor(x)
     position = normalize_axis(axis, x.ndim, "split")
@@ -236,14 +236,14 @@ def split(x: Any, indices_or_sections: int | Sequence[int], axis: int = 0) -> li
     return [x[(*before, slice(a, b))] for a, b in zip([0, *ends], [*ends, length], strict=True)]
 
 
-def flip(x: Any, axis: int | Sequence[int] | None = None) -> Tensor:
+def flip(x: TensorLike, axis: int | Sequence[int] | None = None) -> Tensor:
     """Return x with the elements along the axes (all of them by default) in reverse order, as a view."""
     x = as_tensor(x)
     axes = normalize_axes(axis, x.ndim, "flip")
     return x[tuple(slice(None, None, -1 if i in axes else 1) for i in range(x.ndim))]
 
 
-def roll(x: Any, shift: int | Sequence[int], axis: int | Sequence[int] | None = None) -> Tensor:
+def roll(x: TensorLike, shift: int | Sequence[int], axis: int | Sequence[int] | None = None) -> Tensor:
     """Return x with elements shifted along an axis (or as if all were in one), the last ones to the front."""
     x = as_tensor(x)
     if axis is None:
@@ -260,7 +260,7 @@ def roll(x: Any, shift: int | Sequence[int], axis: int | Sequence[int] | None = 
     return x
 
 
-def tile(x: Any, reps: int | Sequence[int]) -> Tensor:
+def tile(x: TensorLike, reps: int | Sequence[int]) -> Tensor:
     """Return x laid out side by side, as often along each axis as ``reps`` says."""
     x = as_tensor(x)
     counts = tuple(reps) if isinstance(reps, Sequence) else (reps,)
@@ -273,7 +273,7 @@ def tile(x: Any, reps: int | Sequence[int]) -> Tensor:
     return reshape(broadcast_to(apart, repeated), whole)
 
 
-def repeat(x: Any, repeats: int | Sequence[int], axis: int | None = None) -> Tensor:
+def repeat(x: TensorLike, repeats: int | Sequence[int], axis: int | None = None) -> Tensor:
     """Return x with each element along an axis (or in one axis) repeated, all alike or by its own count."""
     x = as_tensor(x)
     if axis is None:
@@ -291,7 +291,7 @@ def repeat(x: Any, repeats: int | Sequence[int], axis: int | None = None) -> Ten
 PAD_MODES = ("edge", "reflect", "symmetric", "wrap")
 
 
-def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: float = 0.0) -> Tensor:
+def pad(x: TensorLike, pad_width: Any, mode: str = "constant", constant_values: float = 0.0) -> Tensor:
     """Return x with a border.
 
     Parameters

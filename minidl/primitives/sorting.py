@@ -8,7 +8,7 @@ from minidl.primitives.axes import normalize_axis
 from minidl.primitives.indexing import take_along_axis
 from minidl.primitives.primitive import Primitive
 from minidl.primitives.shape import flip, ravel
-from minidl.tensor import Tensor, as_tensor
+from minidl.tensor import Tensor, TensorLike, as_tensor
 
 
 def _argsort(xp: Any, x: Any, axis: int, out: Any = None) -> Any:
@@ -38,7 +38,7 @@ def sort(x: Any, axis: int | None = -1) -> Tensor:
     return take_along_axis(x, argsort_(x, axis=position), position)
 
 
-def topk(x: Any, k: int, axis: int = -1, largest: bool = True) -> tuple[Tensor, Tensor]:
+def topk(x: TensorLike, k: int, axis: int = -1, largest: bool = True) -> tuple[Tensor, Tensor]:
     """Return the k largest (or smallest) elements along an axis, in order, and their positions.
 
     Of equal elements the first come first; NaN counts as the largest.

@@ -164,7 +164,7 @@ class Compiled(Generic[Result]):
 
     def __init__(
         self,
-        function: Callable[..., Any],
+        function: Callable[..., Result],
         verify: bool,
         threads: int | None,
         kernels: str,
@@ -413,7 +413,7 @@ class Compiled(Generic[Result]):
 
     # --- replaying --------------------------------------------------------------------------------
 
-    def _replay(self, recording: Recording, call: Arguments, arguments: Any, keywords: Any) -> Any:
+    def _replay(self, recording: Recording, call: Arguments, arguments: Any, keywords: Any) -> Result:
         recording.check(call.leaves)
         expected = None
         if self.verify:
@@ -424,6 +424,7 @@ class Compiled(Generic[Result]):
         if self.poison:
             recording.executor.poison()
         recording.executor.run()
+        result: Result
         result, outputs = recording.collect(call.leaves)
         if expected is not None:
             expected.compare(result, recording.original, exact=self.precision == "float32")

@@ -22,9 +22,9 @@ def same(a: Any, b: Any) -> bool:
     if type(a) is not type(b):
         return False
     if isinstance(a, float):
-        return a.hex() == b.hex()  # 0.0 is not -0.0, and NaN is NaN
+        return bool(a.hex() == b.hex())  # 0.0 is not -0.0, and NaN is NaN
     if isinstance(a, numpy.generic):
-        return a.tobytes() == b.tobytes()
+        return bool(a.tobytes() == b.tobytes())
     if isinstance(a, tuple):
         return len(a) == len(b) and all(map(same, a, b))
     if isinstance(a, slice):
@@ -116,19 +116,27 @@ def guarded_set(name: str, x: Any) -> Guarded:
     return Guarded(name, lambda: (frozenset(x),), write)
 
 
+def _contents(x: numpy.ndarray) -> tuple[Any, ...]:
+    return (x.shape, x.dtype, x.tobytes())
+
+
 def guarded_array(name: str, x: Any) -> Guarded:
-    """Return the guard of an array: its shape, dtype and bytes."""
+    """Return the guard of an array: its shape, dtype and bytes, and the mask of a masked one."""
 
     def read() -> tuple[Any, ...]:
-        host = devices.to_numpy(x)
-        return (host.shape, host.dtype, host.tobytes())
+        host: Any = devices.to_numpy(x)
+        is_masked = type(host) is not numpy.ndarray and isinstance(host, numpy.ma.MaskedArray)
+        parts = [host.mask, host] if is_masked else [host]
+        # As plain arrays: NumPy's constant `masked` has no bytes of its own.
+        return tuple(part for array in map(numpy.asarray, parts) for part in _contents(array))
 
     def write(seen: tuple[Any, ...]) -> None:
         if read() != seen:
-            shape, dtype, contents = seen
-            devices.write(
-                x, devices.to_device(numpy.frombuffer(contents, dtype).reshape(shape), devices.device_of(x))
-            )
+            *mask, shape, dtype, contents = seen
+            values = numpy.frombuffer(contents, dtype).reshape(shape)
+            devices.write(x, devices.to_device(values, devices.device_of(x)))
+            if mask:
+                x.mask = numpy.frombuffer(mask[2], mask[1]).reshape(mask[0])
 
     return Guarded(name, read, write)
 

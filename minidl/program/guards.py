@@ -210,6 +210,7 @@ class Surroundings:
         self._heirs = [g.of for g in kinds["bases"]]
         self._values = list(self._values_now())
         self._functions = [(g.of, *g.seen) for g in kinds["function"]]
+        self._functions_count: float = -1
         self._others = kinds[""]
 
     def _values_now(self) -> Iterator[Any]:
@@ -233,13 +234,16 @@ class Surroundings:
         for namespace, names in self._absent:
             if namespace and not names.isdisjoint(namespace):
                 return False
-        for function, code, defaults, keywords in self._functions:
-            if (
-                function.__code__ is not code
-                or function.__defaults__ is not defaults
-                or function.__kwdefaults__ is not keywords
-            ):
-                return False
+        if self._functions_count != changes.functions:
+            count = changes.functions
+            for function, code, defaults, keywords in self._functions:
+                if (
+                    function.__code__ is not code
+                    or function.__defaults__ is not defaults
+                    or function.__kwdefaults__ is not keywords
+                ):
+                    return False
+            self._functions_count = count
         for guarded in self._others:
             now = guarded.read()  # often new objects that mean the same
             if len(now) != len(guarded.seen) or not all(map(same, now, guarded.seen)):

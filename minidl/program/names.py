@@ -6,12 +6,17 @@ import dis
 import functools
 import re
 import sys
-import sysconfig
 import types
 from dataclasses import dataclass, field
 from typing import Any
 
-_LIBRARIES = tuple({sysconfig.get_path(name) for name in ("purelib", "platlib")})
+#: What the folders are called in which libraries are installed: by pip, and by Debian.
+LIBRARY_FOLDERS = frozenset({"site-packages", "dist-packages"})
+
+#: Packages whose code is never the user's, wherever they are installed.
+NEVER_USERS = frozenset(
+    {"minidl", "numpy", "scipy", "cupy", "matplotlib", "builtins", *sys.stdlib_module_names}
+)
 
 
 #: The names of functions of the modules time and datetime that read a clock.
@@ -39,9 +44,9 @@ _users: dict[int, tuple[dict[str, Any], bool]] = {}
 
 def _holds_users_code(namespace: dict[str, Any]) -> bool:
     file, name = namespace.get("__file__") or "", namespace.get("__name__") or ""
-    if name.partition(".")[0] in ("minidl", "builtins", *sys.stdlib_module_names) and name != "__main__":
+    if name.partition(".")[0] in NEVER_USERS and name != "__main__":
         return False
-    return not file.startswith(_LIBRARIES) or any(
+    return LIBRARY_FOLDERS.isdisjoint(re.split(r"[\\/]", file)) or any(
         str(getattr(value, "__module__", None) or getattr(value, "__name__", "")).partition(".")[0]
         == "minidl"
         for value in list(namespace.values())

@@ -1,4 +1,7 @@
-"""Files, folders, sockets, other processes and clocks, which cannot be compared before each replay."""
+"""Files, folders, sockets, other processes and clocks, which cannot be compared before each replay.
+
+Python's audit events tell of them, and of changes of functions, which guards would be slow to compare.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from typing import Any
 from minidl.mode import mode
 from minidl.program.names import CLOCKS, is_users
 from minidl.program.recorder import Place, Recorder, described
+from minidl.tracking import changes
 
 #: Python's audit events of what a function finds out about the world, and what a message calls them.
 _EVENTS = {
@@ -26,14 +30,6 @@ _EVENTS = {
     "socket.getaddrinfo": "looks up an address",
     "urllib.Request": "opens an address",
 }
-
-#: Functions of the module time that read a clock, and class methods of datetime that do.
-_CLOCKS = frozenset(
-    {time.time, time.time_ns, time.perf_counter, time.perf_counter_ns, time.monotonic, time.monotonic_ns}
-    | {time.process_time, time.process_time_ns, time.thread_time, time.thread_time_ns}
-)
-_CLOCK_METHODS = ("now", "utcnow", "today")
-_CALENDAR = ("ctime", "localtime", "gmtime", "strftime")
 
 
 @contextmanager
@@ -59,24 +55,31 @@ def clocks_refused(recorder: Recorder) -> Iterator[None]:
 
 
 def _is_clock(function: Any) -> bool:
-    name = getattr(function, "__name__", "")
-    if name in _CLOCK_METHODS or name in _CALENDAR:
-        module = getattr(function, "__module__", None) or getattr(function.__self__, "__module__", "")
-        return module in ("datetime", "time")
-    return name in CLOCKS and function in _CLOCKS
+    """Return whether a function of C is one of time, or of a class of datetime, that reads a clock."""
+    if getattr(function, "__name__", "") not in CLOCKS:
+        return False
+    owner = getattr(function, "__self__", None)  # a module, a class, or a moment that is known already
+    if isinstance(owner, type):
+        return any(kind.__module__ == "datetime" for kind in owner.__mro__)
+    return owner is time
 
 
 @functools.cache
 def watch() -> None:
     """From now on, refuse that a function reads the world while it is recorded.
 
-    Python has one list of hooks for a process, and never removes one. This one does nothing in threads that
-    record nothing.
+    Python has one list of hooks for a process, and never removes one. This one refuses nothing in threads
+    that record nothing. It also counts changes of functions.
     """
     sys.addaudithook(_audit)
+    sys.audit("minidl.watch")  # another hook may have kept this one out
 
 
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "object.__setattr__":  # of the code or the defaults of a function, and of little else
+        changes.functions += 1
+    elif event == "minidl.watch":
+        changes.functions = 0
     if event not in _EVENTS or not isinstance(mode.recorder, Recorder):
         return
     if event == "open" and isinstance(arguments[0], int):

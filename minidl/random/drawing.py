@@ -19,7 +19,7 @@ from minidl.primitives.mathematics import erfinv
 from minidl.primitives.shape import broadcast_to
 from minidl.primitives.sorting import argsort
 from minidl.random.generator import Generator, default_generator
-from minidl.tensor import Tensor, as_tensor
+from minidl.tensor import Tensor, TensorLike, as_tensor
 
 
 def seed(number: int | None = None) -> None:
@@ -75,7 +75,7 @@ def truncated_normal(
 
 
 def bernoulli(
-    probability: Any, shape: int | Sequence[int] | None = None, *, generator: Generator | None = None
+    probability: TensorLike, shape: int | Sequence[int] | None = None, *, generator: Generator | None = None
 ) -> Tensor:
     """Return bools that are True with a probability: a number, or one for each element."""
     probability = as_tensor(probability)
@@ -103,7 +103,7 @@ def integers(
     return (clip(floor(drawn * float(high - low)), 0, high - low - 1) + low).astype(dtype)
 
 
-def permutation(x: Any, *, device: str = "cpu", generator: Generator | None = None) -> Tensor:
+def permutation(x: TensorLike, *, device: str = "cpu", generator: Generator | None = None) -> Tensor:
     """Return 0 .. x - 1 in random order for an integer x, or else the rows of x in random order."""
     if isinstance(x, (int, numpy.integer)):
         return argsort(uniform(int(x), dtype=numpy.float64, device=device, generator=generator))

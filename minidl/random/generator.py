@@ -61,7 +61,7 @@ class Generator:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what decides the numbers to come, on the host and on GPUs, as JSON can hold it."""
-        state = _as_lists(self.numpy.bit_generator.state)
+        state: dict[str, Any] = _as_lists(self.numpy.bit_generator.state)
         streams = {str(i): stream.place() for i, stream in self.on_device.items() if stream.is_seeded}
         return state | {"streams": self._loaded | streams}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -17,9 +18,11 @@ def has_bar() -> bool:
 
 def make_bar(**options: Any) -> Any:
     """Return a tqdm bar for a terminal."""
-    from tqdm import tqdm
+    from tqdm import TqdmMonitorWarning, tqdm
 
-    return tqdm(**options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TqdmMonitorWarning)  # its thread, which cannot be started everywhere
+        return tqdm(**options)
 
 
 def with_bar(items: Iterable[Any], total: int | None, description: str, verbose: bool) -> Iterator[Any]:

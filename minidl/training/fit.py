@@ -14,6 +14,7 @@ from typing import Any
 import numpy
 
 from minidl.errors import DivergenceError
+from minidl.observation_weights import ratio
 from minidl.optimizers.full_batch import FullBatchOptimizer
 from minidl.random.generator import default_generator
 from minidl.tensor import Tensor
@@ -126,20 +127,20 @@ class Fit(RunState):
         if not len(targets) or not observation_count(targets):
             raise ValueError(f"the mini-batch of step {self.step + 1} is empty")
         if not self._is_checked:
-            self._check_loss(inputs, targets)
+            self._check_loss(inputs, targets, *weights)
         loss, observed, rate = self.trainer.take_step(inputs, targets, *weights)
         self._after_step(observation_count(targets), [loss, *observed, rate])
         if self.step - self.snapshot.values["step"] >= SNAPSHOT_STEPS:
             self.require_finite_weights()
             self.snapshot = capture(self)
 
-    def _check_loss(self, inputs: Arrays, targets: Arrays) -> None:
+    def _check_loss(self, inputs: Arrays, targets: Arrays, weights: Arrays = ()) -> None:
         """Refuse a loss that several processes cannot compute in parts."""
         self._is_checked = True
         if share_of(targets) is not None:
             with self.network.evaluating():
                 outputs = lambda: self.trainer.plain_prediction_step(tuple(inputs))
-                require_mean(self.trainer.ranks, self.trainer.loss, outputs, targets)
+                require_mean(self.trainer.ranks, self.trainer.loss, outputs, targets, weights)
 
     def _must_stop(self) -> bool:
         """Return whether to stop, which all processes do after the same step."""
@@ -162,7 +163,7 @@ class Fit(RunState):
         def closure() -> Tensor:
             loss: Tensor
             loss, observed[:] = self.trainer.gradients(inputs, targets, *weights)
-            return loss[0] / loss[1] if weights else loss
+            return ratio(loss[0], loss[1]) if weights else loss
 
         def after_step(loss: float) -> bool:
             self._after_step(observation_count(targets), [Tensor(numpy.asarray(loss)), *observed])

@@ -110,11 +110,17 @@ def quiet(ranks: Communicator) -> Iterator[None]:
 
 
 def require_mean(
-    ranks: Communicator, loss: Callable[..., Tensor], outputs: Callable[[], Any], targets: Any
+    ranks: Communicator,
+    loss: Callable[..., Tensor],
+    outputs: Callable[[], Any],
+    targets: Any,
+    weights: Any = (),
 ) -> None:
     """Refuse a loss that is no mean over the observations: of the parts of a mini-batch, it does not follow.
 
-    ``outputs()`` computes the network's outputs for this process's observations; it leaves nothing behind.
+    With weights of the observations, it has to be the mean that they weigh: then a weight of 2 is an
+    observation twice. ``outputs()`` computes the network's outputs for this process's observations; it leaves
+    nothing behind.
     """
     found = ""
     log, outer = ChangeLog(), mode.recorder
@@ -124,12 +130,16 @@ def require_mean(
             values = (*outputs(), *(Tensor(x) for x in targets))
             rows = min((len(x) if x.ndim else 0 for x in values), default=0)
             half = rows // 2
-            if half:
+            parts = (slice(None), slice(0, half), slice(half, None))
+            counted = weights[0] if weights else numpy.ones(rows)
+            total, of_first, of_second = (float(counted[part].sum()) for part in parts)
+            if half and total:
+                named = [{"weight": counted[part]} if weights else {} for part in parts]
                 whole, first, second = (
-                    float(loss(*(x[part] for x in values)).item())
-                    for part in (slice(None), slice(0, half), slice(half, None))
+                    float(loss(*(x[part] for x in values), **weight).item())
+                    for part, weight in zip(parts, named, strict=True)
                 )
-                mean = (half * first + (rows - half) * second) / rows
+                mean = (of_first * first + of_second * second) / total
                 if abs(whole - mean) > 1e-4 * max(abs(first), abs(second), abs(whole)):
                     found = f"of {rows} observations it is {whole:.6g}, of their halves {first:.6g} and "
                     found += f"{second:.6g}"
@@ -139,8 +149,9 @@ def require_mean(
     found = next(filter(None, ranks.gather(found)), "")
     if found:
         raise ValueError(
-            "a training on several processes needs a loss that is a mean over the observations, because each "
-            f"process computes a part of them: {found}. Return the mean, or scale the learning rate instead"
+            "a training on several processes needs a loss that is a mean over the observations, weighted if "
+            f"they have weights, because each process computes a part of them: {found}. Return the mean, or "
+            "scale the learning rate instead"
         )
 
 
@@ -195,7 +206,8 @@ def agreed_reason(ranks: Communicator, reason: str) -> str:
     """Return why to stop: the reason of the first process that has one, for all of them."""
     if ranks.size == 1 or not ranks.any(bool(reason)):
         return reason if ranks.size == 1 else ""
-    return next(filter(None, ranks.gather(reason)))
+    reasons: list[str] = ranks.gather(reason)
+    return next(filter(None, reasons))
 
 
 # --- evaluation --------------------------------------------------------------------------------------

@@ -117,7 +117,8 @@ def _with_class_weights(weight: Any, class_weight: Any, y: Any) -> numpy.ndarray
     if weight is None:
         return weights
     given = devices.to_numpy(as_arrays(weight)[0])
-    return weights * given.reshape(given.shape + (1,) * (weights.ndim - given.ndim))
+    both: numpy.ndarray = weights * given.reshape(given.shape + (1,) * (weights.ndim - given.ndim))
+    return both
 
 
 def _split(x: Any, y: Any, weight: Any, share: float) -> tuple[Arrays, Arrays]:

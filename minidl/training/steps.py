@@ -20,6 +20,7 @@ from minidl.layers import Layer
 from minidl.layers.layer import layer_hook
 from minidl.metrics import Metric
 from minidl.mode import no_grad
+from minidl.observation_weights import ratio
 from minidl.optimizers.base import BaseOptimizer
 from minidl.optimizers.optimizer import Optimizer
 from minidl.primitives.shape import stack
@@ -149,6 +150,8 @@ class CompiledSteps(Tracked):
         """Compute the gradients micro-batch by micro-batch, and add them up in one order."""
         whole = share_of(batch[0])
         assert whole is not None
+        if len(batch) > 2:
+            raise ValueError("reproducible=True takes no weights of observations")
         sums = OrderedSums(self.network, self.optimizer.parameters, whole)
         for number, rows in sums.own:
             share = sums.begin(number, rows)
@@ -298,7 +301,7 @@ def _parts(batch: Batch, count: int) -> Iterator[tuple[Batch, float, Any]]:
         elif start < end:
             cut = tuple(tuple(x[start:end] for x in group) for group in whole)
             share = (end - start) / observations
-            yield cut, share, cut[-1][0].sum() / weights[0].sum() if weights else share
+            yield cut, share, ratio(cut[-1][0].sum(), weights[0].sum()) if weights else share
 
 
 def _with_share(batch: Batch) -> tuple[Any, ...]:
@@ -316,7 +319,7 @@ def _share_of_loss(share: Share, weights: Arrays) -> Any:
     if not weights:
         return share.weight
     total = weights[0].sum()
-    return total / allreduce(total, share.communicator)
+    return ratio(total, allreduce(total, share.communicator))
 
 
 @no_grad()

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 
-from minidl import files
 from minidl.optimizers.optimizer import Optimizer
 from minidl.training.arrays import Batch
 from minidl.training.capture import capture, restore
@@ -57,10 +56,7 @@ class RangeTest:
 
     def plot(self, path: str | PathLike[str] | None = None) -> Figure:
         """Draw the loss over the learning rate; return the figure, written to a file if one is named."""
-        from pathlib import Path
-
-        from matplotlib.figure import Figure
-
+        from minidl.figures import Figure, write
         from minidl.training.plot import BLUE, ORANGE
 
         figure = Figure(figsize=(7, 4), layout="constrained")
@@ -77,9 +73,7 @@ class RangeTest:
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize="small")
-        if path is not None:
-            with files.replacing(path) as temporary:
-                figure.savefig(temporary, dpi=120, format=Path(path).suffix.lstrip(".") or "png")
+        write(figure, path, dpi=120)
         return figure
 
 

@@ -132,8 +132,6 @@ def test_wrong_variables(path, variables, message):
     [
         (b"", "not a MAT file"),
         (b"a,b\n1,2\n" * 50, "not a MAT file"),
-        (b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(512) + b"\x89HDF\r\n\x1a\n", "version 7.3 .* '-v7'"),
-        (b"\x89HDF\r\n\x1a\n" + bytes(500), "version 7.3"),
         (b"MATLAB 5.0 MAT-file".ljust(124) + b"\0\1IM" + b"\xff" * 100, "damaged MAT file"),
     ],
 )

@@ -46,6 +46,27 @@ def test_errors_come_when_their_turn_does():
     assert not threads()
 
 
+def test_where_no_thread_can_be_started_nothing_is_read_ahead(monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    made = []
+
+    def items():
+        for i in range(3):
+            made.append(i)
+            yield i
+        raise OSError("unplugged")
+
+    ahead = prefetch(items())
+    assert next(ahead) == 0
+    assert made == [0]
+    with pytest.raises(OSError, match="unplugged") as raised:
+        list(ahead)
+    assert raised.value.__context__ is None
+
+
 def test_closing_ends_the_thread():
     ahead = prefetch(itertools.count())
     assert next(ahead) == 0

@@ -64,6 +64,30 @@ def main(folder):
     agree("patience", sgd, x, y, epochs=30, validation_patience=2, **validation)
     agree("stopped", sgd, x, y, epochs=9, callbacks=[lambda run: run.step == 8], **validation)
 
+    # Weights of observations, some of them 0: for a process, and for all of a mini-batch.
+    weight = numpy.random.default_rng(3).integers(0, 4, 100).astype("float32")
+    some = numpy.where(numpy.arange(100) % 16 < 6, 0, weight)
+    none = numpy.where(numpy.arange(100) < 32, 0, weight)
+    weighed = {**validation, "validation_data": (x[:50], y[:50], weight[:50]), "drop_last": False}
+    agree("weights", sgd, x, y, epochs=3, sample_weight=weight, **weighed)
+    agree("weights, not compiled", adam, x, y, epochs=2, compiled=False, sample_weight=weight, **weighed)
+    agree("whole numbers", sgd, x, y, epochs=2, sample_weight=weight.astype("int64"), **weighed)
+    agree("classes", sgd, x, y, epochs=3, class_weight=[1, 5, 0.5], **weighed)
+    agree("both", sgd, x, y, epochs=2, class_weight={0: 1, 1: 5, 2: 0}, sample_weight=weight, **weighed)
+    for sparse in (some, none):
+        agree("zeros", sgd, x, y, epochs=2, shuffle="never", sample_weight=sparse, **weighed)
+    agree("weights of an iterable", sgd, [(x[cut], y[cut], weight[cut]) for cut in cuts], epochs=3)
+    agree("weights of LBFGS", lambda p: dl.LBFGS(p, max_iterations=5), x, y, limit=1e-3, sample_weight=weight)
+
+    # A weight of 2 is the observation twice, wherever both are computed.
+    often = weight.astype(int)
+    together, history, _ = fit(ranks, sgd, x, y, epochs=5, batch_size=100, sample_weight=weight)
+    data = x.repeat(often, axis=0), y.repeat(often)
+    alone, expected, _ = fit(False, sgd, *data, epochs=5, batch_size=int(often.sum()))
+    for key, array in alone.items():
+        numpy.testing.assert_allclose(together[key], array, rtol=1e-4, atol=1e-6, err_msg=key)
+    numpy.testing.assert_allclose(history.steps["loss"], expected.steps["loss"], rtol=1e-4)
+
     # A callback of one process stops all of them.
     rank = ranks.rank
     _, history, _ = fit(ranks, sgd, x, y, epochs=9, callbacks=[lambda run: rank == 1 and run.step == 4])

@@ -13,6 +13,7 @@ import tempfile
 import tracemalloc
 import warnings
 import zlib
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy
@@ -24,6 +25,7 @@ from minidl.data import read_idx, read_mat
 from minidl.errors import CheckpointError
 from minidl.training import checkpoints
 from minidl.training.checkpoints import Checkpoint
+from tests.data import mat73
 
 #: What a reader takes besides three times the file: Python objects, imports, buffers.
 SLACK = 3_000_000
@@ -54,6 +56,11 @@ def written(write):
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder) / "file")
         return (Path(folder) / "file").read_bytes()
+
+
+def mat_of_hdf5(path):
+    contents = {"XTrain": array((6, 5, 1, 4), "f8") / 255, "anglesTrain": array((4, 1), "i2") - 90}
+    mat73.write(path, {**contents, "labelsTrain": array((4, 1), "u1") % 10})
 
 
 def history():
@@ -96,6 +103,7 @@ KINDS = {
     "compressed mat": (mat(True), read_images, True),
     "nested mat": (mat(False, **NESTED), read_images, False),
     "compressed nested mat": (mat(True, **NESTED), read_images, True),
+    **({"mat 7.3": (written(mat_of_hdf5), read_images, False)} if find_spec("h5py") else {}),
     "json": (history(), lambda p: [numpy.array(x) for x in dl.History.from_json(p).steps.values()], False),
 }
 

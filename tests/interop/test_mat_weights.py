@@ -4,6 +4,7 @@ from scipy.io import loadmat, savemat
 
 import minidl as dl
 from minidl import interop
+from tests.data import mat73
 from tests.interop import zoo
 
 
@@ -147,6 +148,28 @@ def test_what_is_shared_is_written_once_with_matlabs_fields(path):
     assert len(rows) == len(network.state_dict())
 
 
+def test_version_7_3_is_read_too(path, rng):
+    pytest.importorskip("h5py", reason="h5py is not installed (the extra `interop`)")
+    w, b, mean = rng.normal(size=(3, 4)), rng.normal(size=(3, 1)), rng.normal(size=(1, 1, 3))
+    rows = [
+        {"Layer": layer, "Parameter": parameter, "Value": value}
+        for layer, parameter, value in (
+            *(("fc", "Weights", w), ("fc", "Bias", b)),
+            *(("bn", "Offset", mean), ("bn", "Scale", mean + 2)),
+        )
+    ]
+    state = [
+        {"Layer": "bn", "Parameter": name, "Value": mean + 9} for name in ("TrainedMean", "TrainedVariance")
+    ]
+    mat73.write(path, {"learnables": mat73.Structs(rows), "state": mat73.Structs(state)})
+    network = dl.Network([dl.Dense(4, 3), dl.BatchNorm(3)]).eval()
+    report = network.load_mat(path, rename={"fc": "0", "bn": "1"})
+    assert not report.missing + report.unexpected
+    x, mean = rng.normal(size=(2, 4)).astype("float32"), mean.reshape(-1)
+    expected = (mean + 2) * (x @ w.T + b[:, 0] - mean - 9) / numpy.sqrt(mean + 9 + 1e-5) + mean
+    close(network(x), expected)
+
+
 # --- what does not fit ----------------------------------------------------------------------------
 
 
@@ -156,7 +179,7 @@ def test_wrong_files_are_refused_and_change_nothing(path, rng):
     with pytest.raises(FileNotFoundError, match=r"weights\.mat"):
         layer.load_mat(path)
     path.write_bytes(b"some text" * 100)
-    with pytest.raises(ValueError, match="no complete MAT file"):
+    with pytest.raises(ValueError, match="not a MAT file"):
         layer.load_mat(path)
     savemat(path, {"net": numpy.zeros(3)})
     with pytest.raises(ValueError, match="has no struct `learnables`"):
@@ -166,6 +189,9 @@ def test_wrong_files_are_refused_and_change_nothing(path, rng):
         layer.load_mat(path)
     write(path, [("", "Weights", "a dlarray")])
     with pytest.raises(ValueError, match="extractdata"):
+        layer.load_mat(path)
+    write(path, [(numpy.zeros((1, 6)), "Weights", numpy.eye(3))])
+    with pytest.raises(ValueError, match=r"names that are no text, but objects: .* cellstr"):
         layer.load_mat(path)
     write(path, [("fc", "Weights", rng.normal(size=(4, 3))), ("fc", "Bias", numpy.zeros((3, 1)))])
     with pytest.raises(ValueError, match=r"wrong shape: weight is \(3, 4\)"):

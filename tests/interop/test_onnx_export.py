@@ -90,6 +90,8 @@ def test_the_networks_of_the_examples(name, path):
 
 
 LAYERS = {
+    "RBM": (lambda: dl.RBM(3, 4, seed=0), (2, 3)),
+    "RBM, gaussian": (lambda: dl.RBM(3, 4, hidden="gaussian", seed=0), (2, 3)),
     "Dense": (lambda: dl.Dense(3, 4), (2, 3)),
     "Dense of sequences": (lambda: dl.Dense(3, 4), (2, 5, 3)),
     "Dense without bias": (lambda: dl.Dense(3, 4, bias=False), (2, 3)),

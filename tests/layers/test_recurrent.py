@@ -60,6 +60,18 @@ def test_a_stateful_layer_goes_on_where_it_ended(kind, compiled, rng):
     numpy.testing.assert_allclose(layer(x[:, :2]).numpy(), whole[:, :2], atol=1e-6)
 
 
+def test_a_reset_state_needs_no_new_program(rng):
+    layer = dl.LSTM(3, 4, stateful=True, seed=0)
+    layer.reset_state(2)
+    run = dl.compile(layer.forward)
+    x = dl.tensor(rng.normal(size=(2, 5, 3)).astype("float32"))
+    first, second = run(x).numpy(), run(x).numpy()
+    assert not numpy.array_equal(first, second)
+    layer.reset_state(2)
+    numpy.testing.assert_array_equal(run(x).numpy(), first)
+    assert len(run.programs) == 1
+
+
 def test_a_stateful_layer_needs_a_state_for_its_sequences():
     layer = dl.GRU(3, 4, stateful=True)
     with pytest.raises(ValueError, match=r"no state for 2 sequences: call reset_state\(2\) first"):

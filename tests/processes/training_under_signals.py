@@ -42,30 +42,43 @@ def main(kind, path):
     step(x)
     pure = dl.compile(lambda x: dl.sum(dl.tanh(x @ x.T)), kernels="numpy" if kind == "plain" else kind)
     expected = float(pure(x))
-    count = 0
+
+    def train():
+        count = 0
+        while True:
+            step(x)
+            pure(x)
+            count = (count + 1) % 250
+            with replacing(path) as temporary:
+                temporary.write_bytes(bytes([count]) * LENGTH)
+
+    def check():
+        """Whatever it broke into: nobody is at work, and the next call is as good as ever."""
+        now = blas.get_threads() if blas else 1
+        if now != threads:
+            say(f"wrong: BLAS uses {now} threads instead of {threads}")
+        if float(pure(x)) != expected:
+            say("wrong: a step computes something else after an interrupt")
+
+    def train_until_interrupted():
+        try:
+            train()
+        except KeyboardInterrupt:
+            check()
+
+    def train_again_and_again():
+        while True:
+            try:
+                train_until_interrupted()
+                say("interrupted")
+            except KeyboardInterrupt:  # the second one, while the first was looked after
+                say("interrupted")
+
     say("ready")
     signal.signal(signal.SIGINT, signal.default_int_handler)
     while True:
         try:
-            while True:
-                try:
-                    try:
-                        while True:
-                            step(x)
-                            pure(x)
-                            count = (count + 1) % 250
-                            with replacing(path) as temporary:
-                                temporary.write_bytes(bytes([count]) * LENGTH)
-                    except KeyboardInterrupt:
-                        # Whatever it broke into: nobody is at work, and the next call is as good as ever.
-                        now = blas.get_threads() if blas else 1
-                        if now != threads:
-                            say(f"wrong: BLAS uses {now} threads instead of {threads}")
-                        if float(pure(x)) != expected:
-                            say("wrong: a step computes something else after an interrupt")
-                        say("interrupted")
-                except KeyboardInterrupt:  # the second one, while the first was looked after
-                    say("interrupted")
+            train_again_and_again()
         except KeyboardInterrupt:  # the second one, between two rounds
             say("interrupted")
 

@@ -1084,6 +1084,22 @@ def date_of_today(world):
 
 
 @refused("reads a clock")
+def date_of_today_of_a_class_of_the_users(world):
+    class Day(datetime.date):
+        pass
+
+    world.compile(lambda x: x * Day.today().year)(V)
+
+
+@case
+def year_of_a_date_that_is_known(world):
+    day = datetime.date(2020, 1, 1)
+    step = world.compile(lambda x: x * int(day.strftime("%Y")))
+    for _ in range(3):
+        world.note(step(V))
+
+
+@refused("reads a clock")
 def clock_in_a_function_that_is_called(world):
     def seconds():
         return time.monotonic() // 1000

@@ -655,3 +655,33 @@ def test_images_and_features_are_both_matrices(rng):
         steps.append([s.name for s in step.programs[0].steps if s.name != "reshape"])
     assert losses[0] != losses[1]
     assert steps[0] == steps[1]
+
+
+def test_masked_arrays_among_what_a_function_reads():
+    held = {"nothing": numpy.ma.masked, "some": numpy.ma.masked_array([1.0, 2.0, 3.0], [False, True, False])}
+    step = dl.compile(lambda x: x * float(held["some"].sum()) if held["nothing"] is numpy.ma.masked else x)
+    x = dl.ones(2)
+    assert step(x).tolist() == step(x).tolist() == [4, 4]
+    held["some"].mask = [False, False, False]
+    assert step(x).tolist() == [6, 6]
+    held["some"][0] = 10.0
+    assert step(x).tolist() == [15, 15]
+
+
+def test_a_mask_that_a_function_changes_changes_once_at_each_call():
+    held = numpy.ma.masked_array([1.0, 2.0, 3.0], [False, True, False])
+
+    def flips(x):
+        held.mask = ~held.mask
+        return x + 1
+
+    step = dl.compile(flips)
+
+    def masks():
+        for _ in range(4):
+            step(dl.ones(2))
+            yield held.mask.tolist()
+
+    with pytest.warns(RuntimeWarning, match="held"):
+        found = list(masks())
+    assert found == 2 * [[True, False, True], [False, True, False]]

@@ -119,16 +119,58 @@ def test_a_loss_that_is_no_mean_over_observations_is_refused(loss):
     assert all((after[name] == before[name]).all() for name in before)
 
 
-def test_two_processes_with_the_same_rows_train_as_one_with_them():
-    x, y = (array[:10] for array in trainings.data("lstm"))
-    twice = numpy.concatenate([x, x]), numpy.concatenate([y, y])
-    weights = []
-    for together, data in ((Mirror(2), twice), (False, (x, y))):
+@pytest.mark.parametrize("way", [*WAYS[:2], pytest.param("c", marks=needs_c)])
+@pytest.mark.parametrize("weights", ["none", "some", "some are 0", "all of a mini-batch are 0"])
+def test_two_processes_with_the_same_rows_train_as_one_with_them(way, weights):
+    x, y = (array[:30] for array in trainings.data("lstm"))
+    weight = numpy.arange(30) % 4 + 0.5
+    weight[{"some are 0": slice(5, 9), "all of a mini-batch are 0": slice(10, 20)}.get(weights, slice(0))] = 0
+    found = []
+    for together, size in ((Mirror(2), 20), (False, 10)):
+        # Of each mini-batch, both processes have the same half.
+        rows = [i + j for i in (0, 10, 20) for _ in range(size // 10) for j in range(10)]
         network = trainings.network("lstm", 0)
         trainer = dl.Trainer(
-            network, dl.softmax_cross_entropy, "sgdm", device="cpu", seed=0, distributed=together
+            network,
+            dl.softmax_cross_entropy,
+            "sgdm",
+            device="cpu",
+            seed=0,
+            distributed=together,
+            **trainings.WAYS[way],
         )
-        trainer.fit(*data, epochs=3, batch_size=20, shuffle="never", drop_last=False, verbose=False)
-        weights.append(network.state_dict())
-    for name, array in weights[0].items():
-        numpy.testing.assert_allclose(array, weights[1][name], rtol=1e-5, atol=1e-7)
+        history = trainer.fit(
+            x[rows],
+            y[rows],
+            epochs=2,
+            batch_size=size,
+            shuffle="never",
+            drop_last=False,
+            verbose=False,
+            sample_weight=None if weights == "none" else weight[rows],
+        )
+        found.append(network.state_dict() | {"losses": numpy.array(history.steps["loss"])})
+    for name, array in found[0].items():
+        numpy.testing.assert_allclose(array, found[1][name], rtol=1e-5, atol=1e-7, err_msg=name)
+
+
+def mean_over_weighted_rows(y, target, weight):
+    return (dl.softmax_cross_entropy(y, target, reduction="none") * weight).mean()
+
+
+def test_a_loss_that_does_not_divide_by_the_weights_is_refused_with_them():
+    x, y = trainings.data("batchnorm")
+    network = trainings.network("batchnorm", 0)
+    trainer = dl.Trainer(network, mean_over_weighted_rows, "sgdm", device="cpu", distributed=Mirror(2))
+    with pytest.raises(ValueError, match="mean over the observations, weighted if they have weights"):
+        trainer.fit(x, y, epochs=1, batch_size=20, verbose=False, sample_weight=numpy.arange(131.0))
+
+
+def test_reproducible_steps_take_no_weights():
+    x, y = trainings.data("lstm")
+    network = trainings.network("lstm", 0)
+    trainer = dl.Trainer(network, dl.softmax_cross_entropy, "sgdm", device="cpu", reproducible=True)
+    weight = numpy.ones(131, "float32")
+    for data, options in (((x, y), {"sample_weight": weight}), (([(x, y, weight)],), {})):
+        with pytest.raises(ValueError, match="reproducible=True takes no weights of observations"):
+            trainer.fit(*data, epochs=1, verbose=False, **options)

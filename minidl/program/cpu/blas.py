@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.metadata
+import sys
 import threading
 from collections.abc import Callable
 from functools import cache, partial
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy
 
-from minidl.program.cpu.threads import available_cores, renew_after_fork
+from minidl.program.cpu.threads import available_cores, can_start_threads, renew_after_fork
 from minidl.program.plan.layout import blas_takes, layout_of
 
 _ROW_MAJOR = 101
@@ -45,6 +46,8 @@ class Blas:
         get_threads: Any = None,
     ):
         self.functions, self.integer, self.name = gemms, integer, name
+        for gemm in gemms.values():
+            gemm.restype = None
         self.set_threads = set_threads or (lambda threads: None)
         self.get_threads = get_threads or (lambda: 1)
 
@@ -98,7 +101,9 @@ def _mkl() -> Blas | None:
 
 
 def _openblas() -> Blas | None:
-    """Return the OpenBLAS that NumPy uses."""
+    """Return the OpenBLAS that NumPy uses; not in a browser, where such calls have not been tried."""
+    if sys.platform == "emscripten":
+        return None
     from threadpoolctl import threadpool_info
 
     libraries = [info for info in threadpool_info() if info["internal_api"] == "openblas"]
@@ -118,8 +123,12 @@ def _openblas() -> Blas | None:
 
 
 def default_threads() -> int:
-    """Return how many threads share a program: one for each core, if BLAS can be told to use one each."""
-    return available_cores() if best_blas() is not None else 1
+    """Return how many threads share a program.
+
+    One for each core, if threads can be started and BLAS can be told to use one in each.
+    """
+    cores = available_cores()
+    return cores if cores > 1 and best_blas() is not None and can_start_threads() else 1
 
 
 class _OneThreadEach:

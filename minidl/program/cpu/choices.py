@@ -9,6 +9,7 @@ from __future__ import annotations
 from minidl.program.costs import work
 from minidl.program.cpu import kernel_cache
 from minidl.program.cpu.blas import default_threads
+from minidl.program.cpu.threads import can_start_threads
 from minidl.program.program import Group, Program
 
 KERNELS = ("auto", "c", "numpy")
@@ -46,9 +47,12 @@ def choose_kernels(program: Program, kernels: str) -> tuple[str, str]:
 
 
 def choose_threads(program: Program, kernels: str, threads: int | None) -> int:
-    """Return how many threads compute a program: what the user says, else one for each core, or just one."""
+    """Return how many threads compute a program: what the user says, else one for each core, or just one.
+
+    Where the system starts no threads, it is one.
+    """
     if threads:
-        return threads
+        return threads if threads == 1 or can_start_threads() else 1
     return 1 if total_work(program) < MIN_WORK_FOR_THREADS[kernels] else default_threads()
 
 

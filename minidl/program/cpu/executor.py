@@ -96,7 +96,8 @@ class NumpyExecutor(Executor):
 
     def array(self, value: Value) -> numpy.ndarray:
         """Return the array in which a value lies after run(); the next run overwrites it."""
-        return self.memory.arrays[value]
+        array: numpy.ndarray = self.memory.arrays[value]
+        return array
 
     def poison(self) -> None:
         """Fill every buffer with NaN (all bits set), to expose a step that reads what it did not write."""

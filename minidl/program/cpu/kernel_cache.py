@@ -45,6 +45,9 @@ COMPILER_SECONDS = 600.0
 #: Temporary files that are older belong to a process that was killed.
 LEFTOVER_SECONDS = 3600.0
 
+#: Whether this system runs other programs, such as a compiler; in a browser it does not.
+RUNS_PROGRAMS = sys.platform not in ("emscripten", "wasi")
+
 _SUFFIX = ".dll" if sys.platform == "win32" else ".so"
 
 
@@ -124,6 +127,8 @@ class Compiler:
 @cache
 def compiler() -> Compiler | None:
     """Return the first of cc, gcc, clang and the package ``ziglang`` that is installed, or None."""
+    if not RUNS_PROGRAMS:
+        return None
     for name in ("cc", "gcc", "clang"):
         path = shutil.which(name)
         if path is not None:

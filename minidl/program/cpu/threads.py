@@ -33,6 +33,18 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+@cache
+def can_start_threads() -> bool:
+    """Return whether this system starts threads; in a browser, for example, Python cannot."""
+    probe = threading.Thread(target=int, name="minidl probe", daemon=True)
+    try:
+        probe.start()
+    except RuntimeError:
+        return False
+    probe.join()
+    return True
+
+
 def _run_all(calls: Calls) -> None:
     """Call everything in a sequence.
 

@@ -132,7 +132,8 @@ class _Windows:
 
     def first(self, array: numpy.ndarray) -> numpy.ndarray:
         """Return the first element of each window of an array."""
-        return array[self.key]
+        elements: numpy.ndarray = array[self.key]
+        return elements
 
     def offsets(self, array: numpy.ndarray) -> list[int]:
         """Return how far from the first element of a window the others lie."""

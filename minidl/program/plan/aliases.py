@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
-
 import numpy
 
 from minidl.devices import Array
@@ -72,6 +70,10 @@ def _bounds(part: numpy.ndarray, whole: numpy.ndarray) -> tuple[int, int]:
 
 def _addresses(count: int) -> numpy.ndarray:
     """Return bytes that are never touched, from outside the heap, where the buffers will lie."""
+    try:
+        import mmap
+    except ImportError:  # some systems of WebAssembly: from the heap, then
+        return numpy.empty(max(count, 1), numpy.uint8)
     return numpy.frombuffer(mmap.mmap(-1, max(count, 1)), numpy.uint8)
 
 

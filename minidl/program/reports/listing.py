@@ -41,30 +41,31 @@ def listing(program: Program, profile: Profile | None = None) -> str:
         for step in steps:
             rows.append(_row(step, names, states, profile))
     header = ["step", "result", "shape", "reads", "Mflop", "KB"]
-    header += ["us", "% of GEMM", "% of copy"] if profile else []
-    return "\n".join([table(header, rows, align="llllr", indent="  "), "", *_totals(program, profile)])
+    align = "llllrr"
+    if profile:  # what it is for comes first
+        header = ["step", "shape", "us", "% of GEMM", "% of copy", "Mflop", "KB", "result", "reads"]
+        align = "llrrrrrll"
+    return "\n".join([table(header, rows, align, indent="  "), "", *_totals(program, profile)])
 
 
 def _row(
     step: Step, names: dict[Value, str], states: dict[Value, Value], profile: Profile | None
 ) -> tuple[str, ...]:
+    name = _shortened(step.name, 44)
     results = [names[v] + (f" -> {names[states[v]]}" if v in states else "") for v in step.outputs]
-    shape = "x".join(map(str, step.outputs[0].shape)) if step.outputs else ""
-    row = [
-        _shortened(step.name, 44),
-        _shortened(", ".join(results), 34),
-        shape or "scalar",
-        _shortened(", ".join(names[value] for value in step.inputs), 34),
-        f"{flops(step) / 1e6:.2f}",
-        f"{bytes_moved(step) / 1024:.1f}",
-    ]
-    if profile:
-        seconds = profile.seconds.get(id(step))
-        is_product = step.operation in PRODUCTS
-        row.append(f"{seconds * 1e6:.0f}" if seconds else "")
-        row.append(f"{flops(step) / seconds / profile.gemm:.0%}" if seconds and is_product else "")
-        row.append(f"{bytes_moved(step) / seconds / profile.copy:.0%}" if seconds and not is_product else "")
-    return tuple(row)
+    shape = ("x".join(map(str, step.outputs[0].shape)) if step.outputs else "") or "scalar"
+    result = _shortened(", ".join(results), 34)
+    reads = _shortened(", ".join(names[value] for value in step.inputs), 34)
+    costs = (f"{flops(step) / 1e6:.2f}", f"{bytes_moved(step) / 1024:.1f}")
+    if profile is None:
+        return (name, result, shape, reads, *costs)
+    times = ("", "", "")
+    if seconds := profile.seconds.get(id(step)):
+        of_gemm, of_copy = f"{flops(step) / seconds / profile.gemm:.0%}", ""
+        if step.operation not in PRODUCTS:
+            of_gemm, of_copy = "", f"{bytes_moved(step) / seconds / profile.copy:.0%}"
+        times = (f"{seconds * 1e6:.0f}", of_gemm, of_copy)
+    return (name, shape, *times, *costs, result, reads)
 
 
 def _totals(program: Program, profile: Profile | None) -> list[str]:

@@ -1,5 +1,7 @@
 """What a program gets by default: C or NumPy, and how many threads; both by its costs."""
 
+import threading
+
 import numpy
 import pytest
 
@@ -7,6 +9,7 @@ import minidl as dl
 from minidl.errors import KernelError
 from minidl.program.cpu import kernel_cache
 from minidl.program.cpu.blas import default_threads
+from minidl.program.cpu.threads import can_start_threads
 from tests.program.networks import needs_c
 
 SMALL, LARGE = (4, 3), (2048, 256)
@@ -39,6 +42,20 @@ def test_without_a_compiler_large_programs_use_numpy(monkeypatch):
     assert executor.note().startswith("NumPy kernels (there is no C compiler), ")
     with pytest.raises(KernelError, match="needs a C compiler"):
         executor_of(LARGE, kernels="c")
+
+
+def test_where_no_thread_can_be_started_one_computes(monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    can_start_threads.cache_clear()
+    try:
+        assert default_threads() == 1
+        assert executor_of(LARGE).threads == executor_of(LARGE, threads=2).threads == 1
+        assert "1: this system starts no others" in dl.devices.report()
+    finally:
+        can_start_threads.cache_clear()
 
 
 @needs_c

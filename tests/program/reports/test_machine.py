@@ -18,7 +18,8 @@ def test_it_names_the_libraries_threads_and_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("MINIDL_CACHE", str(tmp_path))
     found = lines()
     assert found["NumPy"].startswith(f"{numpy.__version__}, matrix products by ")
-    assert found["threads"].startswith(f"{default_threads()} for large programs")
+    threads = default_threads()
+    assert found["threads"].startswith(f"{threads} for large programs" if threads > 1 else "1: ")
     assert found["cache"] == str(tmp_path / "kernels")
     assert not list(tmp_path.iterdir())
 
@@ -29,6 +30,8 @@ def test_it_says_which_kernels_are_used_and_why(monkeypatch):
     assert lines()["kernels"] == "C for large programs, by /opt/a c compiler cc; NumPy for small ones"
     monkeypatch.setattr(kernel_cache, "compiler", lambda: None)
     assert lines()["kernels"].startswith("NumPy: there is no C compiler")
+    monkeypatch.setattr(kernel_cache, "RUNS_PROGRAMS", False)
+    assert lines()["kernels"] == "NumPy: this system runs no C compiler"
 
 
 def test_it_names_each_gpu_or_says_why_there_is_none(monkeypatch):

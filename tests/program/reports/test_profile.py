@@ -1,5 +1,7 @@
 """The profile of a program."""
 
+import re
+
 import numpy
 import pytest
 
@@ -15,7 +17,11 @@ def test_a_profile_times_every_step_and_restores_the_state(kernels):
     text = program.profile(repeats=3)
     for state, array in zip(program.updates, before, strict=True):
         numpy.testing.assert_array_equal(state.array, array)
-    assert "% of GEMM" in text
+    heading = re.split("  +", text.split("\n")[0].strip())
+    assert heading == ["step", "shape", "us", "% of GEMM", "% of copy", "Mflop", "KB", "result", "reads"]
+    products = re.findall(r"^  matmul +\d+x\d+ +\d+ +(\d+%) +[\d.]+ +[\d.]+ +r\d", text, re.MULTILINE)
+    assert products
+    assert all(int(share.rstrip("%")) > 0 for share in products)
     assert "ms in matrix products" in text
 
 
