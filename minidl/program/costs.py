@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from minidl.primitives.convolution import conv_, conv_input_, conv_weight_
 from minidl.primitives.linear_algebra import matmul_
-from minidl.program.program import Gemm, Group, Operation, Partial, Rows
+from minidl.program.program import Gemm, Group, OnePass, Operation, Partial, Rows
 
 if TYPE_CHECKING:
     from minidl.program.plan.tasks import Task
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 FLOPS: dict[Operation, Callable[[Any], int]] = {
     Gemm: lambda gemm: sum(2 * a.size * b.shape[1] for a, b in gemm.terms),
     **dict.fromkeys((Group, Rows), lambda group: sum(map(flops, group.members))),
+    OnePass: lambda group: sum(map(flops, group.members)) + sum(s.value.size for s in group.sums),
     matmul_: lambda step: 2 * step.output.size * step.inputs[0].shape[-1],
     conv_: lambda step: _convolution(step.output, step.inputs[1]),
     conv_input_: lambda step: _convolution(*step.inputs),
@@ -38,7 +39,7 @@ FLOPS_PER_ELEMENT = 32
 #: The work of steps, where it is not the number of elements read and written.
 WORK: dict[Operation, Callable[[Any], float]] = {
     Gemm: lambda gemm: flops(gemm) / FLOPS_PER_ELEMENT,
-    **dict.fromkeys((Group, Rows), lambda group: float(flops(group))),
+    **dict.fromkeys((Group, Rows, OnePass), lambda group: float(flops(group))),
     **{p: lambda step: flops(step) / FLOPS_PER_ELEMENT for p in (matmul_, conv_, conv_input_, conv_weight_)},
     Partial: lambda partial: work(partial.whole),
 }

@@ -286,6 +286,35 @@ class PartialSum(BaseStep):
 
 
 @dataclass(eq=False, repr=False)
+class OnePass(Group):
+    """A group, and what is done beside it in the same pass over memory.
+
+    Its first member may put gradients where the largest elements of windows are, the last one may pick the
+    largest elements of windows (max pooling and its gradient; the windows lie side by side and cover all).
+    ``sums`` are over blocks of members' results; ``outputs`` has their outputs behind those of members.
+    """
+
+    sums: list[PartialSum] = field(default_factory=list)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the elementwise members' results."""
+        return next(member.output.shape for member in self.members if member.is_elementwise)
+
+    @property
+    def name(self) -> str:
+        """The members' names, and how many sums there are."""
+        return super().name + (f", {len(self.sums)} sum{'s' * (len(self.sums) > 1)}" if self.sums else "")
+
+    def evaluate(self, xp: Any, arrays: Mapping[Value, Array]) -> dict[Value, Array]:
+        """Compute all members, and then the sums."""
+        results = super().evaluate(xp, arrays)
+        for partial in self.sums:
+            results |= partial.evaluate(xp, results)
+        return results
+
+
+@dataclass(eq=False, repr=False)
 class Partial(BaseStep):
     """A sum over observations, computed for blocks of them, one for each thread, to be added up later.
 
@@ -462,7 +491,7 @@ def is_same_memory(array: Array, other: Array) -> bool:
     return bool(array.flags.c_contiguous and array.data.ptr == other.data.ptr)
 
 
-Step = Instruction | Group | Rows | Gemm | PartialSum | Partial | BeginSum | AdvanceSum | EndSum
+Step = Instruction | Group | Rows | OnePass | Gemm | PartialSum | Partial | BeginSum | AdvanceSum | EndSum
 
 
 def share(length: int, index: int, parts: int) -> slice:

@@ -66,6 +66,17 @@ static inline int64_t rank_double(double x) { return turned_64(bits_of_double(x)
 static inline float float_of_rank(int32_t rank) { return float_of(turned_32(rank)); }
 static inline double double_of_rank(int64_t rank) { return double_of(turned_64(rank)); }
 
+/* Replace a number by a larger one, or by NaN; return all bits if so, else 0. There are no conditions, of
+   which compilers would make jumps where some follow each other. */
+#define REPLACE(kind, integer, of) \
+    static inline integer replace_##kind(kind *old, kind x) { \
+        integer is = -((integer) ((x > *old) | (x != x))); \
+        *old = of((bits_of_##kind(x) & is) | (bits_of_##kind(*old) & ~is)); \
+        return is; \
+    }
+REPLACE(float, int32_t, float_of)
+REPLACE(double, int64_t, double_of)
+
 /* A float32 rounded to this number of bits after the leading one, ties to even; NaN stays. */
 #define bits_of(x) bits_of_float(x)
 static inline float round_off(float x, int bits) {

@@ -29,6 +29,7 @@ from minidl.program.program import (
     Gemm,
     Group,
     Instruction,
+    OnePass,
     Operation,
     Partial,
     PartialSum,
@@ -167,12 +168,20 @@ def _group(group: Group, block: Block, scratch: Scratch) -> Iterator[Call]:
     row_bytes = max(1, row_size * max(member.output.dtype.itemsize for member in group.members))
     rows = max(1, BLOCK_BYTES // row_bytes)
     slots = _slots(group)
+    for _, out in _sums(group, block):
+        yield partial(out[0].fill, 0)
     for start in range(0, block.length, rows):
         part = block.part(slice(start, min(start + rows, block.length)))
-        yield from _group_part(group, part, slots, scratch)
+        yield from _group_part(group, part, slots, scratch, _sums(group, block))
 
 
-def _group_part(group: Group, part: Block, slots: dict[Value, int], scratch: Scratch) -> Iterator[Call]:
+def _group_part(
+    group: Group,
+    part: Block,
+    slots: dict[Value, int],
+    scratch: Scratch,
+    sums: list[tuple[PartialSum, numpy.ndarray]],
+) -> Iterator[Call]:
     axis = part.partition.output_axis if part.partition is not None else None
     by_columns = axis == 1 and len(group.shape) == 2
     places = dict(zip(group.inputs, part.inputs, strict=True))
@@ -184,6 +193,20 @@ def _group_part(group: Group, part: Block, slots: dict[Value, int], scratch: Scr
             places[output] = scratch.array(slots[output], shape, output.dtype, by_columns)
         inputs = [places[value] for value in member.inputs]
         yield partial(member.primitive.forward, numpy, *inputs, out=places[output], **member.attributes)
+        for partial_sum, out in sums:
+            if partial_sum.value is output:
+                yield partial(_add_sum, places[output], partial_sum.axis, out[0])
+
+
+def _sums(group: Group, block: Block) -> list[tuple[PartialSum, numpy.ndarray]]:
+    """Return the sums on the side of a group, and where a thread has its own of each."""
+    if not isinstance(group, OnePass):
+        return []
+    return list(zip(group.sums, block.outputs[-len(group.sums) :], strict=True))
+
+
+def _add_sum(x: numpy.ndarray, axis: tuple[int, ...], out: numpy.ndarray) -> None:
+    numpy.add(out, numpy.sum(x, axis=axis, keepdims=True), out=out)
 
 
 def _slots(group: Group) -> dict[Value, int]:
@@ -225,6 +248,7 @@ def _partial(step: Partial, block: Block, scratch: Scratch) -> Iterator[Call]:
 CALLS: dict[Operation, Callable[[Any, Block, Scratch], Iterator[Call]]] = {
     Gemm: _gemm,
     Group: _group,
+    OnePass: _group,
     Rows: _group,
     PartialSum: _partial_sum,
     Partial: _partial,

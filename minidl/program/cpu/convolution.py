@@ -1,19 +1,26 @@
-"""The C statements of convolution and of its gradients: windows packed side by side, and matrix products.
+"""The C statements of convolution and of its gradients, in one of two ways.
 
-A block of windows is packed into scratch memory that stays in the L2 cache, as the rows of a matrix, and
-multiplied by the weights; then comes the next block.
+Where the output channels fill vectors and the weights are few, products are added up in registers: see
+direct_convolution.py. Else a block of windows is packed into scratch memory that stays in the L2 cache, as
+the rows of a matrix, and multiplied by the weights by BLAS; then comes the next block. The gradient of the
+input is a convolution by the weights, flipped.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from contextlib import suppress
 from typing import Any
 
 import numpy
 
 from minidl.program.cpu.blas import best_blas
 from minidl.program.cpu.c_code import CSource
+from minidl.program.cpu.direct_convolution import (
+    Form,
+    direct_conv_statement,
+    direct_conv_weight_statement,
+)
 from minidl.program.cpu.loops import c_type, loop, smaller
 from minidl.program.cpu.statements import copy_statement, fill_statement
 from minidl.program.expressions import Unsupported
@@ -30,18 +37,6 @@ MIN_ROWS = 48
 Attributes = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class _Form:
-    """A convolution over two middle axes of one group of channels, in elements."""
-
-    lengths: tuple[int, int]
-    counts: tuple[int, int]
-    window: tuple[int, int]
-    stride: tuple[int, int]
-    before: tuple[int, int]
-    dilation: tuple[int, int]
-
-
 def conv_statement(
     source: CSource, x: numpy.ndarray, w: numpy.ndarray, out: numpy.ndarray, attributes: Attributes
 ) -> str:
@@ -49,6 +44,9 @@ def conv_statement(
     form = _form(x.shape[1:-1], out.shape[1:-1], w.shape[:-2], attributes)
     size, channels = math.prod(w.shape[:-1]), w.shape[-1]
     _require_contiguous(out, w)
+    with suppress(Unsupported):
+        return direct_conv_statement(source, x, w, out, form)
+    _require_blas()
     product = (
         f"(101, 111, 111, m * {form.counts[1]}, {channels}, {size}, 1, columns, {size}, "
         f"{source.address(w)}, {channels}, 0, y + u * {form.counts[1] * channels}, {channels});"
@@ -83,6 +81,9 @@ def conv_weight_statements(
     form = _form(x.shape[1:-1], g.shape[1:-1], attributes.pop("window"), attributes)
     size, channels = math.prod(out.shape[:-1]), out.shape[-1]
     _require_contiguous(out, g)
+    with suppress(Unsupported):
+        return [fill_statement(source, out, 0), direct_conv_weight_statement(source, x, g, out, form)]
+    _require_blas()
     product = (
         f"(101, 112, 111, {size}, {channels}, m * {form.counts[1]}, 1, columns, {size}, "
         f"y + u * {form.counts[1] * channels}, {channels}, 1, {source.address(out)}, {channels});"
@@ -90,18 +91,23 @@ def conv_weight_statements(
     return [fill_statement(source, out, 0), _by_blocks(source, x, form, channels, g, product)]
 
 
-def _form(lengths: Any, counts: Any, window: Any, attributes: Attributes) -> _Form:
+def _form(lengths: Any, counts: Any, window: Any, attributes: Attributes) -> Form:
     if attributes["groups"] > 1 or len(lengths) > 2:
         raise Unsupported("a convolution of groups, or over more than two axes")
     before = tuple(pair[0] for pair in attributes["padding"])
     parts = (lengths, counts, window, attributes["stride"], before, attributes["dilation"])
     if len(lengths) == 2:
-        return _Form(*map(tuple, parts))
-    return _Form(*((first, *part) for first, part in zip((1, 1, 1, 1, 0, 1), parts, strict=True)))
+        return Form(*map(tuple, parts))
+    return Form(*((first, *part) for first, part in zip((1, 1, 1, 1, 0, 1), parts, strict=True)))
+
+
+def _require_blas() -> None:
+    if best_blas() is None:
+        raise Unsupported("a convolution without BLAS")
 
 
 def _require_contiguous(*arrays: numpy.ndarray) -> None:
-    if best_blas() is None or not all(array.flags.c_contiguous for array in arrays):
+    if not all(array.flags.c_contiguous for array in arrays):
         raise Unsupported("a convolution of strided memory")
     if any(
         array.dtype != arrays[0].dtype or array.dtype.name not in ("float32", "float64") for array in arrays
@@ -110,7 +116,7 @@ def _require_contiguous(*arrays: numpy.ndarray) -> None:
 
 
 def _by_blocks(
-    source: CSource, x: numpy.ndarray, form: _Form, channels: int, y: numpy.ndarray, product: str
+    source: CSource, x: numpy.ndarray, form: Form, channels: int, y: numpy.ndarray, product: str
 ) -> str:
     """Return the loops that pack blocks of windows into ``columns`` and compute a product from each.
 
@@ -138,7 +144,7 @@ def _by_blocks(
     )
 
 
-def _packed_row(x: numpy.ndarray, form: _Form, kind: str) -> str:
+def _packed_row(x: numpy.ndarray, form: Form, kind: str) -> str:
     """Return the loops that pack one row of windows, number ``v``."""
     channels, last = x.shape[-1], x.ndim - 2
     strides = [stride // x.itemsize for stride in x.strides]

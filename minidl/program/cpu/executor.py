@@ -29,6 +29,7 @@ from minidl.program.expressions import Unsupported
 from minidl.program.plan.aliases import Aliases
 from minidl.program.plan.layout import feature_major
 from minidl.program.plan.memory import Arena, plan_memory
+from minidl.program.plan.one_pass import join_passes
 from minidl.program.plan.partition import split_sums
 from minidl.program.plan.places import share_memory
 from minidl.program.plan.schedule import ALL_THREADS, ScheduledTask, TaskSchedule, schedule
@@ -71,6 +72,8 @@ class NumpyExecutor(Executor):
         for value in program.inputs:
             if value in by_columns:
                 value.array = numpy.asfortranarray(value.array)
+        if self.kernels == "c":
+            program = join_passes(program, self.threads, by_columns)
         self.program = program = split_sums(program, self.threads, by_columns)
         aliases = Aliases(program, by_columns)
         share_memory(program, aliases, self.threads)

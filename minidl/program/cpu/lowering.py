@@ -20,6 +20,7 @@ from minidl.program.cpu.blocks import Block, moves_of
 from minidl.program.cpu.c_code import CSource
 from minidl.program.cpu.convolution import conv_input_statements, conv_statement, conv_weight_statements
 from minidl.program.cpu.indexing import gather_statement, scatter_statements
+from minidl.program.cpu.one_pass import one_pass_statement
 from minidl.program.cpu.reductions import reduction_statement
 from minidl.program.cpu.rows import rows_statement
 from minidl.program.cpu.statements import (
@@ -38,7 +39,16 @@ from minidl.program.cpu.windows import (
 from minidl.program.expressions import Unsupported
 from minidl.program.lowered.add_at import add_at_
 from minidl.program.plan.tasks import Copy, Task
-from minidl.program.program import Gemm, Group, Instruction, Operation, Partial, PartialSum, Rows
+from minidl.program.program import (
+    Gemm,
+    Group,
+    Instruction,
+    OnePass,
+    Operation,
+    Partial,
+    PartialSum,
+    Rows,
+)
 
 #: Returns C statements for a step, or one thread's block of it; raises Unsupported where it has none.
 Lowering = Callable[[Any, Block, CSource], list[str]]
@@ -67,6 +77,12 @@ def _group(group: Group, block: Block, source: CSource) -> list[str]:
     places = dict(zip(group.inputs, block.inputs, strict=True))
     places |= zip(group.outputs, block.outputs, strict=True)
     return [group_statement(source, group.members, group.outputs, places, block.shape(group.shape))]
+
+
+def _one_pass(group: OnePass, block: Block, source: CSource) -> list[str]:
+    places = dict(zip(group.inputs, block.inputs, strict=True))
+    places |= zip(group.outputs, block.outputs, strict=True)
+    return [one_pass_statement(source, group, places, block.shape(group.shape))]
 
 
 def _rows(rows: Rows, block: Block, source: CSource) -> list[str]:
@@ -167,6 +183,7 @@ def _overlap_add(step: Instruction, block: Block, source: CSource) -> list[str]:
 LOWERINGS: dict[Operation, Lowering] = {
     Gemm: _gemm,
     Group: _group,
+    OnePass: _one_pass,
     Rows: _rows,
     PartialSum: _partial_sum,
     Copy: _copy,

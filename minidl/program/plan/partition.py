@@ -33,6 +33,7 @@ from minidl.program.program import (
     Gemm,
     Group,
     Instruction,
+    OnePass,
     Operation,
     Partial,
     PartialSum,
@@ -100,6 +101,11 @@ def _of_group(group: Group, arrays: Arrays) -> Partition | None:
     whole = arrays[written] if written is not None else numpy.broadcast_to(numpy.empty(()), group.shape)
     axis = major_axis(whole)
     return broadcast_partition(group.shape, axis, group.inputs)
+
+
+def _of_one_pass(step: OnePass, arrays: Arrays) -> Partition | None:
+    """Each thread has some of the observations, and with them whole windows."""
+    return broadcast_partition(step.shape, 0, step.inputs) if step.shape[0] > 1 else None
 
 
 def _of_rows(rows: Rows, arrays: Arrays) -> Partition | None:
@@ -230,6 +236,7 @@ def _of_reshape(step: Instruction, arrays: Arrays) -> Partition | None:
 PARTITIONS: dict[Operation, Callable[[Any, Arrays], Partition | None]] = {
     Gemm: _of_gemm,
     Group: _of_group,
+    OnePass: _of_one_pass,
     Rows: _of_rows,
     Copy: _of_copy,
     PartialSum: _of_partial_sum,
@@ -265,7 +272,8 @@ def split_sums(program: Program, threads: int, by_columns: set[Value]) -> Progra
     return Program(program.inputs, steps, program.outputs, program.updates)
 
 
-def _split_sum(step: Instruction, threads: int, by_columns: set[Value]) -> list[Step]:
+def split_sum(step: Instruction, threads: int, by_columns: set[Value]) -> list[Step]:
+    """Return the sums of the threads' blocks, and their sum; or just the step, if it is not worth it."""
     (x,), axis = step.inputs, step.attributes["axis"]
     split = 1 if x in by_columns else 0
     if split not in axis or x.size < MIN_SHARED_WORK or x.shape[split] < 2 * threads:
@@ -291,6 +299,6 @@ def _split_weight_gradient(step: Instruction, threads: int, by_columns: set[Valu
 
 #: The sums of which each thread does its block first, before the blocks are added up, always in one order.
 SPLITS: dict[Operation, Callable[[Any, int, set[Value]], list[Step]]] = {
-    sum_: _split_sum,
+    sum_: split_sum,
     conv_weight_: _split_weight_gradient,
 }

@@ -19,7 +19,7 @@ from minidl.program.plan.partition import partition_of
 from minidl.program.plan.placement import boxes_of
 from minidl.program.plan.rows import Stages
 from minidl.program.plan.strides import broadcast_strides
-from minidl.program.program import Gemm, Group, Instruction, Operation, Program, Rows, Step, Value
+from minidl.program.program import Gemm, Group, Instruction, OnePass, Operation, Program, Rows, Step, Value
 
 #: The steps that write to strided memory as fast as to any other.
 MAKERS: tuple[Operation, ...] = (Group, Rows, Gemm, matmul_, concatenate_)
@@ -145,6 +145,8 @@ def _is_alike(array: numpy.ndarray, other: numpy.ndarray) -> bool:
 
 def _candidates(step: Step, aliases: Aliases) -> Iterator[tuple[Value, list[Value]]]:
     """Yield results of a step, each with the inputs in whose place it may be computed."""
+    if isinstance(step, OnePass):
+        return  # its sums and windows read other elements than the one that is written
     if isinstance(step, Group):
         stages = None
         if isinstance(step, Rows):

@@ -6,16 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minidl.primitives.convolution import conv_weight_
-from minidl.primitives.elementwise import add, divide, exp
+from minidl.primitives.elementwise import add, divide, exp, relu
 from minidl.primitives.primitive import Primitive
 from minidl.primitives.reduction import max_, sum_
+from minidl.primitives.windows import scatter_to_maxima_, select_maxima_
 from minidl.program.cpu.blocks import block_of
 from minidl.program.cpu.c_code import CSource
 from minidl.program.cpu.calls import Scratch, calls
 from minidl.program.cpu.lowering import LOWERINGS, statements
 from minidl.program.plan.partition import PARTITIONS, partition_of
 from minidl.program.plan.tasks import Copy
-from minidl.program.program import Gemm, Group, Instruction, Partial, PartialSum, Rows, Value
+from minidl.program.program import Gemm, Group, Instruction, OnePass, Partial, PartialSum, Rows, Value
 from tests.program.networks import needs_c
 
 
@@ -62,6 +63,32 @@ def rows(rows, columns):
     return Rows(members, [inner, last, total])
 
 
+def sums_beside_a_group(rows, columns):
+    step = group(rows, columns)
+    (inner, out), powers = step.outputs, step.members[1].output
+    sums = [
+        PartialSum(inner, (0,), 0, value(3, 1, columns)),
+        PartialSum(powers, (0, 1), 0, value(3, 1, 1)),
+    ]
+    return OnePass(step.members, [out, *(partial.output for partial in sums)], sums)
+
+
+def pooling_around_a_group(rows, columns):
+    shape, where = (rows, 4, 6, columns), {"window": (2, 3), "stride": (2, 3)}
+    x, g, scale = value(*shape), value(rows, 2, 2, columns), value(columns)
+    before, placed, scaled, result = (value(*shape) for _ in range(4))
+    selected = value(rows, 2, 2, columns)
+    members = [
+        Instruction(relu, [x], {}, before),
+        Instruction(scatter_to_maxima_, [g, before], where, placed),
+        Instruction(add, [placed, scale], {}, scaled),
+        Instruction(add, [scaled, before], {}, result),
+        Instruction(select_maxima_, [result, result], where, selected),
+    ]
+    total = PartialSum(scaled, (0, 1, 2), 0, value(3, 1, 1, 1, columns))
+    return OnePass(members, [result, selected, total.output], [total])
+
+
 def copy(rows, columns):
     return Copy(value(rows, columns), value(rows, columns))
 
@@ -82,6 +109,7 @@ def partial_weight_gradient(rows, columns):
 STEPS = {
     Gemm: [gemm, product_with_itself],
     Group: [group],
+    OnePass: [sums_beside_a_group, pooling_around_a_group],
     Rows: [rows],
     Copy: [copy],
     PartialSum: [partial_sum],
