@@ -21,7 +21,6 @@ from minidl.program.passes.simplify import (
     merge_equal,
     negate_sums,
     protect_old_state,
-    scale_sums,
     transpose_products,
 )
 from minidl.program.passes.slices import join_slices, slice_first
@@ -39,7 +38,6 @@ PASSES = (
     work_on_matrices,
     negate_sums,
     merge_equal,
-    scale_sums,
     drop_dead,
     transpose_products,
     protect_old_state,

@@ -105,7 +105,7 @@ def _left_rows(gemm: Gemm, maker: dict[Value, Step]) -> list[Value] | None:
             return None
         if a.kind == "constant":
             with devices.current(a.array):
-                array = devices.array_module(a.array).ascontiguousarray(a.array.T)
+                array = devices.array_module(a.array).ascontiguousarray(a.array.transpose())
             rows.append(Value(a.shape[::-1], a.dtype, "constant", array))
         elif isinstance(step, Instruction) and step.primitive is transpose_:
             rows.append(step.inputs[0])

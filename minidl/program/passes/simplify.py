@@ -8,7 +8,7 @@ from typing import Any
 import numpy
 
 from minidl import devices
-from minidl.primitives.elementwise import add, cast, multiply, negative
+from minidl.primitives.elementwise import add, cast, negative
 from minidl.primitives.linear_algebra import matmul_
 from minidl.primitives.reduction import sum_
 from minidl.primitives.shape import broadcast_to_, detach, transpose_
@@ -177,65 +177,6 @@ def negate_sums(program: Program) -> Program:
         steps.append(Instruction(sum_, [source], step.attributes, total, step.phase))
         steps.append(Instruction(negative, [total], {}, step.output, step.phase))
     return Program(program.inputs, steps, program.outputs, program.updates)
-
-
-def scale_sums(program: Program) -> Program:
-    """Write the sum of numbers that are all scaled by one factor as their sum, scaled.
-
-    It pays where that sum is computed anyway, or where the numbers are stored anyway, as they come from an
-    earlier phase. Then the scaled numbers need not be stored, as in the gradients of batch normalisation.
-    """
-    steps = instructions(program)
-    products = {step.output: step for step in steps if step.primitive in (multiply, add)}
-    phases = {step.output: step.phase for step in steps}
-    sums = {(step.inputs[0], step.attributes["axis"]) for step in steps if step.primitive is sum_}
-    result: list[Step] = []
-    scaled = False
-    for step in steps:
-        if step.primitive is not sum_ or step.phase == "update" or step.output.dtype.kind != "f":
-            result.append(step)
-            continue
-        source, factors = step.inputs[0], []
-        while source in products:
-            found = _factor(products[source], step)
-            if found is None:
-                break
-            source, factor = found
-            factors.append(factor)
-        axis = step.attributes["axis"]
-        is_there = phases.get(source, "") != step.phase or (source, axis) in sums
-        if not factors or not is_there:
-            result.append(step)
-            continue
-        scaled = True
-        shape, dtype = step.output.shape, step.output.dtype
-        results = [*(Value(shape, dtype) for _ in factors), step.output]
-        result.append(Instruction(sum_, [source], step.attributes, results[0], step.phase))
-        for i, factor in enumerate(reversed(factors)):
-            primitive = add if factor is None else multiply
-            inputs = [results[i], results[i] if factor is None else factor]
-            result.append(Instruction(primitive, inputs, {}, results[i + 1], step.phase))
-    after = Program(program.inputs, result, program.outputs, program.updates)
-    return merge_equal(after) if scaled else program
-
-
-def _factor(product: Instruction, total: Instruction) -> tuple[Value, Value | None] | None:
-    """Return what a product scales, and by what, if that is the same all along the axes of a sum.
-
-    What is added to itself is scaled by 2, for which None stands.
-    """
-    if product.primitive is add:
-        is_doubled = product.inputs[0] is product.inputs[1] and product.output.dtype == total.output.dtype
-        return (product.inputs[0], None) if is_doubled else None
-    axis, shape = total.attributes["axis"], product.output.shape
-    kept = len(shape) - (0 if total.attributes["keepdims"] else len(axis))
-    are_first = total.attributes["keepdims"] or axis == tuple(range(len(axis)))
-    for source, factor in (product.inputs, product.inputs[::-1]):
-        lengths = (1,) * (len(shape) - len(factor.shape)) + factor.shape
-        is_same = all(lengths[i] == 1 for i in axis) and len(factor.shape) <= kept and are_first
-        if is_same and source.shape == shape and source.dtype == factor.dtype == total.output.dtype:
-            return source, factor
-    return None
 
 
 def transpose_products(program: Program) -> Program:

@@ -106,36 +106,6 @@ def test_sums_of_negated_numbers_are_negated_sums(kernels, rng):
         numpy.testing.assert_allclose(result.numpy(), right.numpy(), rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("keepdims", [True, False])
-def test_sums_of_what_is_scaled_by_one_factor_are_scaled_sums(keepdims, rng):
-    x, columns, number = (rng.normal(size=shape).astype("float32") for shape in [(6, 5, 4), (4,), ()])
-    columns, number = dl.Parameter(columns), dl.Parameter(number)
-
-    def function(x):
-        y = dl.exp(x)
-        sums = [y, y * columns, (y * number + y * number) * columns]
-        return tuple(dl.sum(z, axis=(0, 1), keepdims=keepdims) for z in sums)
-
-    program = recorded(function, x)
-    after = simplify.drop_dead(simplify.scale_sums(simplify.merge_equal(program)))
-    assert names(after).count("sum") == 1
-    assert all(step.output.size == 4 for step in after.steps if step.name in ("multiply", "add"))
-    for result, right in zip(evaluated(after, x), evaluated(program, x), strict=True):
-        numpy.testing.assert_allclose(result, right, rtol=1e-5)
-
-
-def test_sums_stay_that_would_need_more_or_scale_by_more_than_one_factor(rng):
-    rows = dl.Parameter(rng.normal(size=(6, 1)))
-    for function in (
-        lambda x: dl.sum(dl.exp(x) * 2, axis=0),  # exp(x) would have to be stored
-        lambda x: (dl.sum(x * rows, axis=0), dl.sum(x, axis=0)),  # a factor for each row
-        lambda x: (dl.sum(x * x, axis=0), dl.sum(x, axis=0)),
-        lambda x: (dl.sum(x + rows, axis=0), dl.sum(x, axis=0)),
-    ):
-        program = recorded(function, rng.normal(size=(6, 5)))
-        assert names(simplify.scale_sums(program)) == names(program)
-
-
 def test_sums_of_negated_integers_stay(rng):
     """Their sums have another dtype, in which the smallest integer can be negated."""
     x = numpy.array([-128, 3], "int8")
