@@ -12,13 +12,15 @@ from minidl.layers.layer import Layer
 from minidl.tensor import Tensor
 
 
-def near(a: numpy.ndarray, b: Any, tolerance: float) -> bool:
-    """Compare relative to the size of the values; infinities must be the same."""
+def near(a: numpy.ndarray, b: Any, tolerance: float, rounding: float = 0.0) -> bool:
+    """Compare relative to the size of the values, or to the rounding in them; infinities must be the same."""
     if a.shape != numpy.shape(b):
         return False
     scale = float(numpy.abs(b).max(initial=0.0, where=numpy.isfinite(b)))
     return bool(
-        numpy.allclose(a, b, rtol=tolerance, atol=tolerance * scale + 1e-12, equal_nan=a.dtype.kind == "f")
+        numpy.allclose(
+            a, b, rtol=tolerance, atol=tolerance * scale + max(rounding, 1e-12), equal_nan=a.dtype.kind == "f"
+        )
     )
 
 
