@@ -285,6 +285,7 @@ def print_neighbours(models, vocabulary, words):
 
 def plot_perplexities(histories, path):
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator
 
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
@@ -296,8 +297,9 @@ def plot_perplexities(histories, path):
     first = max(history[0]["valid"] for history in histories.values())
     axes.set(xlabel="epoch", ylabel="perplexity (dotted: training)", yscale="log")
     axes.set_ylim(0.9 * lowest, 1.2 * first)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 7)))
+    axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter("{x:.0f}")
-    axes.yaxis.set_minor_formatter("{x:.0f}")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(frameon=False)
     axes.grid(alpha=0.3, which="both")
