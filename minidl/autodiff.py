@@ -37,8 +37,12 @@ def backward(output: Tensor, gradient: Tensor | None = None, retain_graph: bool 
         )
     seed = _seed(output, gradient)
     for leaf, total in _backpropagate(output, seed, _is_leaf, False, retain_graph):
-        with no_grad():
-            leaf.grad = total if leaf.grad is None else leaf.grad + total
+        _add_gradient(leaf, total)
+
+
+@no_grad()
+def _add_gradient(leaf: Tensor, total: Tensor) -> None:
+    leaf.grad = total if leaf.grad is None else leaf.grad + total
 
 
 def grad(

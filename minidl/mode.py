@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ContextDecorator
-from typing import TYPE_CHECKING, Any, Protocol
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 if TYPE_CHECKING:
     import numpy
@@ -76,8 +77,15 @@ mode = Mode()
 LEAVING_THE_TAPE = "if none is needed, use .numpy() or .detach(), or compute inside dl.no_grad()"
 
 
-class _GradientMode(ContextDecorator):
-    """Switch the tape on or off for a ``with`` block or a function."""
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class _GradientMode:
+    """Switch the tape on or off for a ``with`` block or a function.
+
+    Python may raise KeyboardInterrupt where ``__exit__`` begins, and the mode would stay. In a function that
+    is decorated there is no such place, so what trains is decorated.
+    """
 
     enabled: bool
 
@@ -94,8 +102,18 @@ class _GradientMode(ContextDecorator):
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 
-    def _recreate_cm(self) -> Any:
-        return type(self)()  # a decorated function may run in several threads: one manager for each call
+    def __call__(self, function: Function) -> Function:
+        enabled = self.enabled
+
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            outer, mode.grad_enabled = mode.grad_enabled, enabled
+            try:
+                return function(*args, **kwargs)
+            finally:
+                mode.grad_enabled = outer
+
+        return cast(Function, call)
 
     def __enter__(self) -> None:
         self._outer.append(mode.grad_enabled)

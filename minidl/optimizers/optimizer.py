@@ -101,11 +101,11 @@ class Optimizer(BaseOptimizer):
         return self._learning_rate
 
     @learning_rate.setter
+    @no_grad()
     def learning_rate(self, learning_rate: float | Schedule | Tensor) -> None:
         if callable(learning_rate):
             self.schedule = learning_rate
-            with no_grad():
-                self._learning_rate.assign(learning_rate(self.step_count))
+            self._learning_rate.assign(learning_rate(self.step_count))
         else:
             self.set_learning_rate(learning_rate)
 

@@ -87,10 +87,10 @@ def _in_turn(ranks: Communicator, own: list[Any]) -> list[Any]:
     return [item for turn in everything for item in turn if item is not None]
 
 
+@no_grad()
 def _of_all_predictions(metrics: dict[str, Any], kept: list[tuple[Any, ...]]) -> dict[str, float]:
     """Return the figures of metrics that take the predictions and targets of all mini-batches at once."""
     xp = devices.array_module(kept[0][0])
     with devices.current(kept[0][0]):
         everything = [Tensor(xp.concatenate(parts)) for parts in zip(*kept, strict=True)]
-    with no_grad():
-        return {name: metric(*everything).item() for name, metric in metrics.items()}
+    return {name: metric(*everything).item() for name, metric in metrics.items()}

@@ -119,16 +119,16 @@ class CompiledSteps(Tracked):
         outputs = self.network(*_tensors(inputs))
         return tuple(outputs) if isinstance(outputs, (tuple, list)) else (outputs,)
 
+    @no_grad()
     def _observations(
         self, outputs: tuple[Any, ...], targets: tuple[Any, ...], names: list[str]
     ) -> list[Tensor]:
         """Return what each metric observes in a mini-batch."""
         metrics = [self.metrics[name] for name in names]
-        with no_grad():
-            return [
-                (metric.observe if isinstance(metric, Metric) else metric)(*outputs, *targets)
-                for metric in metrics
-            ]
+        return [
+            (metric.observe if isinstance(metric, Metric) else metric)(*outputs, *targets)
+            for metric in metrics
+        ]
 
     def take_step(self, *batch: Arrays) -> Any:
         """Make one step with a mini-batch, or this process's part of it.
