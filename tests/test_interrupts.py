@@ -14,12 +14,12 @@ from minidl.mode import mode
 
 
 def is_interrupted(number, function):
-    """Call a function, with a KeyboardInterrupt where some function of minidl begins; return whether it came."""
+    """Call a function; return whether a KeyboardInterrupt came, where a function of minidl begins."""
     count = 0
 
     def trace(frame, event, argument):
         nonlocal count
-        is_generator = frame.f_code.co_flags & inspect.CO_GENERATOR  # one that is closed cannot be interrupted
+        is_generator = frame.f_code.co_flags & inspect.CO_GENERATOR  # closing one is not interrupted
         is_ours = frame.f_globals.get("__name__", "").startswith("minidl.") and not is_generator
         if event == "call" and is_ours:
             count += 1
