@@ -74,10 +74,12 @@ def main(kind, path):
             except KeyboardInterrupt:  # the second one, while the first was looked after
                 say("interrupted")
 
-    say("ready")
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # who reads "ready" may send one at once
+    greetings = ["ready"]
     while True:
         try:
+            while greetings:
+                say(greetings.pop())
             train_again_and_again()
         except KeyboardInterrupt:  # the second one, between two rounds
             say("interrupted")
