@@ -6,13 +6,12 @@ differentiated again, and compiled.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 from minidl.autodiff import grad
 from minidl.creation import zeros
-from minidl.mode import mode
+from minidl.mode import enable_grad
 from minidl.primitives.shape import broadcast_to, reshape, reshape_, stack
 from minidl.tensor import Tensor, as_tensor, as_tensors
 
@@ -22,7 +21,7 @@ def value_and_grad(
 ) -> Callable[..., tuple[Tensor, Tensor]]:
     """Return the function that gives the result of ``function``, which is one element, and its gradient."""
 
-    @_on_tape
+    @enable_grad()  # a derivative needs a tape, inside no_grad() too
     def compute(*arguments: Any, **options: Any) -> tuple[Tensor, Tensor]:
         x, y = _applied(function, position, arguments, options)
         return y, grad(y, x, create_graph=True)
@@ -37,7 +36,7 @@ def jacobian(function: Callable[..., Tensor], position: int = 0) -> Callable[...
     element of the result.
     """
 
-    @_on_tape
+    @enable_grad()  # a derivative needs a tape, inside no_grad() too
     def compute(*arguments: Any, **options: Any) -> Tensor:
         x, y = _applied(function, position, arguments, options)
         elements = reshape(y, (-1,))
@@ -67,7 +66,7 @@ def hessian_vector_product(function: Callable[..., Tensor], position: int = 0) -
     It takes two backward passes, whatever the size of the argument (Pearlmutter, 1994).
     """
 
-    @_on_tape
+    @enable_grad()  # a derivative needs a tape, inside no_grad() too
     def compute(vector: Any, *arguments: Any, **options: Any) -> Tensor:
         x, y = _applied(function, position, arguments, options)
         gradient = grad(y, x, create_graph=True)
@@ -79,20 +78,6 @@ def hessian_vector_product(function: Callable[..., Tensor], position: int = 0) -
         return product
 
     return compute
-
-
-def _on_tape(compute: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a function record a tape under no_grad, too: a derivative needs one."""
-
-    @functools.wraps(compute)
-    def compute_on_tape(*arguments: Any, **options: Any) -> Any:
-        outer, mode.grad_enabled = mode.grad_enabled, True
-        try:
-            return compute(*arguments, **options)
-        finally:
-            mode.grad_enabled = outer
-
-    return compute_on_tape
 
 
 def _applied(
