@@ -139,7 +139,7 @@ class PrincipalAdam(dl.Adam):
     """
 
     def __init__(self, parameters, learning_rate, basis, **options):
-        self.basis = dl.tensor(basis, device=parameters[0].device)
+        self.basis = dl.tensor(basis)
         super().__init__(parameters, learning_rate, **options)
 
     def turn(self, weight, basis):
@@ -151,12 +151,15 @@ class PrincipalAdam(dl.Adam):
         return weight
 
     def initial_state(self, parameter):
-        return super().initial_state(parameter) | {"turned": self.turn(parameter.detach(), self.basis).copy()}
+        turned = self.turn(parameter.detach(), self.basis).copy()
+        state = {"turned": turned, "basis": self.basis}  # they move to a GPU when the Parameter does
+        return super().initial_state(parameter) | state
 
     def update(self, parameter, gradient, rate, **state):
         """Make Adam's step with the coefficients of the components, then return to pixels."""
-        super().update(state["turned"], self.turn(gradient, self.basis), rate, **state)
-        parameter.assign(self.turn(state["turned"], self.basis.T))
+        turned, basis = state["turned"], state["basis"]
+        super().update(turned, self.turn(gradient, basis), rate, **state)
+        parameter.assign(self.turn(turned, basis.T))
 
 
 def squared_error(y, x):
@@ -305,7 +308,6 @@ def main(arguments=None):
         start_at_pca(network, seen)
     elif options.start == "rbm":
         start_at_rbms(network, images, options.seed)
-    network.to(options.device)
     steps = options.epochs * max(1, len(images) // options.batch_size)
     trainer = dl.Trainer(
         network,

@@ -137,6 +137,21 @@ def test_adam_along_components_is_adam_of_a_network_that_sees_components(rng, op
         assert abs(mine - start).max() > 0.1
 
 
+def test_adam_along_components_goes_where_the_parameters_go(rng, gpu_name):
+    """Made on the CPU, it trains on the GPU that the network is moved to, and gives what the CPU gives."""
+    basis = numpy.linalg.qr(rng.normal(size=(6, 6)))[0].astype("float32")
+    x, results = rng.normal(size=(5, 6)).astype("float32"), []
+    for device in ("cpu", gpu_name):
+        network = dl.Dense(6, 6, seed=0)
+        optimizer = example_module().PrincipalAdam(network.parameters(), 0.05, basis)
+        network.to(device)
+        for _ in range(3):
+            (network(dl.tensor(x, device=device)) ** 2).sum().backward()
+            optimizer.step()
+        results.append(network.to("cpu").weight.numpy())
+    numpy.testing.assert_allclose(results[1], results[0], atol=1e-5)
+
+
 def test_a_shift_moves_whole_pixels(rng):
     images = rng.uniform(size=(40, 7, 6, 1)).astype("float32")
     shifted = example_module().shift(images, 2, rng)
