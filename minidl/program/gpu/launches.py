@@ -12,10 +12,12 @@ NumPy, or by 2**30 positions and more.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from minidl.program.gpu.kernels.lowering import has_kernels
+from minidl.program.gpu.kernels.source import Kernel
 from minidl.program.plan.aliases import Aliases
 from minidl.program.plan.schedule import ScheduledTask, TaskSchedule
 from minidl.program.plan.tasks import Advance, Task
@@ -25,6 +27,24 @@ from minidl.random.generator import Generator
 #: About how many arrays the steps of one launch have at most. Where that is too much for CUDA after all,
 #: because many steps read the same ones, the executor makes it several launches.
 MAX_ARRAYS = 400
+
+
+@dataclass(eq=False)
+class Launch:
+    """One launch of generated kernels, or one call of a library.
+
+    ``captured`` says whether a CUDA graph can hold it.
+    """
+
+    tasks: list[Task]
+    run: Callable[[], Any] = lambda: None
+    captured: bool = False
+    kernels: list[Kernel] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The names of its steps."""
+        return "; ".join(task.name for task in self.tasks)
 
 
 @dataclass(eq=False)
