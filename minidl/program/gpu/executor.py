@@ -20,6 +20,7 @@ import numpy
 
 from minidl import devices
 from minidl.devices import Array
+from minidl.primitives.convolution import CONVOLUTIONS
 from minidl.program.costs import PRODUCTS
 from minidl.program.executor import Executor
 from minidl.program.expressions import Unsupported
@@ -32,7 +33,6 @@ from minidl.program.gpu.launches import Launch, by_launches, places_of_draws
 from minidl.program.gpu.scratch import with_scratch
 from minidl.program.lowered.rounding import are_packed
 from minidl.program.plan.aliases import Aliases
-from minidl.program.plan.convolution import CONVOLUTIONS
 from minidl.program.plan.memory import plan_memory
 from minidl.program.plan.schedule import TaskSchedule, schedule
 from minidl.program.plan.tasks import Task

@@ -11,9 +11,6 @@ from minidl.program.program import Instruction
 
 Lengths = tuple[int, ...]
 
-#: The three forms of convolution.
-CONVOLUTIONS = (conv_, conv_input_, conv_weight_)
-
 
 @dataclass(frozen=True)
 class Block:
