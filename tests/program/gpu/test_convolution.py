@@ -31,7 +31,11 @@ def on_gpu(x):
     return dl.tensor(x, device="gpu")
 
 
-def compared(function, *arrays, tolerance=1e-10, runs=3, **options):
+#: How far results may be off, of the largest among them.
+TOLERANCES = {"float32": 3e-5, "float64": 1e-10, "int64": 0}
+
+
+def compared(function, *arrays, runs=3, **options):
     """Run a function compiled on the GPU and plain on the CPU; return the executor of the first."""
     step = dl.compile(function, poison=True, **options)
     ours = list(map(on_gpu, arrays))
@@ -43,7 +47,7 @@ def compared(function, *arrays, tolerance=1e-10, runs=3, **options):
         assert (a.shape, a.dtype) == (b.shape, b.dtype)
         b = b.numpy()
         scale = 1 + numpy.nan_to_num(abs(b.astype("float64")), posinf=0).max(initial=0)
-        numpy.testing.assert_allclose(a.numpy() / scale, b / scale, rtol=0, atol=tolerance)
+        numpy.testing.assert_allclose(a.numpy() / scale, b / scale, rtol=0, atol=TOLERANCES[b.dtype.name])
     return executor_of(step)
 
 
@@ -106,12 +110,12 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 3e-5), ("float64", 1e-12)])
-def test_settings_of_convolutions(gpu, rng, name, dtype, tolerance):
+def test_settings_of_convolutions(gpu, rng, name):
     shape, weights, where = CASES[name]
-    arrays = [rng.normal(size=of).astype(dtype) for of in (shape, weights)]
-    function = second_order(lambda x, w: dl.conv2d(x, w, **where))
-    assert is_one_graph(compared(function, *arrays, tolerance=tolerance))
+    of_both_orders = second_order(lambda x, w: dl.conv2d(x, w, **where))
+    arrays = [rng.normal(size=of).astype(t) for t in ("float32", "float64") for of in (shape, weights)]
+    executor = compared(lambda *xs: (*of_both_orders(*xs[:2]), *of_both_orders(*xs[2:])), *arrays)
+    assert is_one_graph(executor)
 
 
 @pytest.mark.parametrize(
@@ -147,22 +151,27 @@ def test_half_precision_is_added_up_in_single_precision(gpu, rng):
         numpy.testing.assert_allclose(ours.numpy(), expected.numpy(), rtol=1.1e-3)  # rounded, hardly more
 
 
-@pytest.mark.parametrize("view", ["channels of others", "transposed", "every other"])
+VIEWS = {
+    "channels of others": lambda x: dl.concatenate([x, x + 1], -1)[..., : x.shape[-1]],
+    "transposed": lambda x: dl.swapaxes(dl.concatenate([dl.swapaxes(x, 1, 2)]), 1, 2),
+    "every other": lambda x: dl.concatenate([x, x * 2], 0)[::2],
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
 def test_images_and_weights_that_lie_strided(gpu, rng, view):
-    views = {
-        "channels of others": lambda x: dl.concatenate([x, x + 1], -1)[..., : x.shape[-1]],
-        "transposed": lambda x: dl.swapaxes(dl.concatenate([dl.swapaxes(x, 1, 2)]), 1, 2),
-        "every other": lambda x: dl.concatenate([x, x * 2], 1)[:, ::2] if x.shape[0] == 2 else x,
-    }
-    for shape, weights, where in (
-        CASES["strided"],
-        CASES["pointwise"],
-        CASES["depthwise"],
-        CASES["in groups"],
-    ):
-        x, w = (rng.normal(size=of) for of in (shape, weights))
-        function = second_order(lambda x, w, where=where: dl.conv2d(views[view](x), views[view](w), **where))
-        assert is_one_graph(compared(function, x, w))
+    cases = [CASES[name] for name in ("strided", "pointwise", "depthwise", "in groups")]
+
+    def function(*arrays):
+        results = []
+        for x, w, (_, _, where) in zip(arrays[::2], arrays[1::2], cases, strict=True):
+            x.requires_grad = w.requires_grad = True
+            y = VIEWS[view](dl.conv2d(VIEWS[view](x), VIEWS[view](w), **where))
+            results += [y, *dl.grad((y * dl.sin(y)).sum(), [x, w])]
+        return results
+
+    arrays = [rng.normal(size=of) for shape, weights, _ in cases for of in (shape, weights)]
+    assert is_one_graph(compared(function, *arrays))
 
 
 def test_empty_batches_and_results(gpu):
@@ -197,7 +206,7 @@ def test_packed_windows_take_no_more_than_a_block(strict_gpu, rng, monkeypatch):
         return (x,)
 
     x = rng.normal(size=(16, 12, 12, 8)).astype("float32")
-    executor = compared(function, x, *ws, tolerance=1e-5)
+    executor = compared(function, x, *ws)
     assert 9 * x.nbytes > 8 << 16  # unfolded
     packed = [step for step in executor.program.steps if isinstance(step, scratch.WithScratch)]
     assert len(packed) == 4
