@@ -6,8 +6,8 @@ the sums of all bias gradients, or the updates of all parameters, are one launch
 
 What has neither generated kernels (kernels/lowering.py) nor a call of cuBLAS (calls.py) is left to CuPy, and
 splits the CUDA graph of a step in two: matrix products of integers, or of anything where cuBLAS is not found;
-primitives of users without an expression; complex numbers; indexing whose result CuPy shapes otherwise than
-NumPy, or by 2**30 positions and more.
+inverses and other linear algebra; primitives of users without an expression; complex numbers; sorting along
+axes of many elements; indexing whose result CuPy shapes otherwise than NumPy, or by many positions.
 """
 
 from __future__ import annotations

@@ -76,6 +76,9 @@ EXAMPLES = {
     "merge_places": ([SORTED], {"stretch": 1024}),
     "sum_runs": ([numpy.repeat(X[:1], 64, 0), numpy.arange(64), numpy.zeros(64, int)], INTO),
     "scatter_sorted": ([X[POSITIONS], SORTED, POSITIONS], INTO),
+    "argsort": ([X], {"axis": 0}),
+    "cumsum": ([X], {"axis": 1}),
+    "set_items": ([X, X[0], POSITIONS[:2]], {"key": (SLOT,)}),
     "conv": ([IMAGES, WEIGHTS], CONVOLUTION),
     "conv_input": ([RESULTS, WEIGHTS], CONVOLUTION | {"lengths": (4,)}),
     "conv_weight": ([IMAGES, RESULTS], CONVOLUTION | {"window": (2,)}),
@@ -94,11 +97,11 @@ LIBRARY = {"matmul"}
 REPLACED = {*WITHOUT_RESULT, "softmax", "logsumexp", "log_softmax"}
 
 #: What is left to CuPy, and so cuts a step into several graphs. So are products of whole numbers, arrays of
-#: complex numbers, and positions of which there are 2**30 or more.
+#: complex numbers, sorting along long axes, and many positions.
 LEFT_TO_CUPY = {
     "allreduce",  # NCCL's; see tests/distributed/test_nccl.py
     "add_at",  # which programs have on a CPU alone
-    *("argsort", "cumsum", "set_items", "check", "erfinv"),
+    *("check", "erfinv"),
     *("inv", "solve", "cholesky", "log_abs_det", "sign_of_det"),
 }
 
@@ -221,6 +224,35 @@ def test_padding_and_the_place_of_the_largest(gpu, rng):
         results = step(on_gpu(x))
     agree(results, function(dl.tensor(x)), rtol=1e-6)
     assert is_one_graph(step)
+
+
+def test_assignment_sorting_and_running_sums(gpu, rng):
+    """And the gradients of those that have some."""
+    state = dl.tensor(numpy.zeros((4, 5)), device="gpu")
+    x, place = rng.normal(size=(4, 5)), numpy.array(2)
+
+    def function(x, place, state):
+        x.requires_grad = True
+        state[:, place] = x[:, 1]
+        state[1:3, ::2] = 7.0
+        largest, order = dl.topk(x, 2)
+        total = dl.cumsum(dl.sort(x, axis=0), axis=1)
+        return state * 1, largest, order, total, dl.grad((total * total).sum() + largest.sum(), x)
+
+    step = dl.compile(lambda x, place: function(x, place, state), poison=True)
+    for _ in range(3):
+        results = step(on_gpu(x), on_gpu(place))
+    agree(results, function(dl.tensor(x), dl.tensor(place), dl.tensor(numpy.zeros((4, 5)))))
+    assert is_one_graph(step)
+
+
+def test_what_is_too_long_to_be_sorted_in_a_kernel_is_cupys(gpu, rng):
+    x = rng.normal(size=5000)
+    step = dl.compile(lambda x: dl.sort(x) * 2)
+    for _ in range(3):
+        result = step(on_gpu(x))
+    numpy.testing.assert_array_equal(result.numpy(), numpy.sort(x) * 2)
+    assert [call.name for call in executor_of(step).calls if not call.captured] == ["argsort"]
 
 
 def test_empty_positions_and_sums_of_nothing(gpu, rng):

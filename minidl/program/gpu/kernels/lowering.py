@@ -14,10 +14,12 @@ import numpy
 
 from minidl.devices import Array
 from minidl.primitives.convolution import conv_, conv_input_, conv_weight_
-from minidl.primitives.indexing import gather_, scatter_add_, slice_
+from minidl.primitives.cumulative import cumsum_
+from minidl.primitives.indexing import gather_, scatter_add_, set_items_, slice_
 from minidl.primitives.random import random_normal, random_uniform
 from minidl.primitives.reduction import argmax_, argmin_, max_, min_, sum_
 from minidl.primitives.shape import concatenate_, pad_, reshape_
+from minidl.primitives.sorting import argsort_
 from minidl.primitives.windows import overlap_add_, scatter_to_maxima_, select_maxima_, windows_
 from minidl.program.expressions import Unsupported
 from minidl.program.gpu.kernels.elementwise import (
@@ -38,12 +40,14 @@ from minidl.program.gpu.kernels.indexing import (
     gather_kernel,
     merge_places_kernel,
     place_kernel,
+    replace_kernel,
     scatter_kernel,
     sort_places_kernel,
     sum_runs_kernel,
 )
 from minidl.program.gpu.kernels.reductions import reduction_kernel
 from minidl.program.gpu.kernels.rows import rows_kernel
+from minidl.program.gpu.kernels.scans import argsort_kernel, cumsum_kernel
 from minidl.program.gpu.kernels.source import Kernel
 from minidl.program.gpu.kernels.windows import (
     fold_kernel,
@@ -171,6 +175,21 @@ def _placed(step: Instruction, operands: Operands) -> list[Kernel]:
     return [fill_kernel(out, 0)] if positions else [place_kernel(g, step.attributes["key"], 0, out)]
 
 
+def _replaced(step: Instruction, operands: Operands) -> list[Kernel]:
+    (x, value, *positions), out = operands.of(step)
+    return [replace_kernel(x, value, positions, step.attributes["key"], out)]
+
+
+def _running_sum(step: Instruction, operands: Operands) -> list[Kernel]:
+    (x,), out = operands.of(step)
+    return [cumsum_kernel(x, step.attributes["axis"], out)]
+
+
+def _sorted(step: Instruction, operands: Operands) -> list[Kernel]:
+    (x,), out = operands.of(step)
+    return [argsort_kernel(x, step.attributes["axis"], out)]
+
+
 def _padded(step: Instruction, operands: Operands) -> list[Kernel]:
     (x,), out = operands.of(step)
     widths = step.attributes["widths"]
@@ -277,6 +296,9 @@ LOWERINGS: dict[Operation, Lowering] = {
     slice_: _picked,
     gather_: _picked,
     scatter_add_: _placed,
+    set_items_: _replaced,
+    cumsum_: _running_sum,
+    argsort_: _sorted,
     pad_: _padded,
     sort_places_: _places_sorted,
     merge_places_: _places_merged,
