@@ -392,7 +392,7 @@ class Compiled(Generic[Result]):
         if len(places) == 1:
             from minidl.program.gpu.executor import CupyExecutor
 
-            (place,), tf32 = places, self.precision != "float32"
+            (place,), tf32 = places, self.precision != "float32"  # which keeps what is rounded to bfloat16
             if self.precision == "tf32":
                 program = recorded  # the tensor cores round by themselves
             if self.precision == "bfloat16":

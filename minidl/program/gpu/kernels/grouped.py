@@ -13,7 +13,15 @@ import numpy
 
 from minidl.devices import Array
 from minidl.program.gpu.kernels.reductions import sum_kernel
-from minidl.program.gpu.kernels.source import Kernel, blocks_for, index_type, load, loop, register_type, store
+from minidl.program.gpu.kernels.source import (
+    Kernel,
+    blocks_for,
+    index_type_of,
+    load,
+    loop,
+    register_type,
+    store,
+)
 from minidl.program.gpu.kernels.windows import coordinates, lines_of, numbered, place
 from minidl.program.plan.convolution import Form
 from minidl.program.plan.strides import element_strides
@@ -30,7 +38,7 @@ def is_of_small_groups(form: Form) -> bool:
 def grouped_conv_kernel(x: Array, w: Array, out: Array, form: Form) -> Kernel:
     """Return the kernel of a convolution: a thread for each element of the result."""
     axes = len(form.window)
-    index = index_type(out.shape, [element_strides(array) for array in (x, w, out)])
+    index = index_type_of(x, w, out)
     j, k, p = (numbered(letter, axes) for letter in "jkp")
     lines = coordinates(["image", *j, "o"], out.shape, index)
     lines.append(f"{register_type(out.dtype)} value = 0;")
@@ -50,7 +58,7 @@ def grouped_conv_kernel(x: Array, w: Array, out: Array, form: Form) -> Kernel:
 def grouped_conv_input_kernel(g: Array, w: Array, out: Array, form: Form) -> Kernel:
     """Return the kernel of the gradient of the input: a thread for each element of it."""
     axes = len(form.window)
-    index = index_type(out.shape, [element_strides(array) for array in (g, w, out)])
+    index = index_type_of(g, w, out)
     j, k, p = (numbered(letter, axes) for letter in "jkp")
     lines = coordinates(["image", *p, "c"], out.shape, index)
     lines.append(f"{register_type(out.dtype)} value = 0;")
@@ -75,7 +83,7 @@ def grouped_conv_weight_kernel(
 ) -> Kernel:
     """Return the kernel of the gradient of the weights: a sum over all windows for each of them."""
     axes = len(form.window)
-    index = index_type(g.shape, [element_strides(array) for array in (x, g)])
+    index = index_type_of(x, g)
     j, k, p = (numbered(letter, axes) for letter in "jkp")
     lines = coordinates([*k, "c", "o"], (*form.window, form.inside, out.shape[-1]), index, "k")
     lines += coordinates(["image", *j], (form.batch, *form.counts), index)

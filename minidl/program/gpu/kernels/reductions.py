@@ -17,6 +17,7 @@ from minidl.program.gpu.kernels.source import (
     THREADS,
     Kernel,
     index_type,
+    index_type_of,
     load,
     offset,
     register_type,
@@ -135,7 +136,7 @@ def sum_kernel(
     ``element`` is number i of the sum for element k, of the inputs ``a0``, ``a1``, ...; ``is_along`` says
     that neighbours in k read neighbours in memory.
     """
-    index = index_type((out.size, length), [element_strides(array) for array in inputs])
+    index = index_type_of(*inputs, out)
     words = _words("sum", inputs[0], out, element, "0")
     return _kernel(name, [*inputs, out], (out.size, length), is_along, index, words, zeros, helpers)
 

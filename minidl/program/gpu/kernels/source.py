@@ -15,7 +15,7 @@ import numpy
 
 from minidl.devices import Array
 from minidl.program.expressions import Unsupported
-from minidl.program.plan.strides import merged
+from minidl.program.plan.strides import element_strides, merged
 
 #: Threads of a block, in every kernel.
 THREADS = 256
@@ -210,3 +210,9 @@ def index_type(shape: Sequence[int], strides: Sequence[Sequence[int]]) -> str:
         (sum(abs(s) * n for s, n in zip(stride, shape, strict=False)) for stride in strides), default=0
     )
     return "int" if max(reach, math.prod(shape)) < 2**30 else "long long"
+
+
+def index_type_of(*arrays: Array) -> str:
+    """Return the type for positions in arrays of different shapes."""
+    types = {index_type(array.shape, [element_strides(array)]) for array in arrays}
+    return "int" if types == {"int"} else "long long"

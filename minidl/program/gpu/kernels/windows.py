@@ -14,7 +14,7 @@ from minidl.program.expressions import Unsupported
 from minidl.program.gpu.kernels.source import (
     Kernel,
     blocks_for,
-    index_type,
+    index_type_of,
     load,
     loop,
     offset,
@@ -77,7 +77,7 @@ def pack_kernel(
     strides = [step // scale for step in element_strides(x)]
     strides[-1] = element_strides(x)[-1] if scale == 1 else 1
     shape = (*columns.shape[:-1], inside // scale)
-    index = index_type(shape, [strides])
+    index = index_type_of(x, columns)
     j, k, p = (numbered(letter, axes) for letter in "jkp")
     lines = [f"    {line}" for line in coordinates(["group", "image", *j, *k, "c"], shape, index)]
     conditions = []
@@ -135,7 +135,7 @@ def fold_kernel(
     _, *between, groups, inside = parts.shape
     counts, window = between[:axes], between[axes:]
     strides = element_strides(parts)
-    index = index_type(parts.shape, [strides, element_strides(out)])
+    index = index_type_of(parts, out)
     p, j, k = (numbered(letter, axes) for letter in "pjk")
     lines = coordinates(["image", *p, "c"], out.shape, index)
     kind = register_type(out.dtype)
@@ -170,7 +170,7 @@ def select_maxima_kernel(
     """
     axes = len(window)
     source = x if values is None else values
-    index = index_type(x.shape, [element_strides(x), element_strides(source)])
+    index = index_type_of(x, source)
     names = ["image", *numbered("j", axes), "c"]
     lines = coordinates(names, out.shape, index)
     lines += _largest(x, window, stride, names, index)
@@ -188,7 +188,7 @@ def select_maxima_kernel(
 def number_of_maxima_kernel(x: Array, window: Sequence[int], stride: Sequence[int], chosen: Array) -> Kernel:
     """Return the kernel that finds the number of the largest element in each window, into int32."""
     axes = len(window)
-    index = index_type(x.shape, [element_strides(x)])
+    index = index_type_of(x)
     names = ["image", *numbered("j", axes), "c"]
     lines = [*coordinates(names, chosen.shape, index), *_largest(x, window, stride, names, index)]
     lines.append("a0[i] = chosen;")
@@ -206,7 +206,7 @@ def scatter_to_maxima_kernel(
     if any(w > s for w, s in zip(window, stride, strict=True)):
         raise Unsupported("windows that overlap")
     axes = len(window)
-    index = index_type(x.shape, [element_strides(x), element_strides(g)])
+    index = index_type_of(x, g)
     p, j = numbered("p", axes), numbered("j", axes)
     names = ["image", *j, "c"]
     lines, conditions, number = coordinates(["image", *p, "c"], out.shape, index), [], "0"
@@ -233,7 +233,7 @@ def gather_from_maxima_kernel(
     ``chosen`` has the number of the largest element in each window.
     """
     axes = len(window)
-    index = index_type(out.shape, [element_strides(g)])
+    index = index_type_of(out, g)
     p, j = numbered("p", axes), numbered("j", axes)
     lines, number = coordinates(["image", *p, "c"], out.shape, index), "0"
     lines += [f"{register_type(g.dtype)} value = 0;"]

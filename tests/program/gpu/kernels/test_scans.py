@@ -68,7 +68,7 @@ def test_long_axes_and_complex_numbers_are_not_sorted_so(strict_gpu):
 
 def test_the_cuda_compiler_takes_running_sums_and_orders(strict_gpu):
     kernels = []
-    for dtype, shape, axis in itertools.product(DTYPES, ((40,), (3, 70), (2, 9, 5)), (0, -1)):
+    for dtype, shape, axis in zip(DTYPES, ((40,), (3, 70), (2, 9, 5)) * 2, (0, -1, 1) * 2, strict=True):
         x = strict_gpu.zeros(shape, dtype)
         place = axis % x.ndim
         kernels.append(argsort_kernel(x, place, strict_gpu.zeros(shape, "int64")))

@@ -6,6 +6,7 @@ import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.lib.stride_tricks import as_strided
 
 from minidl.primitives.windows import overlap_add_, scatter_to_maxima_, select_maxima_, windows_
 from minidl.program.expressions import Unsupported
@@ -230,6 +231,10 @@ def test_large_images_are_indexed_with_64_bits():
     out = numpy.broadcast_to(numpy.float32(1), (2**20, 32, 32, 1))
     assert "long long start" in select_maxima_kernel(None, x, (2, 2), (2, 2), out).code
     assert "int start" in select_maxima_kernel(None, x[:9], (2, 2), (2, 2), out[:9]).code
+    few = numpy.broadcast_to(numpy.float32(1), (2**20, 1, 1, 1))  # it is the images that are large
+    assert "int start" in select_maxima_kernel(None, few, (1, 1), (9, 9), few).code
+    large = as_strided(few, (2, 2**15, 2**15, 1), (2**32, 2**17, 4, 4))  # never read
+    assert "long long start" in select_maxima_kernel(None, large, (1, 1), (2**14,) * 2, few[:8]).code
 
 
 def test_the_cuda_compiler_takes_the_kernels_of_windows(strict_gpu, rng):
