@@ -1,9 +1,9 @@
 """The CuPy executor: a program as few launches on buffers that never move, replayed as CUDA graphs.
 
 Matrix products, and those of convolutions, are calls of cuBLAS; nearly everything else becomes generated
-kernels, and what does not (see launches.py) is left to CuPy. The first run makes the launches one by one. From
-the second run on, those that follow each other are replayed as one CUDA graph; only what CuPy computes stays in
-between.
+kernels, and what does not (see launches.py) is left to CuPy. The first run makes the launches one by one.
+From the second run on, those that follow each other are replayed as one CUDA graph; only what CuPy computes
+stays in between.
 
 A run works on CuPy's current stream, in order with all other work there. A program holds its buffers,
 workspaces and graphs for itself, so that programs do not disturb each other.
