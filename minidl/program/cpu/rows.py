@@ -23,15 +23,7 @@ MAX_KEPT = 512 << 10
 def rows_statement(
     source: CSource, rows: Rows, places: dict[Value, numpy.ndarray], shape: tuple[int, ...]
 ) -> str:
-    """Return the loops over rows, and over the elements of each; ``shape`` is that of a block of the rows.
-
-    ``places`` has the array, or the block of it, of every value that is read or written in memory.
-
-    Raises
-    ------
-    Unsupported
-        There is no code for some member or dtype.
-    """
+    """Return the loops over rows, and over the elements of each: see lowering.Statement."""
     if 0 in shape:
         return ";"
     return _Code(source, rows, places, shape).text()
