@@ -54,7 +54,7 @@ from minidl.program.program import (
 #: Returns C statements for a step, or one thread's block of it; raises Unsupported where it has none.
 Lowering = Callable[[Any, Block, CSource], list[str]]
 
-#: Returns the loops that compute the members of a group over a block of this shape; the places are the arrays,
+#: Returns the loops that compute the members of a group over a block of this shape. Places are the arrays,
 #: or the blocks of them, of every value that is read or written in memory. Raises Unsupported, too.
 Statement = Callable[[CSource, Any, dict[Value, numpy.ndarray], tuple[int, ...]], str]
 
