@@ -113,9 +113,19 @@ def _of_elements(primitive: Primitive, arrays: list[Array], attributes: dict[str
         if array.shape != shape:
             shape = numpy.broadcast(*arrays).shape
             break
-    ones = [_ones(array.dtype) for array in arrays]
+    dtypes = tuple(array.dtype for array in arrays)
+    return shape, _dtype_alone(primitive, dtypes) if not attributes else _dtype(primitive, dtypes, attributes)
+
+
+def _dtype(primitive: Primitive, dtypes: tuple[numpy.dtype, ...], attributes: dict[str, Any]) -> numpy.dtype:
     with numpy.errstate(all="ignore"):
-        return shape, primitive.forward(numpy, *ones, **attributes).dtype
+        dtype: numpy.dtype = primitive.forward(numpy, *map(_ones, dtypes), **attributes).dtype
+    return dtype
+
+
+@functools.lru_cache(4096)
+def _dtype_alone(primitive: Primitive, dtypes: tuple[numpy.dtype, ...]) -> numpy.dtype:
+    return _dtype(primitive, dtypes, {})
 
 
 @functools.cache
