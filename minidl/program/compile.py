@@ -77,9 +77,10 @@ def compile(
     """Turn a function of Tensors into one that records itself once and is then replayed.
 
     The first call runs the function twice as it is, and records every operation: forward, backward,
-    optimizer update. This call and later ones with arguments of the same shapes, dtypes and devices
-    replay the record: no tape, no allocation, elementwise work in cache-sized blocks on all cores, or, on a
-    GPU, generated kernels in a CUDA graph. Use it as ``@compile`` or ``step = compile(step)``.
+    optimizer update. On the CPU nothing is computed meanwhile: results have shapes and dtypes. This call and
+    later ones with arguments of the same shapes, dtypes and devices replay the record: no tape, no
+    allocation, elementwise work in cache-sized blocks on all cores, or, on a GPU, generated kernels in a
+    CUDA graph. Use it as ``@compile`` or ``step = compile(step)``.
 
     A compiled function does what the plain function would do: the same results, and the same state
     afterwards. Parameters and other Tensors from outside are read at each call. Whatever else the function
