@@ -42,15 +42,11 @@ def test_unrolled_rbms_go_up_and_down_by_their_own_means(module, rng, tied):
     assert network.parameter_count() == (untied - (9 * 6 + 6 * 3) if tied else untied)
 
 
-def test_logistic_pca_costs_less_than_pca(module, rng):
-    """On binary data that a linear code of logits made, in cross-entropy after clipping."""
-    logits = 3 * rng.normal(size=(300, 2)) @ rng.normal(size=(2, 20))
-    x = (rng.uniform(size=logits.shape) < 1 / (1 + numpy.exp(-logits))).astype("float32")
-    cost = lambda y: -numpy.log(numpy.where(x[200:] == 1, y, 1 - y).clip(0.01, 1)).sum(axis=1).mean()
-    made = module.logistic_pca(x[:200], x[200:], 2)
-    linear = dl.data.pca(x[:200], 2).reconstruct(x[200:], 0, 1)
-    assert made.shape == (100, 20)
-    assert cost(made) < cost(linear)
+def test_logistic_pca_is_closer_to_curves_than_pca(module):
+    train, test = module.draw_curves(1000, 0), module.draw_curves(500, 1)
+    made = module.logistic_pca(train, test, 6, 0)
+    assert made.shape == test.shape
+    assert module.error(made, test) < module.error(dl.data.pca(train, 6).reconstruct(test, 0, 1), test)
 
 
 def test_curves_are_ink_on_paper(module):
