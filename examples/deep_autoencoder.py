@@ -336,7 +336,7 @@ def parse_arguments(arguments=None):
         default="adam",
         help="cg, the paper's, takes 1,000 images",
     )
-    parser.add_argument("--epochs", type=int, default=30, help="of fine-tuning; 200 in the paper")
+    parser.add_argument("--epochs", type=int, default=20, help="of fine-tuning; 200 in the paper")
     parser.add_argument("--batch-size", type=int, default=100, help="of Adam and SGD")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="of Adam and SGD; it falls to 0")
     parser.add_argument("--seed", type=int, default=0)
