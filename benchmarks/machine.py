@@ -101,6 +101,11 @@ def environment(**settings: str) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in left_out} | settings
 
 
+def compiler_caches(folder: Path) -> dict[str, str]:
+    """The variables that make compilers keep what they compile in a folder: at first there is nothing."""
+    return {"MINIDL_CACHE": str(folder / "minidl"), "TORCHINDUCTOR_CACHE_DIR": str(folder / "torch")}
+
+
 def resident_memory() -> int:
     """Bytes of resident memory of this process now; the peak is counted from here on, where that can be."""
     status = Path("/proc/self/status")

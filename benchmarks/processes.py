@@ -14,12 +14,12 @@ from benchmarks.steps import ROOT, SETTLE_SECONDS, last_line, reason
 IMPORT_REPEATS = 9
 
 
-def run(arguments: list[str], platform: str = "cpu") -> tuple[float, str]:
+def run(arguments: list[str], platform: str = "cpu", **variables: str) -> tuple[float, str]:
     """Run Python in the repository root. Returns seconds and what it printed; RuntimeError if it fails.
 
-    ``platform`` is where JAX computes.
+    ``platform`` is where JAX computes; ``variables`` are more of the environment.
     """
-    environment = machine.environment(KERAS_BACKEND="jax", JAX_PLATFORMS=platform)
+    environment = machine.environment(KERAS_BACKEND="jax", JAX_PLATFORMS=platform, **variables)
     time.sleep(SETTLE_SECONDS)
     start = time.perf_counter()
     command = [sys.executable, *arguments]
@@ -47,7 +47,8 @@ def import_times(names: list[str]) -> dict[str, float]:
 def whole_jobs(names: list[str], images: Path, epochs: int, repeats: int, problems: dict, say) -> dict:
     """By peer: seconds, peak memory and validation loss of each run. The peers take turns.
 
-    One epoch comes first and is not timed: it fills the caches on disk that some compilers keep.
+    One epoch comes first and is not timed, so that no run is the first to read its files from the disk. Every
+    run begins with empty compiler caches: what is compiled is part of the job.
     """
     results = {}
     for repeat in range(repeats + 1):
@@ -73,11 +74,12 @@ def whole_jobs(names: list[str], images: Path, epochs: int, repeats: int, proble
 
 
 def train(name: str, images: Path, epochs: int) -> tuple[float, dict]:
-    """One whole job; its weights are thrown away."""
-    with tempfile.TemporaryDirectory() as folder:
+    """One whole job with empty caches; its weights are thrown away."""
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as cache:
         weights = Path(folder) / "weights"
         command = ["-m", "benchmarks.whole_job", name, str(images), str(epochs), str(weights)]
-        seconds, output = run(command, "cuda" if peers.PEERS[name].device == "gpu" else "cpu")
+        platform = "cuda" if peers.PEERS[name].device == "gpu" else "cpu"
+        seconds, output = run(command, platform, **machine.compiler_caches(Path(cache)))
         if not list(Path(folder).iterdir()):
             raise RuntimeError("saved no weights")
     return seconds, json.loads(output.splitlines()[-1])

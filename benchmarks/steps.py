@@ -32,9 +32,7 @@ class Child:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.worker", peer, *([str(images)] if images else [])],
             cwd=ROOT,
-            env=machine.environment(
-                MINIDL_CACHE=str(cache / "minidl"), TORCHINDUCTOR_CACHE_DIR=str(cache / "torch")
-            ),
+            env=machine.environment(**machine.compiler_caches(cache)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,

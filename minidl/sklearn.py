@@ -1,7 +1,4 @@
-"""Networks as estimators of scikit-learn: `Classifier`, `Regressor` and `Autoencoder`, a transformer.
-
-They work in pipelines and grid searches, with DataFrames, and are cloned, pickled and dumped like any other.
-"""
+"""Networks as estimators of scikit-learn: `Classifier`, `Regressor` and `Autoencoder`, a transformer."""
 
 from __future__ import annotations
 
@@ -80,8 +77,8 @@ class _Estimator(base.BaseEstimator):  # type: ignore[misc]
 
     def _checked(self, *arrays: Any, **options: Any) -> Any:
         """Return inputs as float32, and targets; only a network of one's own takes images."""
-        images = self.network is not None
-        return validate_data(self, *arrays, dtype=numpy.float32, allow_nd=images, **options)
+        options["allow_nd"] = self.network is not None
+        return validate_data(self, *arrays, dtype=numpy.float32, **options)
 
     def _default(self, inputs: int, outputs: int, generator: Generator) -> Layer:
         dense = [Dense(a, b, seed=generator) for a, b in pairwise([inputs, *self.hidden, outputs])]
@@ -103,17 +100,18 @@ class _Estimator(base.BaseEstimator):  # type: ignore[misc]
             each = (self.loss or usual)(prediction, target, reduction="none")
             return (each.reshape(len(weight), -1).mean(1) * weight).mean()
 
-        make_optimizer = self.optimizer if callable(self.optimizer) else lambda parameters: self.optimizer
-        where: dict[str, Any] = {"device": self.device, "compile": self.compile}
-        optimizer = make_optimizer(self.network_.parameters())
-        trainer = Trainer(self.network_, weighted, optimizer, seed=seed, **where)
+        optimizer = self.optimizer
+        if callable(optimizer):
+            optimizer = optimizer(self.network_.parameters())
+        trainer = Trainer(
+            self.network_, weighted, optimizer, device=self.device, compile=self.compile, seed=seed
+        )
         if self.learning_rate is not None:
             trainer.optimizer.learning_rate = self.learning_rate
-        order, kept = random.permutation(len(x)), math.ceil(len(x) * self.validation_fraction)
+        order, fraction = random.permutation(len(x)), self.validation_fraction
+        kept = math.ceil(len(x) * fraction)
         if kept >= len(x):
-            raise ValueError(
-                f"validation_fraction={self.validation_fraction} leaves none of {len(x)} samples"
-            )
+            raise ValueError(f"validation_fraction={fraction} leaves none of {len(x)} samples")
         rest, validation = ((x[i], (y[i], weights[i])) for i in (order[kept:], order[:kept]))
         self.history_ = trainer.fit(
             *rest,
@@ -162,8 +160,7 @@ class Classifier(base.ClassifierMixin, _Estimator):  # type: ignore[misc]
 
     def predict(self, X: Any) -> Any:
         """Return labels (samples,)."""
-        numbers = self._outputs(X).argmax(-1)
-        return self.classes_[numbers]
+        return self.classes_[self._outputs(X).argmax(-1)]
 
 
 class Regressor(base.RegressorMixin, _Estimator):  # type: ignore[misc]
@@ -188,8 +185,7 @@ class Regressor(base.RegressorMixin, _Estimator):  # type: ignore[misc]
 
     def predict(self, X: Any) -> Any:
         """Return predictions of the shape of the targets."""
-        outputs = self._outputs(X)
-        return outputs.reshape(len(outputs), *self._shape) * self._scale + self._mean
+        return self._outputs(X).reshape(-1, *self._shape) * self._scale + self._mean
 
 
 class _Tied(Layer):
