@@ -199,8 +199,8 @@ def error(reconstructions, images):
 def draw_curves(count, seed, margin=6.0, radius=1.0):
     """Draw Bezier curves of three random points as (count, 784), with a round pen that has soft edges.
 
-    Six numbers are behind the paper's curves as well, which are not to be had any more. Points that far from
-    the edges, and this pen, give PCA and logistic PCA about as much trouble as those do.
+    They stand in for the paper's, which are a file that --data takes. Points that far from the edges, and
+    this pen, give PCA and logistic PCA about as much trouble as the paper's curves do.
     """
     random = np.random.default_rng(seed)
     ends, t = random.uniform(margin, 27 - margin, (count, 3, 2)), np.linspace(0, 1, 40)[:, None]
@@ -216,7 +216,7 @@ def draw_curves(count, seed, margin=6.0, radius=1.0):
 def cut_faces(faces, copies, random):
     """Cut 25 x 25 patches from faces (n, 64, 64), so many from each, at any place, angle and size that fits.
 
-    As in the paper they are turned by up to 90 degrees, and a pixel is 1.4 to 1.8 of those of the face.
+    As in the paper's supplement they are turned by up to 90 degrees, and 1.4 to 1.8 times as coarse.
     """
     from scipy.ndimage import map_coordinates
 
@@ -321,7 +321,8 @@ def parse_arguments(arguments=None):
         "--data",
         default="digits",
         metavar="WHAT",
-        help="'digits' or 'curves' (made on the spot), a folder with MNIST's IDX files, or olivettifaces.mat",
+        help="'digits' or 'curves' (made on the spot), a folder with MNIST's IDX files, olivettifaces.mat, "
+        "or digs3pts_1.mat, the paper's own curves",
     )
     parser.add_argument("--code", type=int, help="numbers in a code (30, for curves 6); 2 draws a map")
     parser.add_argument(
@@ -381,12 +382,13 @@ def write_results(test, labels, made, columns, codes, out):
 
 def main(arguments=None):
     options = parse_arguments(arguments)
-    if min(options.epochs, options.batch_size, options.code or 1, options.images or 1) < 1:
-        raise ValueError("--epochs, --batch-size, --code and --images must be at least 1")
+    for name in ("epochs", "batch_size", "code", "images"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
     if options.rbm_epochs < 0:
         raise ValueError("--rbm-epochs must be at least 0")
-    prepare_folder(options)  # what is wrong with it is an error now, not after the training
     kind, images, test, labels = load_data(options.data, options.seed)
+    prepare_folder(options)  # what is wrong with it is an error now, not after the training
     images = images[: options.images]
     sizes = [*SIZES[kind][:-1], options.code or SIZES[kind][-1]]
     name = "-".join(map(str, sizes))

@@ -171,9 +171,11 @@ def test_other_settings_need_another_folder(module, tmp_path):
 
 def test_bad_arguments_are_refused_before_training(tmp_path):
     for arguments, message in (
-        (("--code", 0, "--data", "curves", "--epochs", 0), "at least 1"),
+        (("--code", 0), "--code must be at least 1"),
+        (("--images", 0), "--images must be at least 1"),
         (("--data", tmp_path / "no"), "no folder"),
     ):
         result = run(*arguments, "--out", tmp_path)
         assert result.returncode == 1
         assert message in result.stderr
+    assert list(tmp_path.iterdir()) == []  # so that the right arguments are not refused as others
