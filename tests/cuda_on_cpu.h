@@ -15,6 +15,7 @@
 #define __shared__ static
 
 struct Place { int x; };
+struct alignas(16) int4 { int x, y, z, w; };
 static Place blockIdx, threadIdx;
 
 typedef _Float16 __half;

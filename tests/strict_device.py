@@ -536,7 +536,11 @@ class Cublas:
         for stride in (stride_a, stride_b, stride_c):
             assert type(stride) is ctypes.c_longlong, "ctypes passes 32 bits, if it is not told otherwise"
         assert count > 0
-        assert stride_c.value >= ldc * (n - 1) + m or count == 1, "results lie on each other"
+        side_by_side = stride_c.value >= ldc * (n - 1) + m
+        in_turn = (
+            stride_c.value >= m and ldc >= stride_c.value * (count - 1) + m
+        )  # columns of one, of the next
+        assert side_by_side or in_turn or count == 1, "results lie on each other"
         factors = (a, type_a, lda, stride_a.value), (b, type_b, ldb, stride_b.value)
         out = c, type_c, ldc, stride_c.value
         self._multiply(handle, (op_a, op_b, m, n, k), (alpha, beta, kind), *factors, out, count)

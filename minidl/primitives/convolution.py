@@ -18,6 +18,8 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy
+
 from minidl.devices import Array
 from minidl.primitives.primitive import Primitive
 from minidl.primitives.windows import (
@@ -36,6 +38,8 @@ from minidl.tensor import Tensor, as_tensors
 
 #: Elements of a block of columns: 256 KiB of float32, so that it stays in a level-2 cache.
 _BLOCK = 2**16
+#: The same on a GPU: 32 MiB, for its cache is larger, and each block costs launches of kernels.
+_GPU_BLOCK = 2**23
 #: Rows that a block has at least: a product of fewer would read the weights more often than it pays.
 _ROWS = 64
 
@@ -43,9 +47,10 @@ _ROWS = 64
 # --- blocks ---------------------------------------------------------------------------------------
 
 
-def _blocks(batch: int, counts: Lengths, row_size: int) -> Iterator[tuple[slice, slice]]:
+def _blocks(xp: Any, batch: int, counts: Lengths, row_size: int) -> Iterator[tuple[slice, slice]]:
     """Yield slices of images, and of the first middle axis within them, that cover all windows."""
-    rows = max(_BLOCK // max(row_size, 1), _ROWS)
+    block = _BLOCK if xp is numpy else _GPU_BLOCK
+    rows = max(block // max(row_size, 1), _ROWS)
     per_image = max(math.prod(counts), 1)
     images, first_rows = max(rows // per_image, 1), max(rows * counts[0] // per_image, 1)
     for image in range(0, batch, images):
@@ -90,7 +95,7 @@ def _columns(
         (n - 1) * s + (k - 1) * d + 1 for n, s, k, d in zip(counts, stride, window, dilation, strict=True)
     ]
     scratch = None
-    for images, rows in _blocks(len(x), counts, size * groups):
+    for images, rows in _blocks(xp, len(x), counts, size * groups):
         here = (rows.stop - rows.start, *counts[1:])
         lengths[0] = (here[0] - 1) * stride[0] + (window[0] - 1) * dilation[0] + 1
         borders = [before[0] - rows.start * stride[0], *before[1:]]
@@ -179,7 +184,7 @@ def _conv_input(
         return _conv(xp, g, flipped, stride, pairs, dilation, groups, out)
     out.fill(0)
     transposed = xp.swapaxes(_weight_matrices(xp, w, groups), -1, -2)
-    for images, rows in _blocks(len(g), g.shape[1:-1], math.prod(window) * out.shape[-1]):
+    for images, rows in _blocks(xp, len(g), g.shape[1:-1], math.prod(window) * out.shape[-1]):
         part = g[images, rows]
         columns = xp.matmul(_by_groups(xp, part, groups), transposed)
         columns = columns.reshape(groups, *part.shape[:-1], *window, w.shape[-2])
@@ -264,6 +269,9 @@ conv_weight_: Primitive = Primitive(
     ),
     promotes_to_float=True,
 )
+
+#: The three forms: each one's derivatives are the other two.
+CONVOLUTIONS = (conv_, conv_input_, conv_weight_)
 
 
 # --- functions ------------------------------------------------------------------------------------

@@ -221,9 +221,9 @@ def _keys(x: Array, window: Lengths, stride: Lengths) -> tuple[Lengths, list[Any
     return counts, [key for _, key in taps(window, counts, stride, ones)]
 
 
-def _image_blocks(x: Array) -> Iterator[slice]:
-    """Yield slices of images that together stay in a cache."""
-    step = max(1, _BLOCK * len(x) // max(x.size, 1))
+def _image_blocks(xp: Any, x: Array) -> Iterator[slice]:
+    """Yield slices of images that together stay in a cache; on a GPU all at once."""
+    step = max(1, _BLOCK * len(x) // max(x.size, 1) if xp is numpy else len(x))
     return (slice(first, first + step) for first in range(0, len(x), step))
 
 
@@ -250,7 +250,7 @@ def _select_maxima(
         for key in keys[1:]:
             xp.maximum(out, x[key], out=out)
         return out
-    for images in _image_blocks(x):
+    for images in _image_blocks(xp, x):
         chosen = _first_maxima(xp, x[images], counts, keys)
         selected = xp.array(values[images][keys[0]])
         for number, key in enumerate(keys[1:], 1):
@@ -266,7 +266,7 @@ def _scatter_to_maxima(
     if out is None:
         out = xp.empty(x.shape, g.dtype)
     out.fill(0)
-    for images in _image_blocks(x):
+    for images in _image_blocks(xp, x):
         chosen = _first_maxima(xp, x[images], counts, keys)
         for number, key in enumerate(keys):
             target = out[images][key]

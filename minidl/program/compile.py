@@ -107,11 +107,11 @@ def compile(
     kernels : how the CPU computes: ``"c"`` by C functions generated from the recorded operations, which
         needs a C compiler; ``"numpy"`` by calls of NumPy; ``"auto"`` by C where a compiler is found and
         the program is large enough to gain from it. ``print(step.programs[0])`` says which it became.
-    precision : of matrix products of float32. ``"tf32"`` and ``"bfloat16"`` round their factors to 10 and
-        to 7 bits (after the leading one) for the speed of a GPU's tensor cores; products are summed, and
-        everything else is computed and stored, in float32, so the loss needs no scaling. The CPU rounds
-        alike, which takes longer, to show what it costs in accuracy. bfloat16 needs a GPU of compute
-        capability 8.0 or higher (2020 and later).
+    precision : of matrix products and convolutions of float32. ``"tf32"`` and ``"bfloat16"`` round their
+        factors to 10 and to 7 bits (after the leading one) for the speed of a GPU's tensor cores; products
+        are summed, and everything else is computed and stored, in float32, so the loss needs no scaling. The
+        CPU rounds alike, which takes longer, to show what it costs in accuracy. bfloat16 needs a GPU of
+        compute capability 8.0 or higher (2020 and later).
     poison : fill every buffer with NaN before each replay, to find a step that reads what it
         should not
 
@@ -392,8 +392,8 @@ class Compiled(Generic[Result]):
         if len(places) == 1:
             from minidl.program.gpu.executor import CupyExecutor
 
-            (place,), tf32 = places, self.precision == "tf32"
-            if tf32:
+            (place,), tf32 = places, self.precision != "float32"  # which keeps what is rounded to bfloat16
+            if self.precision == "tf32":
                 program = recorded  # the tensor cores round by themselves
             if self.precision == "bfloat16":
                 _check_tensor_cores(place)

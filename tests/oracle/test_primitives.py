@@ -221,6 +221,7 @@ NOT_COMPARED = {
     "random_uniform": "draws other numbers than PyTorch",
     "random_normal": "draws other numbers than PyTorch",
     "add_at": "scatter_add, added to something",
+    "window_view": "windows, not copied",
     "sort_places": "a step of scatter_add on a GPU",
     "merge_places": "a step of scatter_add on a GPU",
     "sum_runs": "a step of scatter_add on a GPU",

@@ -15,7 +15,7 @@ from minidl.checks import check_gradients
 from minidl.distributed import sums  # noqa: F401, it declares a primitive
 from minidl.primitives.indexing import SLOT
 from minidl.primitives.primitive import PRIMITIVES
-from minidl.program.lowered import add_at, check  # noqa: F401, they declare primitives
+from minidl.program.lowered import add_at, check, window_view  # noqa: F401, they declare primitives
 from minidl.program.lowered.sorted_scatter import RUN, sort_places_
 from tests.distributed.mirror import Mirror
 
@@ -265,6 +265,7 @@ CASES = {
     "conv_input": convolving,
     "conv_weight": convolving,
     "windows": unfolding,
+    "window_view": unfolding,
     "overlap_add": folding,
     "select_maxima": pooling,
     "scatter_to_maxima": pooling,

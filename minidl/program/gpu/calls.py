@@ -6,16 +6,20 @@ Whatever is not in it is one call of its primitive's forward with CuPy.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from minidl.devices import Array
+from minidl.primitives.convolution import conv_, conv_input_, conv_weight_
 from minidl.primitives.linear_algebra import matmul_
+from minidl.primitives.windows import scatter_to_maxima_
+from minidl.program.gpu.convolution import Convolution, is_computed
 from minidl.program.gpu.cublas import Cublas
 from minidl.program.gpu.gemm_operands import Empty, Factors, as_matrices
 from minidl.program.gpu.kernels.elementwise import fill_kernel
-from minidl.program.gpu.kernels.source import Kernel
+from minidl.program.gpu.kernels.windows import gather_from_maxima_kernel, number_of_maxima_kernel
+from minidl.program.gpu.launches import Launch
+from minidl.program.gpu.scratch import WithScratch
 from minidl.program.lowered.rounding import are_packed, as_factors
 from minidl.program.plan.tasks import Task
 from minidl.program.program import (
@@ -29,24 +33,6 @@ from minidl.program.program import (
     Rows,
     Value,
 )
-
-
-@dataclass(eq=False)
-class Launch:
-    """One launch of generated kernels, or one call of a library.
-
-    ``captured`` says whether a CUDA graph can hold it.
-    """
-
-    tasks: list[Task]
-    run: Callable[[], Any] = lambda: None
-    captured: bool = False
-    kernels: list[Kernel] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        """The names of its steps."""
-        return "; ".join(task.name for task in self.tasks)
 
 
 class LibraryCalls:
@@ -117,6 +103,25 @@ class LibraryCalls:
         yield from _copies(step, factors)
         yield Launch([step], run, captured=True)
 
+    def _convolution(self, step: Instruction) -> Iterator[Launch]:
+        if self.cublas is None or not is_computed(step, self.cublas, self.arrays):
+            yield from self._forward(step)
+        else:
+            yield from Convolution(step, self.arrays, self.cublas, self.empty).calls()
+
+    def _scatter_to_maxima(self, step: Instruction) -> Iterator[Launch]:
+        """Yield two launches where windows overlap: what is largest in each is found once."""
+        (g, x), out = [self.arrays[value] for value in step.inputs], self.arrays[step.output]
+        if not isinstance(step, WithScratch):
+            yield from self._forward(step)
+            return
+        chosen, where = self.arrays[step.scratch[0]].reshape(g.shape), step.attributes
+        for kernel in (
+            number_of_maxima_kernel(x, where["window"], where["stride"], chosen),
+            gather_from_maxima_kernel(g, chosen, where["window"], where["stride"], out),
+        ):
+            yield Launch([step], captured=True, kernels=[kernel])
+
     def _begin_sum(self, step: BeginSum) -> Iterator[Launch]:
         yield Launch([step], partial(step.run, [self.arrays[value] for value in step.values]))
 
@@ -152,6 +157,10 @@ CALLS: dict[Operation, Callable[[LibraryCalls, Any], Iterator[Launch]]] = {
     Group: LibraryCalls._members,
     Rows: LibraryCalls._members,
     matmul_: LibraryCalls._stacked,
+    conv_: LibraryCalls._convolution,
+    conv_input_: LibraryCalls._convolution,
+    conv_weight_: LibraryCalls._convolution,
+    scatter_to_maxima_: LibraryCalls._scatter_to_maxima,
     BeginSum: LibraryCalls._begin_sum,
     AdvanceSum: LibraryCalls._advance_sum,
     EndSum: LibraryCalls._end_sum,

@@ -99,17 +99,20 @@ class Cublas:
             _DEFAULT_ALGORITHM,
         )
 
-    def stacked(self, a: Array, b: Array, out: Array) -> Callable[[], None]:
-        """Return a call that computes ``out = a @ b`` for stacks of matrices, on CuPy's current stream.
+    def stacked(self, a: Array, b: Array, out: Array, add: bool = False) -> Callable[[], None]:
+        """Return a call that computes ``out = a @ b``, or adds it, for stacks of matrices, on CuPy's stream.
 
-        ``out`` is contiguous, (..., n, m); ``a`` (..., n, k) and ``b`` (..., k, m) are of its dtype, their
-        matrices have layouts of BLAS, and all matrices of a stack the same distance from each other.
+        ``a`` is (..., n, k), ``b`` (..., k, m) and ``out`` (..., n, m); their matrices have layouts of BLAS,
+        those of ``out`` stored by rows, and all matrices of a stack the same distance from each other. Rows
+        of several matrices of ``out`` may lie in turn. The dtypes are as for gemm().
         """
         leading = out.shape[:-2]
         real, compute = self._arithmetic(a)
-        kind, one, zero = _DATA_TYPES[out.dtype.name], real(1), real(0)
+        kind, kind_of_product = _DATA_TYPES[a.dtype.name], _DATA_TYPES[out.dtype.name]
+        one, beta = real(1), real(1 if add else 0)
         operations, lengths = zip(*(_layout(first_matrix(stack)) for stack in (b, a)), strict=True)
-        distances = [ctypes.c_longlong(leading_stride(stack, leading) or 0) for stack in (b, a)]
+        _, length = _layout(first_matrix(out))
+        distances = [ctypes.c_longlong(leading_stride(stack, leading) or 0) for stack in (b, a, out)]
         arguments = (
             self.handle,
             *operations,
@@ -117,9 +120,9 @@ class Cublas:
             ctypes.byref(one),
             *(ctypes.c_void_p(b.data.ptr), kind, lengths[0], distances[0]),
             *(ctypes.c_void_p(a.data.ptr), kind, lengths[1], distances[1]),
-            ctypes.byref(zero),
-            *(ctypes.c_void_p(out.data.ptr), kind, out.shape[-1]),
-            *(ctypes.c_longlong(out.shape[-2] * out.shape[-1]), math.prod(leading)),
+            ctypes.byref(beta),
+            *(ctypes.c_void_p(out.data.ptr), kind_of_product, length, distances[2]),
+            math.prod(leading),
             compute,
             _DEFAULT_ALGORITHM,
         )

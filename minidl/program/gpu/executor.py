@@ -1,8 +1,9 @@
 """The CuPy executor: a program as few launches on buffers that never move, replayed as CUDA graphs.
 
-Matrix products are calls of cuBLAS; nearly everything else becomes generated kernels, and what does not (see
-launches.py) is left to CuPy. The first run makes the launches one by one. From the second run on, those that
-follow each other are replayed as one CUDA graph; only what CuPy computes stays in between.
+Matrix products, and those of convolutions, are calls of cuBLAS; nearly everything else becomes generated
+kernels, and what does not (see launches.py) is left to CuPy. The first run makes the launches one by one.
+From the second run on, those that follow each other are replayed as one CUDA graph; only what CuPy computes
+stays in between.
 
 A run works on CuPy's current stream, in order with all other work there. A program holds its buffers,
 workspaces and graphs for itself, so that programs do not disturb each other.
@@ -20,15 +21,17 @@ import numpy
 
 from minidl import devices
 from minidl.devices import Array
+from minidl.primitives.convolution import CONVOLUTIONS
 from minidl.program.costs import PRODUCTS
 from minidl.program.executor import Executor
 from minidl.program.expressions import Unsupported
 from minidl.program.gpu import peak_rates
-from minidl.program.gpu.calls import Launch, LibraryCalls
+from minidl.program.gpu.calls import LibraryCalls
 from minidl.program.gpu.cublas import Cublas, library
 from minidl.program.gpu.kernels.lowering import Operands, kernels_of
 from minidl.program.gpu.kernels.source import THREADS, launch_name, source
-from minidl.program.gpu.launches import by_launches, places_of_draws
+from minidl.program.gpu.launches import Launch, by_launches, places_of_draws
+from minidl.program.gpu.scratch import with_scratch
 from minidl.program.lowered.rounding import are_packed
 from minidl.program.plan.aliases import Aliases
 from minidl.program.plan.memory import plan_memory
@@ -89,11 +92,11 @@ class CupyExecutor(Executor):
     Parameters
     ----------
     program : the program, after all passes; its arrays are CuPy's, all on one GPU
-    tf32 : float32 matrix products may round their factors to 10 bits
+    tf32 : float32 matrix products may round their factors to 10 bits, if these have more
     """
 
     def __init__(self, program: Program, tf32: bool = False):
-        self.program = program
+        self.program = program = with_scratch(program)
         self.first = next(value.array for value in program.values() if value.array is not None)
         self.cupy: Any = devices.array_module(self.first)
         self.device = self.first.device
@@ -106,7 +109,7 @@ class CupyExecutor(Executor):
             self.operands = Operands(
                 self.memory.arrays, self._zeros, lambda generator: self._stream(generator).state, draws
             )
-            multiplies = any(step.operation in PRODUCTS for step in program.steps)
+            multiplies = any(step.operation in (*PRODUCTS, *CONVOLUTIONS) for step in program.steps)
             self.cublas = Cublas(self.cupy, tf32) if multiplies and library() is not None else None
             self.library_calls = LibraryCalls(self.cupy, self.cublas, self.memory.arrays, self._empty)
             self.calls = list(self._calls())
@@ -145,12 +148,14 @@ class CupyExecutor(Executor):
         """
 
         def run_all() -> float:
+            times: dict[int, float] = {}
             with self.device:
                 for call in self.calls:
                     seconds = self._seconds(call.run)
                     moved = [sum(v.nbytes for v in [*task.inputs, *task.outputs]) for task in call.tasks]
                     for task, own in zip(call.tasks, moved, strict=True):
-                        record(task, seconds * own / max(sum(moved), 1))
+                        times[id(task)] = times.get(id(task), 0.0) + seconds * own / max(sum(moved), 1)
+                        record(task, times[id(task)])  # some steps are several calls
                 return self._seconds(self.run)
 
         return run_all
@@ -191,7 +196,7 @@ class CupyExecutor(Executor):
                     continue  # there is nothing to compute
                 try:
                     kernels = [kernel for kernel in kernels_of(task, self.operands) if kernel.blocks]
-                    arguments = sum(len(kernel.arrays) for kernel in kernels)
+                    arguments = sum(len(kernel.types) for kernel in kernels)
                     if arguments > MAX_ARGUMENTS:
                         raise Unsupported(task.name)
                 except Unsupported:
@@ -213,9 +218,9 @@ class CupyExecutor(Executor):
             return
         module = self.cupy.RawModule(code=source([call.kernels for call in launches]))
         for number, call in enumerate(launches):
-            arrays = tuple(array for kernel in call.kernels for array in kernel.arrays)
+            arguments = tuple(argument for kernel in call.kernels for argument in kernel.arguments)
             blocks = sum(kernel.blocks for kernel in call.kernels)
-            call.run = partial(module.get_function(launch_name(number)), (blocks,), (THREADS,), arrays)
+            call.run = partial(module.get_function(launch_name(number)), (blocks,), (THREADS,), arguments)
 
     def _stream(self, generator: Generator) -> Philox:
         """Return the stream of a generator on this GPU, ready to be drawn from."""

@@ -30,7 +30,7 @@ class Factors:
 
     def matrix(self, factor: Array, dtype: numpy.dtype) -> Array:
         """Return a matrix that can be a factor of a product of this dtype."""
-        return factor if factor.dtype == dtype and layout_fits(factor) else self._copied(factor, dtype)
+        return factor if factor.dtype == dtype and layout_fits(factor) else self.copied(factor, dtype)
 
     def stack(self, factor: Array, dtype: numpy.dtype, leading: tuple[int, ...]) -> Array:
         """Return a stack of matrices, or one matrix for all, for a product with these leading axes."""
@@ -38,9 +38,10 @@ class Factors:
             return factor
         # One that is broadcast along some axes, but not along others, has to be written out.
         is_mixed = 1 < math.prod(factor.shape[:-2]) < math.prod(leading)
-        return self._copied(factor, dtype, leading if is_mixed else None)
+        return self.copied(factor, dtype, leading if is_mixed else None)
 
-    def _copied(self, factor: Array, dtype: numpy.dtype, leading: tuple[int, ...] | None = None) -> Array:
+    def copied(self, factor: Array, dtype: numpy.dtype, leading: tuple[int, ...] | None = None) -> Array:
+        """Return a contiguous copy, broadcast to leading axes if these are given."""
         shape = factor.shape if leading is None else (*leading, *factor.shape[-2:])
         copy = self.empty(shape, dtype)
         self.copies.append(copy_kernel(copy, factor))

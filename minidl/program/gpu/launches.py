@@ -6,16 +6,18 @@ the sums of all bias gradients, or the updates of all parameters, are one launch
 
 What has neither generated kernels (kernels/lowering.py) nor a call of cuBLAS (calls.py) is left to CuPy, and
 splits the CUDA graph of a step in two: matrix products of integers, or of anything where cuBLAS is not found;
-primitives of users without an expression; complex numbers; indexing whose result CuPy shapes otherwise than
-NumPy, or by 2**30 positions and more.
+inverses and other linear algebra; primitives of users without an expression; complex numbers; sorting along
+axes of many elements; indexing whose result CuPy shapes otherwise than NumPy, or by many positions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from minidl.program.gpu.kernels.lowering import has_kernels
+from minidl.program.gpu.kernels.source import Kernel
 from minidl.program.plan.aliases import Aliases
 from minidl.program.plan.schedule import ScheduledTask, TaskSchedule
 from minidl.program.plan.tasks import Advance, Task
@@ -25,6 +27,24 @@ from minidl.random.generator import Generator
 #: About how many arrays the steps of one launch have at most. Where that is too much for CUDA after all,
 #: because many steps read the same ones, the executor makes it several launches.
 MAX_ARRAYS = 400
+
+
+@dataclass(eq=False)
+class Launch:
+    """One launch of generated kernels, or one call of a library.
+
+    ``captured`` says whether a CUDA graph can hold it.
+    """
+
+    tasks: list[Task]
+    run: Callable[[], Any] = lambda: None
+    captured: bool = False
+    kernels: list[Kernel] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The names of its steps."""
+        return "; ".join(task.name for task in self.tasks)
 
 
 @dataclass(eq=False)

@@ -24,6 +24,7 @@ from minidl.program.passes.simplify import (
     transpose_products,
 )
 from minidl.program.passes.slices import join_slices, slice_first
+from minidl.program.passes.windows import view_windows
 from minidl.program.program import Program
 
 #: Single instructions come first, then those that make larger steps of them.
@@ -57,6 +58,7 @@ GPU_PASSES = (
     *(improve for improve in PASSES[2:-2] if improve is not add_to_sums),
     pack_factors,
     *PASSES[-2:],
+    view_windows,
 )
 
 

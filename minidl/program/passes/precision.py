@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import numpy
 
+from minidl.primitives.convolution import CONVOLUTIONS
 from minidl.primitives.linear_algebra import matmul_
 from minidl.primitives.shape import transpose_
 from minidl.program.lowered.rounding import PRECISIONS, round_off, to_bfloat16
 from minidl.program.passes.simplify import drop_dead, instructions
 from minidl.program.program import Gemm, Instruction, Program, Step, Value
 
+#: The steps that are products of two factors.
+PRODUCTS = (matmul_, *CONVOLUTIONS)
+
 
 def round_factors(program: Program, precision: str) -> Program:
-    """Round the factors of all float32 matrix products; ``precision`` is one of PRECISIONS."""
+    """Round the factors of all float32 products and convolutions; ``precision`` is one of PRECISIONS."""
     if precision == "float32":
         return program
     transposes: dict[Value, Instruction] = {}
@@ -38,9 +42,9 @@ def round_factors(program: Program, precision: str) -> Program:
     for step in instructions(program):
         if step.primitive is transpose_:
             transposes[step.output] = step
-        elif step.primitive is matmul_ and all(value.dtype == numpy.float32 for value in step.inputs):
+        elif step.primitive in PRODUCTS and all(value.dtype == numpy.float32 for value in step.inputs):
             factors = [rounded(value, step.phase) for value in step.inputs]
-            step = Instruction(matmul_, factors, step.attributes, step.output, step.phase)
+            step = Instruction(step.primitive, factors, step.attributes, step.output, step.phase)
         steps.append(step)
     return Program(program.inputs, steps, program.outputs, program.updates)
 
@@ -48,7 +52,8 @@ def round_factors(program: Program, precision: str) -> Program:
 def pack_factors(program: Program) -> Program:
     """For a GPU, store factors that were rounded to bfloat16 in 16 bits, as tensor cores take them.
 
-    Those of stacks of matrices stay float32.
+    Those of stacks of matrices and of convolutions stay float32: tensor cores round them to 10 bits (tf32),
+    which changes nothing.
     """
     packed: dict[Value, Value] = {}
     steps: list[Step] = []

@@ -42,6 +42,10 @@ PLACES = {"lengths": (3,), "stretch": 1024, "dtype": numpy.dtype("int64")}
 SORTED = BUILT_IN["sort_places"].forward(numpy, POSITIONS, **PLACES)
 OVER = {"axis": (1,), "keepdims": False}
 INTO = {"key": (SLOT,), "shape": (3, 4)}
+IMAGES, RESULTS = (numpy.linspace(0.1, 0.9, 2 * n).reshape(1, n, 2) for n in (4, 3))
+WEIGHTS = numpy.linspace(-0.5, 0.7, 8).reshape(2, 2, 2)
+SLIDING = {"stride": (1,), "dilation": (1,)}
+CONVOLUTION = SLIDING | {"padding": ((0, 0),), "groups": 1}
 
 #: Inputs and attributes of primitives that are not elementwise.
 EXAMPLES = {
@@ -56,6 +60,7 @@ EXAMPLES = {
     "logsumexp": ([X], OVER),
     "softmax": ([X], {"axis": (1,)}),
     "argmax": ([X], {"axis": 1}),
+    "argmin": ([X], {"axis": 1}),
     "min": ([X], OVER),
     "reshape": ([X], {"shape": (4, 3)}),
     "transpose": ([X], {"axes": (1, 0)}),
@@ -71,24 +76,32 @@ EXAMPLES = {
     "merge_places": ([SORTED], {"stretch": 1024}),
     "sum_runs": ([numpy.repeat(X[:1], 64, 0), numpy.arange(64), numpy.zeros(64, int)], INTO),
     "scatter_sorted": ([X[POSITIONS], SORTED, POSITIONS], INTO),
+    "argsort": ([X], {"axis": 0}),
+    "cumsum": ([X], {"axis": 1}),
+    "set_items": ([X, X[0], POSITIONS[:2]], {"key": (SLOT,)}),
+    "conv": ([IMAGES, WEIGHTS], CONVOLUTION),
+    "conv_input": ([RESULTS, WEIGHTS], CONVOLUTION | {"lengths": (4,)}),
+    "conv_weight": ([IMAGES, RESULTS], CONVOLUTION | {"window": (2,)}),
+    **dict.fromkeys(("windows", "window_view"), ([IMAGES], {"window": (2,)} | SLIDING)),
+    "overlap_add": ([X.reshape(1, 3, 2, 2)], {"lengths": (4,)} | SLIDING),
+    "select_maxima": ([IMAGES, IMAGES], {"window": (2,), "stride": (2,)}),
+    "scatter_to_maxima": ([RESULTS[:, :2], IMAGES], {"window": (2,), "stride": (2,)}),
     "random_uniform": ([X], {"generator": dl.Generator(0)}),
     "random_normal": ([X], {"generator": dl.Generator(0)}),
 }
 
-VIEWS = {"detach", "reshape", "transpose", "broadcast_to", "slice"}
+VIEWS = {"detach", "reshape", "transpose", "broadcast_to", "slice", "window_view"}
 LIBRARY = {"matmul"}
 
 #: What is replaced before an executor sees it: by copies, or by smaller operations.
 REPLACED = {*WITHOUT_RESULT, "softmax", "logsumexp", "log_softmax"}
 
 #: What is left to CuPy, and so cuts a step into several graphs. So are products of whole numbers, arrays of
-#: complex numbers, and positions of which there are 2**30 or more.
+#: complex numbers, sorting along long axes, and many positions.
 LEFT_TO_CUPY = {
-    *("conv", "conv_input", "conv_weight"),
     "allreduce",  # NCCL's; see tests/distributed/test_nccl.py
     "add_at",  # which programs have on a CPU alone
-    *("windows", "overlap_add", "select_maxima", "scatter_to_maxima"),
-    *("argmin", "argsort", "cumsum", "set_items", "check", "erfinv"),
+    *("check", "erfinv"),
     *("inv", "solve", "cholesky", "log_abs_det", "sign_of_det"),
 }
 
@@ -211,6 +224,35 @@ def test_padding_and_the_place_of_the_largest(gpu, rng):
         results = step(on_gpu(x))
     agree(results, function(dl.tensor(x)), rtol=1e-6)
     assert is_one_graph(step)
+
+
+def test_assignment_sorting_and_running_sums(gpu, rng):
+    """And the gradients of those that have some."""
+    state = dl.tensor(numpy.zeros((4, 5)), device="gpu")
+    x, place = rng.normal(size=(4, 5)), numpy.array(2)
+
+    def function(x, place, state):
+        x.requires_grad = True
+        state[:, place] = x[:, 1]
+        state[1:3, ::2] = 7.0
+        largest, order = dl.topk(x, 2)
+        total = dl.cumsum(dl.sort(x, axis=0), axis=1)
+        return state * 1, largest, order, total, dl.grad((total * total).sum() + largest.sum(), x)
+
+    step = dl.compile(lambda x, place: function(x, place, state), poison=True)
+    for _ in range(3):
+        results = step(on_gpu(x), on_gpu(place))
+    agree(results, function(dl.tensor(x), dl.tensor(place), dl.tensor(numpy.zeros((4, 5)))))
+    assert is_one_graph(step)
+
+
+def test_what_is_too_long_to_be_sorted_in_a_kernel_is_cupys(gpu, rng):
+    x = rng.normal(size=5000)
+    step = dl.compile(lambda x: dl.sort(x) * 2)
+    for _ in range(3):
+        result = step(on_gpu(x))
+    numpy.testing.assert_array_equal(result.numpy(), numpy.sort(x) * 2)
+    assert [call.name for call in executor_of(step).calls if not call.captured] == ["argsort"]
 
 
 def test_empty_positions_and_sums_of_nothing(gpu, rng):

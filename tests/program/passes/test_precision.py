@@ -5,6 +5,7 @@ import pytest
 
 import minidl as dl
 from minidl import devices
+from minidl.primitives.convolution import conv_, conv_input_, conv_weight_
 from minidl.primitives.shape import transpose_
 from minidl.program.cpu import kernel_cache
 from minidl.program.gpu import executor as gpu_executor
@@ -85,6 +86,31 @@ def test_stacks_of_matrices_are_rounded_too(rng):
     step = dl.compile(lambda a: a @ a.transpose(0, 2, 1), precision="bfloat16")
     expected = rounded(a, 7) @ rounded(a, 7).swapaxes(-1, -2)
     numpy.testing.assert_allclose(step(dl.tensor(a)).numpy(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("precision", LOWER)
+def test_convolutions_are_rounded_too(precision, kernels, rng):
+    """And the factors of their gradients."""
+    x = rng.normal(size=(4, 9, 8, 3)).astype("float32")
+    w = rng.normal(size=(3, 3, 3, 8)).astype("float32")
+
+    def function(x, w):
+        x.requires_grad = w.requires_grad = True
+        y = dl.conv2d(x, w, stride=2, padding="same")
+        return y, *dl.grad((y * y).sum(), [x, w])
+
+    y, *gradients = dl.compile(function, precision=precision, kernels=kernels)(dl.tensor(x), dl.tensor(w))
+    bits = PRECISIONS[precision]
+    where = {"stride": (2, 2), "padding": ((1, 1), (0, 1)), "dilation": (1, 1), "groups": 1}
+    x, w, g = (rounded(a, bits).astype("float64") for a in (x, w, 2 * y.numpy()))
+    expected = [
+        conv_.forward(numpy, x, w, **where),
+        conv_input_.forward(numpy, g, w, lengths=(9, 8), **where),
+        conv_weight_.forward(numpy, x, g, window=(3, 3), **where),
+    ]
+    for ours, exact in zip((y, *gradients), expected, strict=True):
+        numpy.testing.assert_allclose(ours.numpy(), exact, rtol=0, atol=1e-5 * abs(exact).max())
 
 
 def test_a_tied_weight_is_rounded_once(rng):

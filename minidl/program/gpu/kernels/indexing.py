@@ -96,6 +96,52 @@ def place_kernel(source: Array, key: tuple[Any, ...], fill: float, out: Array) -
     return Kernel("place", _indented(lines), [out, source], blocks_for(out.size))
 
 
+#: The most positions that each element looks through for the last one that names it.
+MAX_REPLACED = 64
+
+
+def replace_kernel(
+    x: Array, value: Array, positions: Sequence[Array], key: tuple[Any, ...], out: Array
+) -> Kernel:
+    """Return the kernel of ``out = x`` with ``out[key] = value``; of equal positions the last one counts.
+
+    Raises
+    ------
+    Unsupported
+        There are many positions, or the value has more axes than what it replaces.
+    """
+    selection = Selection(key, out.shape, [array.shape for array in positions])
+    if selection.count > MAX_REPLACED or value.ndim > len(selection.shape):
+        raise Unsupported("an assignment to many positions")
+    strides = broadcast_strides(value, selection.shape)
+    index = index_type(out.shape, [element_strides(x), strides])
+    coordinates = _Coordinates(selection, out.shape, index, strides)
+    lines = [f"{loop(index, out.size)} {{", *coordinates.lines]
+    lines.append(f"    {register_type(out.dtype)} value = {load(_at(1, x, out.shape), x.dtype)};")
+    start, end = selection.at, selection.at + len(selection.spread)
+    element = f"{coordinates.across} + {offset('n', selection.spread, strides[start:end])}"
+    conditions = [
+        f"wrapped(a{k + 3}[{offset('n', selection.spread, broadcast_strides(array, selection.spread))}], "
+        f"{out.shape[axis]}) == p{axis}"
+        for k, (axis, array) in enumerate(zip(selection.indexed, positions, strict=True))
+    ]
+    lines += [
+        f"    if ({coordinates.inside})",
+        f"        for (int n = {selection.count - 1}; n >= 0; n--)",
+        f"            if ({' && '.join(conditions) or 'true'}) {{",
+        f"                value = {load(f'a2[{element}]', value.dtype)};",
+        "                break;",
+        "            }",
+        f"    a0[i] = {store('value', out.dtype)};",
+        "}",
+    ]
+    return Kernel("replace", _indented(lines), [out, x, value, *positions], blocks_for(out.size), _HELPERS)
+
+
+def _at(number: int, array: Array, shape: Sequence[int]) -> str:
+    return f"a{number}[{offset('i', shape, broadcast_strides(array, shape))}]"
+
+
 def _selection(key: tuple[Any, ...], x: Array, positions: Sequence[Array], result: Array) -> Selection:
     selection = Selection(key, x.shape, [array.shape for array in positions])
     if selection.shape != result.shape or (result.size and 0 in selection.lengths):

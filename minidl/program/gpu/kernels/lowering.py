@@ -13,10 +13,14 @@ from typing import Any
 import numpy
 
 from minidl.devices import Array
-from minidl.primitives.indexing import gather_, scatter_add_, slice_
+from minidl.primitives.convolution import conv_, conv_input_, conv_weight_
+from minidl.primitives.cumulative import cumsum_
+from minidl.primitives.indexing import gather_, scatter_add_, set_items_, slice_
 from minidl.primitives.random import random_normal, random_uniform
-from minidl.primitives.reduction import argmax_, max_, min_, sum_
+from minidl.primitives.reduction import argmax_, argmin_, max_, min_, sum_
 from minidl.primitives.shape import concatenate_, pad_, reshape_
+from minidl.primitives.sorting import argsort_
+from minidl.primitives.windows import overlap_add_, scatter_to_maxima_, select_maxima_, windows_
 from minidl.program.expressions import Unsupported
 from minidl.program.gpu.kernels.elementwise import (
     advance_kernel,
@@ -26,17 +30,31 @@ from minidl.program.gpu.kernels.elementwise import (
     group_kernel,
     is_literal,
 )
+from minidl.program.gpu.kernels.grouped import (
+    grouped_conv_input_kernel,
+    grouped_conv_kernel,
+    grouped_conv_weight_kernel,
+    is_of_small_groups,
+)
 from minidl.program.gpu.kernels.indexing import (
     gather_kernel,
     merge_places_kernel,
     place_kernel,
+    replace_kernel,
     scatter_kernel,
     sort_places_kernel,
     sum_runs_kernel,
 )
 from minidl.program.gpu.kernels.reductions import reduction_kernel
 from minidl.program.gpu.kernels.rows import rows_kernel
+from minidl.program.gpu.kernels.scans import argsort_kernel, cumsum_kernel
 from minidl.program.gpu.kernels.source import Kernel
+from minidl.program.gpu.kernels.windows import (
+    fold_kernel,
+    pack_kernel,
+    scatter_to_maxima_kernel,
+    select_maxima_kernel,
+)
 from minidl.program.lowered.sorted_scatter import (
     merge_places_,
     positions_and_sums,
@@ -44,6 +62,7 @@ from minidl.program.lowered.sorted_scatter import (
     sort_places_,
     sum_runs_,
 )
+from minidl.program.plan.convolution import Form
 from minidl.program.plan.tasks import Advance, Copy, Task
 from minidl.program.program import Group, Instruction, Operation, Rows, Value
 from minidl.random.generator import Generator
@@ -76,8 +95,9 @@ Lowering = Callable[[Any, Operands], list[Kernel]]
 
 
 def has_kernels(task: Task) -> bool:
-    """Return whether there may be generated kernels for a step."""
-    return task.operation in LOWERINGS
+    """Return whether there may be generated kernels for a step, which do not wait for each other."""
+    holds = CONDITIONS.get(task.operation, lambda step: True)
+    return task.operation in LOWERINGS and holds(task)
 
 
 def kernels_of(task: Task, operands: Operands) -> list[Kernel]:
@@ -155,6 +175,21 @@ def _placed(step: Instruction, operands: Operands) -> list[Kernel]:
     return [fill_kernel(out, 0)] if positions else [place_kernel(g, step.attributes["key"], 0, out)]
 
 
+def _replaced(step: Instruction, operands: Operands) -> list[Kernel]:
+    (x, value, *positions), out = operands.of(step)
+    return [replace_kernel(x, value, positions, step.attributes["key"], out)]
+
+
+def _running_sum(step: Instruction, operands: Operands) -> list[Kernel]:
+    (x,), out = operands.of(step)
+    return [cumsum_kernel(x, step.attributes["axis"], out)]
+
+
+def _sorted(step: Instruction, operands: Operands) -> list[Kernel]:
+    (x,), out = operands.of(step)
+    return [argsort_kernel(x, step.attributes["axis"], out)]
+
+
 def _padded(step: Instruction, operands: Operands) -> list[Kernel]:
     (x,), out = operands.of(step)
     widths = step.attributes["widths"]
@@ -184,6 +219,66 @@ def _scattered(step: Instruction, operands: Operands) -> list[Kernel]:
     return [scatter_kernel(g, places, sums[0] if sums else None, [p.shape for p in positions], key, out)]
 
 
+def _windows(step: Instruction, operands: Operands) -> list[Kernel]:
+    (x,), out = operands.of(step)
+    stride, dilation = step.attributes["stride"], step.attributes["dilation"]
+    columns = out.reshape(1, *out.shape)
+    return [pack_kernel(x, columns, stride, (0,) * len(stride), dilation)]
+
+
+def _overlap_add(step: Instruction, operands: Operands) -> list[Kernel]:
+    (parts,), out = operands.of(step)
+    stride, dilation = step.attributes["stride"], step.attributes["dilation"]
+    if not parts.size:
+        return [fill_kernel(out, 0)]
+    whole = parts[..., None, :]  # one group
+    return [fold_kernel(whole, out, stride, (0,) * len(stride), dilation)]
+
+
+def _select_maxima(step: Instruction, operands: Operands) -> list[Kernel]:
+    (values, x), out = operands.of(step)
+    own = None if step.inputs[0] is step.inputs[1] else values
+    return [select_maxima_kernel(own, x, **step.attributes, out=out)]
+
+
+def _scatter_to_maxima(step: Instruction, operands: Operands) -> list[Kernel]:
+    (g, x), out = operands.of(step)
+    return [scatter_to_maxima_kernel(g, x, **step.attributes, out=out)]
+
+
+def _do_not_overlap(step: Instruction) -> bool:
+    return all(w <= s for w, s in zip(step.attributes["window"], step.attributes["stride"], strict=True))
+
+
+def _grouped_conv(step: Instruction, operands: Operands) -> list[Kernel]:
+    (x, w), out = operands.of(step)
+    return [grouped_conv_kernel(x, w, out, Form.of(step))]
+
+
+def _grouped_conv_input(step: Instruction, operands: Operands) -> list[Kernel]:
+    (g, w), out = operands.of(step)
+    return [grouped_conv_input_kernel(g, w, out, Form.of(step))]
+
+
+def _grouped_conv_weight(step: Instruction, operands: Operands) -> list[Kernel]:
+    (x, g), out = operands.of(step)
+    if not x.size:
+        return [fill_kernel(out, 0)]
+    return [grouped_conv_weight_kernel(x, g, out, Form.of(step), operands.zeros)]
+
+
+def _is_of_small_groups(step: Instruction) -> bool:
+    return is_of_small_groups(Form.of(step))
+
+
+#: What has to hold of a step, besides, so that it has kernels of its own; calls.py has all others.
+CONDITIONS: dict[Operation, Callable[[Any], bool]] = {
+    conv_: _is_of_small_groups,
+    conv_input_: _is_of_small_groups,
+    conv_weight_: _is_of_small_groups,
+    scatter_to_maxima_: _do_not_overlap,
+}
+
 LOWERINGS: dict[Operation, Lowering] = {
     Group: _group,
     Rows: _rows,
@@ -195,14 +290,25 @@ LOWERINGS: dict[Operation, Lowering] = {
     max_: _reduction,
     min_: _reduction,
     argmax_: _reduction,
+    argmin_: _reduction,
     concatenate_: _concatenation,
     reshape_: _reshaped,
     slice_: _picked,
     gather_: _picked,
     scatter_add_: _placed,
+    set_items_: _replaced,
+    cumsum_: _running_sum,
+    argsort_: _sorted,
     pad_: _padded,
     sort_places_: _places_sorted,
     merge_places_: _places_merged,
     sum_runs_: _runs_summed,
     scatter_sorted_: _scattered,
+    windows_: _windows,
+    overlap_add_: _overlap_add,
+    select_maxima_: _select_maxima,
+    scatter_to_maxima_: _scatter_to_maxima,
+    conv_: _grouped_conv,
+    conv_input_: _grouped_conv_input,
+    conv_weight_: _grouped_conv_weight,
 }

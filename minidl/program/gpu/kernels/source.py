@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy
 
 from minidl.devices import Array
 from minidl.program.expressions import Unsupported
-from minidl.program.plan.strides import merged
+from minidl.program.plan.strides import element_strides, merged
 
 #: Threads of a block, in every kernel.
 THREADS = 256
@@ -91,7 +92,9 @@ class Kernel:
     """What one step asks of the GPU: C++ for one thread, and the arrays it works on.
 
     The code sees the arrays as ``a0``, ``a1``, ..., and ``block``, ``blocks``, ``thread`` and ``shared``.
-    ``helpers`` are functions of C++ that it calls, beside those that all may call.
+    ``helpers`` are functions of C++ that it calls, beside those that all may call. ``numbers`` are whole
+    numbers that differ between kernels of the same code, which sees them behind the arrays: the first as
+    ``a2``, if there are two arrays.
     """
 
     name: str
@@ -99,13 +102,20 @@ class Kernel:
     arrays: list[Array]
     blocks: int
     helpers: str = ""
+    numbers: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        self.types = [storage_type(array.dtype) for array in self.arrays]
+        self.types = [f"{storage_type(array.dtype)} *" for array in self.arrays]
+        self.types += ["long long "] * len(self.numbers)
+
+    @property
+    def arguments(self) -> list[Any]:
+        """What the function of C++ is called with."""
+        return [*self.arrays, *map(numpy.int64, self.numbers)]
 
     def parameters(self, first: int = 0) -> str:
-        """Return the arrays as the parameters of a C++ function, numbered from ``first``."""
-        return ", ".join(f"{kind} *a{first + i}" for i, kind in enumerate(self.types))
+        """Return the parameters of a C++ function, numbered from ``first``."""
+        return ", ".join(f"{kind}a{first + i}" for i, kind in enumerate(self.types))
 
 
 def source(launches: Sequence[Sequence[Kernel]]) -> str:
@@ -116,17 +126,17 @@ def source(launches: Sequence[Sequence[Kernel]]) -> str:
     functions: dict[str, str] = {}
     entries = []
     for number_of_launch, kernels in enumerate(launches):
-        first_block = first_array = 0
+        first_block = first = 0
         parameters, branches = [], []
         for kernel in kernels:
             own = f"{kernel.parameters()}, {_PLACE}"
             name = functions.setdefault(f"({own}) {{\n{kernel.code}}}\n", f"step_{len(functions)}")
-            arrays = "".join(f"a{first_array + i}, " for i in range(len(kernel.arrays)))
+            arguments = "".join(f"a{first + i}, " for i in range(len(kernel.types)))
             place = f"blockIdx.x - {first_block}, {kernel.blocks}, threadIdx.x, shared"
             first_block += kernel.blocks
-            branches.append(f"if (blockIdx.x < {first_block}) {name}({arrays}{place});")
-            parameters.append(kernel.parameters(first_array))
-            first_array += len(kernel.arrays)
+            branches.append(f"if (blockIdx.x < {first_block}) {name}({arguments}{place});")
+            parameters.append(kernel.parameters(first))
+            first += len(kernel.types)
         signature = f"{launch_name(number_of_launch)}({', '.join(parameters)})"
         # What each step would declare for itself adds up, and a launch with many sums would have too much.
         is_shared = any("shared" in kernel.code for kernel in kernels)
@@ -200,3 +210,9 @@ def index_type(shape: Sequence[int], strides: Sequence[Sequence[int]]) -> str:
         (sum(abs(s) * n for s, n in zip(stride, shape, strict=False)) for stride in strides), default=0
     )
     return "int" if max(reach, math.prod(shape)) < 2**30 else "long long"
+
+
+def index_type_of(*arrays: Array) -> str:
+    """Return the type for positions in arrays of different shapes."""
+    types = {index_type(array.shape, [element_strides(array)]) for array in arrays}
+    return "int" if types == {"int"} else "long long"

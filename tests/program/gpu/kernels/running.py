@@ -32,10 +32,10 @@ def computed(gpu, launches):
     """Run launches: lists of kernels on arrays of the GPU."""
     module = gpu.RawModule(code=cuda_source.source(launches))
     for number, kernels in enumerate(launches):
-        arrays = tuple(array for kernel in kernels for array in kernel.arrays)
+        arguments = tuple(argument for kernel in kernels for argument in kernel.arguments)
         blocks = sum(kernel.blocks for kernel in kernels)
         if blocks:
-            module.get_function(launch_name(number))((blocks,), (THREADS,), arrays)
+            module.get_function(launch_name(number))((blocks,), (THREADS,), arguments)
 
 
 def kernel_of(gpu, primitive, inputs, attributes):

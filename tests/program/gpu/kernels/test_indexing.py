@@ -16,6 +16,7 @@ from minidl.program.gpu.kernels.indexing import (
     gather_kernel,
     merge_places_kernel,
     place_kernel,
+    replace_kernel,
     scatter_kernel,
     sort_places_kernel,
     sum_runs_kernel,
@@ -83,6 +84,31 @@ def test_basic_keys_are_filled_in_place(gpu, order, data):
         out = empty(gpu, shape, dtype)
         made.append((place_kernel(on(gpu, g), key, 3, out), out, expected))
     computed(gpu, [[kernel for kernel, _, _ in made]])
+    for kernel, out, expected in made:
+        numpy.testing.assert_array_equal(gpu.asnumpy(out), expected, err_msg=kernel.code)
+
+
+@given(data=st.data())
+@SHARED
+def test_assignments_agree_with_numpy(gpu, order, data):
+    """Of equal positions the last one counts; values are broadcast."""
+    made = []
+    for dtype in DTYPES * 2:
+        shape, key, positions = data.draw(selections(outside=True))
+        selection = Selection(key, shape, [p.shape for p in positions])
+        inside = [p % numpy.int64(n) for p, n in zip(positions, selection.lengths, strict=True)]
+        expected = numbers(data.draw, shape, dtype)
+        x = expected.copy()
+        of = tuple(n if data.draw(st.booleans()) else 1 for n in selection.shape)
+        value = numbers(data.draw, of[data.draw(st.integers(0, len(of))) :] if 0 not in of else of, dtype)
+        for place in numpy.ndindex(selection.spread):  # NumPy does not promise which of equal ones counts
+            one = [numpy.broadcast_to(p, selection.spread)[place] for p in inside]
+            at = (slice(None),) * selection.at + place
+            expected[filled(key, one)] = numpy.broadcast_to(value, selection.shape)[at]
+        out = empty(gpu, shape, dtype)
+        arrays = on(gpu, x), on(gpu, value), [on(gpu, p) for p in positions]
+        made.append((replace_kernel(*arrays, key, out), out, expected))
+    computed(gpu, [[kernel for kernel, _, _ in made if kernel.blocks]])
     for kernel, out, expected in made:
         numpy.testing.assert_array_equal(gpu.asnumpy(out), expected, err_msg=kernel.code)
 
@@ -179,9 +205,10 @@ def test_half_precision_is_added_up_in_single_precision(gpu):
     assert gpu.asnumpy(out).tolist() == [1250, 0]  # in float16, 512 + 0.25 is 512
 
 
+@pytest.mark.parametrize("name", ["argmax", "argmin"])
 @given(data=st.data())
 @SHARED
-def test_argmax_agrees_with_numpy(gpu, order, data):
+def test_argmax_and_argmin_agree_with_numpy(gpu, order, name, data):
     made = []
     for dtype in ("float16", "float32", "float64", "int32", "uint8", "bool"):
         shape = data.draw(hnp.array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=50))
@@ -189,24 +216,26 @@ def test_argmax_agrees_with_numpy(gpu, order, data):
         axis = data.draw(st.integers(0, x.ndim - 1))
         if dtype.startswith("float") and data.draw(st.booleans()):
             x.reshape(-1)[data.draw(st.integers(0, x.size - 1)) :: 7] = numpy.nan
-        out = empty(gpu, numpy.argmax(x, axis).shape, "int64")
-        kernel = reduction_kernel("argmax", on(gpu, x), (axis,), out, zeros_of(gpu))
-        made.append((kernel, out, numpy.argmax(x, axis)))
+        expected = getattr(numpy, name)(x, axis)
+        out = empty(gpu, expected.shape, "int64")
+        kernel = reduction_kernel(name, on(gpu, x), (axis,), out, zeros_of(gpu))
+        made.append((kernel, out, expected))
     computed(gpu, [[kernel for kernel, _, _ in made]])
     for _, out, expected in made:
         numpy.testing.assert_array_equal(gpu.asnumpy(out), expected)
 
 
-def test_argmax_of_long_rows_is_the_first(gpu, order, rng):
+@pytest.mark.parametrize("name", ["argmax", "argmin"])
+def test_argmax_and_argmin_of_long_rows_are_the_first(gpu, order, rng, name):
     few = rng.integers(0, 4, (2, 20_000)).astype("float32")
     with_nan = few.copy()
     with_nan[:, [19_000, 5003, 5004]] = numpy.nan
     made = []
     for x, axis in ((few, 1), (with_nan, 1), (few.T.copy(), 0)):
         out = empty(gpu, (2,), "int64")
-        kernel = reduction_kernel("argmax", gpu.asarray(x), (axis,), out, zeros_of(gpu))
+        kernel = reduction_kernel(name, gpu.asarray(x), (axis,), out, zeros_of(gpu))
         assert len(kernel.arrays) == 4  # several blocks share a row
-        made.append((kernel, out, numpy.argmax(x, axis)))
+        made.append((kernel, out, getattr(numpy, name)(x, axis)))
     computed(gpu, [[kernel for kernel, _, _ in made]])
     for _, out, expected in made:
         assert gpu.asnumpy(out).tolist() == expected.tolist()
@@ -255,6 +284,11 @@ def test_the_cuda_compiler_takes_the_kernels_of_indexing(strict_gpu, rng):
     for dtype, shape in itertools.product(("float16", "float64", "uint8", "bool"), ((3, 4), (2, 9000))):
         x, out = strict_gpu.zeros(shape, dtype), strict_gpu.zeros(shape[:1], "int64")
         kernels.append(reduction_kernel("argmax", x, (1,), out, zeros_of(strict_gpu)))
+        kernels.append(reduction_kernel("argmin", x, (1,), out, zeros_of(strict_gpu)))
+        value, other = strict_gpu.zeros((1,), dtype), strict_gpu.zeros(shape, dtype)
+        places = strict_gpu.zeros(5, "int32")
+        kernels.append(replace_kernel(x, value, [places], (slice(None), SLOT), other))
+        kernels.append(replace_kernel(x, value, [], (0, slice(None, None, 2)), other))
     for i in range(45):
         x, out = strict_gpu.zeros((45, 70 + i)), strict_gpu.zeros(70 + i)
         kernels.append(reduction_kernel("sum", x, (0,), out, zeros_of(strict_gpu)))
