@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 if TYPE_CHECKING:
     import numpy
 
+    from minidl.devices import Array
     from minidl.primitives.primitive import Primitive
     from minidl.random.generator import Generator
     from minidl.tensor import Tensor
@@ -24,6 +25,9 @@ class Recorder(Protocol):
     """
 
     current_phase: str
+
+    def infer(self, primitive: Primitive, arrays: list[Array], attributes: dict[str, Any]) -> Array | None:
+        """Return an array like the result of a primitive, whose values nobody reads; None to compute it."""
 
     def record(
         self, primitive: Primitive, inputs: tuple[Tensor, ...], attributes: dict[str, Any], out: Tensor
@@ -53,8 +57,8 @@ class Recorder(Protocol):
 
     def check(
         self, x: Tensor, holds: Callable[[numpy.ndarray], bool], message: Callable[[numpy.ndarray], str]
-    ) -> None:
-        """Note that the values of a Tensor are about to be checked."""
+    ) -> bool:
+        """Note that the values of a Tensor are to be checked, and return whether they are there."""
 
     def phase(self, name: str) -> AbstractContextManager[None]:
         """Return a context in which ``current_phase`` is this one."""

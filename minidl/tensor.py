@@ -314,16 +314,20 @@ class Tensor:
         if value.dtype != self.dtype:
             value = value.detach().astype(self.dtype)
         xp = devices.common_module([self._array, value._array], "assign")
-        if mode.recorder is not None:
-            mode.recorder.before_assign(self)
-        if xp is numpy:
-            indexing.assign_.forward(xp, self._array, value._array)
+        recorder = mode.recorder
+        if recorder is not None:
+            recorder.before_assign(self)
+        arrays = [self._array, value._array]
+        if recorder is not None and recorder.infer(indexing.assign_, arrays, {}) is not None:
+            pass  # there are no values to be written
+        elif xp is numpy:
+            indexing.assign_.forward(xp, *arrays)
         else:
             with devices.current(self._array):
-                indexing.assign_.forward(xp, self._array, value._array)
+                indexing.assign_.forward(xp, *arrays)
         mark_assigned(self)
-        if mode.recorder is not None:
-            mode.recorder.record(indexing.assign_, (self, value), {}, self)
+        if recorder is not None:
+            recorder.record(indexing.assign_, (self, value), {}, self)
 
     def to(self, device: str) -> Tensor:
         """Return this Tensor on a device, as a new leaf if it has to be moved."""
@@ -339,6 +343,7 @@ class Tensor:
         twin = type(self).__new__(type(self))
         memo[id(self)] = twin
         Tensor.__init__(twin, devices.copy(self._array), self.requires_grad and self.primitive is None)
+        _record_copy(twin, self)
         for name, value in getattr(self, "__dict__", {}).items():  # of a subclass
             setattr(twin, name, copy.deepcopy(value, memo))
         return twin
@@ -636,6 +641,7 @@ class Parameter(Tensor):
         if source.dtype.kind != "f":
             source = source.astype(numpy.float32)
         super().__init__(devices.copy(source._array), requires_grad=True)
+        _record_copy(self, source)
         self._learning_rate_factor = learning_rate_factor
         self._l2_factor = (1.0 if self.ndim >= 2 else 0.0) if l2_factor is None else l2_factor
 
@@ -670,7 +676,8 @@ def apply(primitive: Primitive, inputs: tuple[Tensor, ...], attributes: dict[str
     """Compute a primitive on Tensors: the one place where that happens.
 
     The forward computes with arrays. If a gradient may be asked for, the result remembers how it
-    was made; if a step is being recorded, the recorder is told.
+    was made; if a step is being recorded, the recorder is told, and may know the shape of the result, so that
+    nothing is computed.
 
     Raises
     ------
@@ -680,13 +687,17 @@ def apply(primitive: Primitive, inputs: tuple[Tensor, ...], attributes: dict[str
         The shapes do not fit each other; the message names the primitive and the shapes.
     """
     arrays = [x._array for x in inputs]
+    recorder = mode.recorder
     xp = numpy
     for array in arrays:
         if type(array) is not numpy.ndarray:
             xp = devices.common_module(arrays, primitive.name)
             break
     try:
-        if xp is numpy:
+        inferred = None if recorder is None else recorder.infer(primitive, arrays, attributes)
+        if inferred is not None:
+            data = inferred
+        elif xp is numpy:
             data = primitive.forward(xp, *arrays, **attributes)
         else:
             with devices.current(arrays[0]):
@@ -706,8 +717,8 @@ def apply(primitive: Primitive, inputs: tuple[Tensor, ...], attributes: dict[str
         _share_storage(out, inputs)
     if out._requires_grad or primitive.keeps_inputs:
         out.primitive, out.inputs, out.attributes = primitive, inputs, attributes
-    if mode.recorder is not None:
-        mode.recorder.record(primitive, inputs, attributes, out)
+    if recorder is not None:
+        recorder.record(primitive, inputs, attributes, out)
     return out
 
 
@@ -831,6 +842,12 @@ def tensor(
     if device is not None:
         array = devices.to_device(array, device)
     return Tensor(array, requires_grad)
+
+
+def _record_copy(copy: Tensor, source: Tensor) -> None:
+    """Tell a recorder that a new leaf has the values of another Tensor, which a replay may change."""
+    if mode.recorder is not None:
+        mode.recorder.record(elementwise.cast, (source,), {"dtype": source.dtype}, copy)
 
 
 def _recorded_copy(x: Tensor, dtype: DTypeLike, device: str | None, requires_grad: bool) -> Tensor:

@@ -26,8 +26,8 @@ def check_values(
     """
     if x.device != "cpu":
         return
-    if mode.recorder is not None:
-        mode.recorder.check(x, holds, message)
+    if mode.recorder is not None and not mode.recorder.check(x, holds, message):
+        return  # only a replay will see them
     if not holds(x.data):
         raise ValueError(message(x.data))
 

@@ -36,8 +36,9 @@ from minidl.primitives.windows import (
 )
 from minidl.tensor import Tensor, as_tensors
 
-#: Elements of a block of columns: 256 KiB of float32, so that it stays in a level-2 cache.
-_BLOCK = 2**16
+#: Elements of a block of columns: 1 MiB of float32, so that it stays in or near a level-2 cache. Smaller ones
+#: take more calls, each of which costs a thread the interpreter lock.
+_BLOCK = 2**18
 #: The same on a GPU: 32 MiB, for its cache is larger, and each block costs launches of kernels.
 _GPU_BLOCK = 2**23
 #: Rows that a block has at least: a product of fewer would read the weights more often than it pays.

@@ -16,6 +16,7 @@ from typing import Any
 import numpy
 
 from minidl.devices import Array
+from minidl.primitives.elementwise import where_
 from minidl.primitives.indexing import take
 from minidl.primitives.linear_algebra import matmul
 from minidl.primitives.primitive import Primitive
@@ -27,8 +28,8 @@ Lengths = tuple[int, ...]
 Pairs = tuple[tuple[int, int], ...]
 #: One number for all axes, or one for each.
 PerAxis = int | Sequence[int]
-#: Elements of images that max pooling takes at a time, so that they stay in a level-2 cache.
-_BLOCK = 2**16
+#: Elements of images that max pooling takes at a time, so that they stay in or near a level-2 cache.
+_BLOCK = 2**18
 Padding = str | int | Sequence[int] | Sequence[tuple[int, int]]
 
 
@@ -254,7 +255,7 @@ def _select_maxima(
         chosen = _first_maxima(xp, x[images], counts, keys)
         selected = xp.array(values[images][keys[0]])
         for number, key in enumerate(keys[1:], 1):
-            selected = xp.where(xp.equal(chosen, number), values[images][key], selected)
+            selected = where_.forward(xp, xp.equal(chosen, number), values[images][key], selected)
         out[images] = selected
     return out
 
@@ -266,12 +267,16 @@ def _scatter_to_maxima(
     if out is None:
         out = xp.empty(x.shape, g.dtype)
     out.fill(0)
+    overlap = any(length > step for length, step in zip(window, stride, strict=True))
+    nothing = xp.zeros((), g.dtype)
     for images in _image_blocks(xp, x):
         chosen = _first_maxima(xp, x[images], counts, keys)
         for number, key in enumerate(keys):
             target = out[images][key]
-            part = xp.where(xp.equal(chosen, number), g[images], g.dtype.type(0))
-            xp.add(target, part, out=target)
+            part = where_.forward(xp, xp.equal(chosen, number), g[images], nothing)
+            if overlap:
+                part = xp.add(target, part)
+            xp.copyto(target, part)
     return out
 
 

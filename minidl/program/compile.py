@@ -77,9 +77,10 @@ def compile(
     """Turn a function of Tensors into one that records itself once and is then replayed.
 
     The first call runs the function twice as it is, and records every operation: forward, backward,
-    optimizer update. This call and later ones with arguments of the same shapes, dtypes and devices
-    replay the record: no tape, no allocation, elementwise work in cache-sized blocks on all cores, or, on a
-    GPU, generated kernels in a CUDA graph. Use it as ``@compile`` or ``step = compile(step)``.
+    optimizer update. On the CPU nothing is computed meanwhile: results have shapes and dtypes. This call and
+    later ones with arguments of the same shapes, dtypes and devices replay the record: no tape, no
+    allocation, elementwise work in cache-sized blocks on all cores, or, on a GPU, generated kernels in a
+    CUDA graph. Use it as ``@compile`` or ``step = compile(step)``.
 
     A compiled function does what the plain function would do: the same results, and the same state
     afterwards. Parameters and other Tensors from outside are read at each call. Whatever else the function
@@ -442,6 +443,7 @@ class _Recorder:
     ----------
     identical : the arguments, by position, that are state of the function too, and are not copied
     attributes : what the last run set, of attributes
+    computes : whether results have values while the function runs; see shape_inference.py
     """
 
     def __init__(
@@ -452,6 +454,7 @@ class _Recorder:
         self.identical: dict[int, Tensor] = {}
         self.attributes: list[AttributeRule] = []
         self.changes_arguments = False
+        self.computes = False
 
     def rewound(self) -> Run:
         """Run once, and undo it; find out which arguments cannot be copied."""
@@ -536,17 +539,34 @@ class _Recorder:
         self.surroundings.restore(draws)
 
     def _run(self, numbers: list[TracedNumber] | None = None) -> Run:
-        """Run once; if that fails, leave everything as it was. Numbers that are made join ``numbers``."""
+        """Run once; if that fails, leave everything as it was. Numbers that are made join ``numbers``.
+
+        Results have no values, unless the function applies a primitive that must be computed.
+        """
+        from minidl.program.shape_inference import NeedsValues
+
+        count = 0 if numbers is None else len(numbers)
+        try:
+            return self._run_once(numbers)
+        except NeedsValues:
+            self.computes = True
+        if numbers is not None:
+            del numbers[count:]
+        return self._run_once(numbers)
+
+    def _run_once(self, numbers: list[TracedNumber] | None) -> Run:
         from minidl.program.cpu.blas import with_one_blas_thread_each
         from minidl.program.outside_world import clocks_refused, watch
         from minidl.program.recorder import Recorder  # not needed where nothing is compiled
         from minidl.program.recording import Run
+        from minidl.program.shape_inference import NeedsValues
 
         leaves = self.call.leaves
         stand_ins = [
             self.identical[i] if i in self.identical else _stand_in(leaf) for i, leaf in enumerate(leaves)
         ]
-        recorder = Recorder([x for i, x in enumerate(stand_ins) if i not in self.identical], stand_ins)
+        inputs = [x for i, x in enumerate(stand_ins) if i not in self.identical]
+        recorder = Recorder(inputs, stand_ins, self.computes)
         by_id = {id(leaf): x for leaf, x in zip(leaves, stand_ins, strict=True)}
 
         def traced(value: float) -> TracedNumber:
@@ -567,7 +587,9 @@ class _Recorder:
                 # The threads of BLAS would wait for each other between many small products.
                 result = with_one_blas_thread_each(functools.partial(self.function, *arguments, **keywords))
             mode.recorder = None
-            if recorder.refusal is not None:  # the function caught it
+            if recorder.needs_values:  # the function caught it
+                raise NeedsValues
+            if recorder.refusal is not None:
                 raise recorder.refusal
             outputs = results_of(result)
             self.changes_arguments = contents_of(given) != contents

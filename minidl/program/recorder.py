@@ -23,6 +23,7 @@ from minidl.primitives.primitive import Primitive
 from minidl.primitives.shape import detach
 from minidl.program.lowered.check import check_
 from minidl.program.program import Instruction, Program, Value
+from minidl.program.shape_inference import NeedsValues, has_inference, result_without_values
 from minidl.random.generator import Generator
 from minidl.tensor import Tensor, mark_assigned
 from minidl.tracking import MISSING, TracedNumber, Tracked, changes
@@ -119,6 +120,9 @@ class ChangeLog:
     def refuse_reading(self, x: Tensor, reader: str) -> None:
         """Take note that Python reads the values of a Tensor."""
 
+    def infer(self, primitive: Primitive, arrays: list[Any], attributes: dict[str, Any]) -> Any:
+        """Let a primitive be computed."""
+
     def record(
         self, primitive: Primitive, inputs: tuple[Tensor, ...], attributes: dict[str, Any], out: Tensor
     ) -> None:
@@ -129,8 +133,9 @@ class ChangeLog:
         x: Tensor,
         holds: Callable[[numpy.ndarray], bool],
         message: Callable[[numpy.ndarray], str],
-    ) -> None:
-        """Take note that values are checked."""
+    ) -> bool:
+        """Let values be checked."""
+        return True
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -178,12 +183,19 @@ class Recorder(ChangeLog):
     ----------
     inputs : Tensors that stand for the arguments
     arguments : all of these, and those that are state, by their positions
+    computes : whether results have values; without, Tensors are not written either, and NeedsValues is raised
+        where a primitive can only be computed
+
+    Attributes
+    ----------
+    needs_values : whether that has happened, even if the function caught it
     """
 
     is_rehearsal = True  # what is computed now is thrown away
 
-    def __init__(self, inputs: list[Tensor], arguments: list[Tensor] | None = None):
+    def __init__(self, inputs: list[Tensor], arguments: list[Tensor] | None = None, computes: bool = True):
         super().__init__()
+        self.computes, self.needs_values = computes, False
         self.checks: list[ValueCheck] = []
         self.checked: list[Value] = []
         self.refusal: RecordingError | None = None
@@ -241,6 +253,21 @@ class Recorder(ChangeLog):
         if twin is not x:  # another Tensor of the same array: one piece of state
             return self.value_of(twin)
         return Value(x.shape, x.dtype, "state", x._array, x)
+
+    def infer(self, primitive: Primitive, arrays: list[Any], attributes: dict[str, Any]) -> Any:
+        """Return an array without values where nothing is computed."""
+        if self.computes:
+            return None
+        try:
+            return result_without_values(primitive, arrays, attributes)
+        except NeedsValues:
+            self.needs_values = True
+            raise
+
+    def before_assign(self, x: Tensor) -> None:
+        """Note the value of a Tensor that is about to be written."""
+        if self.computes or not has_inference(x._array):
+            super().before_assign(x)
 
     def record(
         self, primitive: Primitive, inputs: tuple[Tensor, ...], attributes: dict[str, Any], out: Tensor
@@ -312,17 +339,18 @@ class Recorder(ChangeLog):
         x: Tensor,
         holds: Callable[[numpy.ndarray], bool],
         message: Callable[[numpy.ndarray], str],
-    ) -> None:
+    ) -> bool:
         """Make a check of values a part of the program; that of an argument comes before all else."""
         position, value = self._positions.get(id(x)), self.value_of(x)
         if position is not None and value.kind == "input":
             self.checks.append(ValueCheck(position, holds, message))
-            return
+            return True
         output = Value((), numpy.dtype(bool))
         self._step(
             Instruction(check_, [value], {"holds": holds, "message": message}, output, self.current_phase)
         )
         self.checked.append(output)
+        return self.computes or value.kind != "result"
 
     def before_data(self, x: Tensor) -> None:
         """Refuse to hand an array to the user's code while recording."""

@@ -1255,6 +1255,28 @@ def copied_network(world):
 
 
 @case
+def copies_made_inside(world):
+    w = parameter()
+    layer = world.watch(dl.Dense(3, 3, seed=0))
+
+    def f(x):
+        leaf = dl.Parameter(x * w)
+        twin = copy.deepcopy(layer)
+        loss = (
+            copy.deepcopy(x) * copy.copy(x * 2) * copy.deepcopy(w) * leaf + twin(leaf.reshape(1, 3))
+        ).sum()
+        loss.backward()
+        return loss, leaf.grad, twin.weight.grad
+
+    step = world.compile(f)
+    step(V)
+    step(V * 3)
+    w.assign(w * 2)
+    layer.weight.assign(layer.weight * 2)
+    step(V)
+
+
+@case
 def methods_of_several_instances(world):
     class Model(dl.Layer):
         def __init__(self, scale):

@@ -48,10 +48,15 @@ from minidl.program.program import (
     Partial,
     PartialSum,
     Rows,
+    Value,
 )
 
 #: Returns C statements for a step, or one thread's block of it; raises Unsupported where it has none.
 Lowering = Callable[[Any, Block, CSource], list[str]]
+
+#: Returns the loops that compute the members of a group over a block of this shape. Places are the arrays,
+#: or the blocks of them, of every value that is read or written in memory. Raises Unsupported, too.
+Statement = Callable[[CSource, Any, dict[Value, numpy.ndarray], tuple[int, ...]], str]
 
 
 def statements(task: Task, block: Block, source: CSource) -> list[str]:
@@ -73,22 +78,15 @@ def _gemm(gemm: Gemm, block: Block, source: CSource) -> list[str]:
     return [gemm_statement(source, a, b, out, add=i > 0) for i, (a, b) in enumerate(terms)]
 
 
-def _group(group: Group, block: Block, source: CSource) -> list[str]:
-    places = dict(zip(group.inputs, block.inputs, strict=True))
-    places |= zip(group.outputs, block.outputs, strict=True)
-    return [group_statement(source, group.members, group.outputs, places, block.shape(group.shape))]
+def _loops(statement: Statement) -> Lowering:
+    """Return the lowering of a group, of whatever kind, whose members one statement computes together."""
 
+    def lowering(group: Group, block: Block, source: CSource) -> list[str]:
+        places = dict(zip(group.inputs, block.inputs, strict=True))
+        places |= zip(group.outputs, block.outputs, strict=True)
+        return [statement(source, group, places, block.shape(group.shape))]
 
-def _one_pass(group: OnePass, block: Block, source: CSource) -> list[str]:
-    places = dict(zip(group.inputs, block.inputs, strict=True))
-    places |= zip(group.outputs, block.outputs, strict=True)
-    return [one_pass_statement(source, group, places, block.shape(group.shape))]
-
-
-def _rows(rows: Rows, block: Block, source: CSource) -> list[str]:
-    places = dict(zip(rows.inputs, block.inputs, strict=True))
-    places |= zip(rows.outputs, block.outputs, strict=True)
-    return [rows_statement(source, rows, places, block.shape(rows.shape))]
+    return lowering
 
 
 def _matmul(step: Instruction, block: Block, source: CSource) -> list[str]:
@@ -182,9 +180,9 @@ def _overlap_add(step: Instruction, block: Block, source: CSource) -> list[str]:
 
 LOWERINGS: dict[Operation, Lowering] = {
     Gemm: _gemm,
-    Group: _group,
-    OnePass: _one_pass,
-    Rows: _rows,
+    Group: _loops(group_statement),
+    OnePass: _loops(one_pass_statement),
+    Rows: _loops(rows_statement),
     PartialSum: _partial_sum,
     Copy: _copy,
     matmul_: _matmul,

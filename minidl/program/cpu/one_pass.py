@@ -33,15 +33,7 @@ MAX_RUN = 512
 def one_pass_statement(
     source: CSource, step: OnePass, places: dict[Value, numpy.ndarray], shape: tuple[int, ...]
 ) -> str:
-    """Return the loops of a group, its sums and its max pooling over a block of this shape.
-
-    ``places`` has the array, or the block of it, of every value that is read or written in memory.
-
-    Raises
-    ------
-    Unsupported
-        There is no code for some member or dtype.
-    """
+    """Return the loops of a group, its sums and its max pooling: see lowering.Statement."""
     pooling = any(not member.is_elementwise for member in step.members)
     return (_Windows if pooling else _Rows)(source, step, places, shape).text()
 

@@ -23,15 +23,7 @@ MAX_KEPT = 512 << 10
 def rows_statement(
     source: CSource, rows: Rows, places: dict[Value, numpy.ndarray], shape: tuple[int, ...]
 ) -> str:
-    """Return the loops over rows, and over the elements of each; ``shape`` is that of a block of the rows.
-
-    ``places`` has the array, or the block of it, of every value that is read or written in memory.
-
-    Raises
-    ------
-    Unsupported
-        There is no code for some member or dtype.
-    """
+    """Return the loops over rows, and over the elements of each: see lowering.Statement."""
     if 0 in shape:
         return ";"
     return _Code(source, rows, places, shape).text()
@@ -54,6 +46,7 @@ class _Code:
             raise Unsupported("rows of which too much has to be kept")
         self.computed = dict.fromkeys(member.output for member in rows.members)
         self.number = {value: i for i, value in enumerate(dict.fromkeys([*places, *self.computed]))}
+        self.counts = {value for value in rows.inputs if self.step[value] == 1 and _counts(value)}
         self.names: dict[Value, str] = {}  # of what is known in all stages: one number for each row
 
     def text(self) -> str:
@@ -120,6 +113,8 @@ class _Code:
         return _loop_with_reductions(self.length, body, reductions)
 
     def _element(self, value: Value) -> str:
+        if value in self.counts:
+            return f"({c_type(value.dtype)}) c"
         step = self.step[value]
         return f"r{self.number[value]}[{'c' if step == 1 else f'c * {step}'}]"
 
@@ -127,6 +122,13 @@ class _Code:
         if member.primitive in FLOATS_ONLY and member.output.dtype.kind != "f":
             raise Unsupported
         return expression(member, names, c_type)
+
+
+def _counts(value: Value) -> bool:
+    """Return whether a value is the constant 0, 1, 2, ..., which need not be read from memory."""
+    if value.kind != "constant" or value.dtype.kind not in "iu" or len(value.shape) != 1:
+        return False
+    return numpy.array_equal(value.array, numpy.arange(value.size))
 
 
 class _Reduction:

@@ -14,7 +14,7 @@ from minidl.program.cpu.c_code import CSource
 from minidl.program.cpu.loops import Loops, c_type, loop, smaller, stored_type
 from minidl.program.expressions import Unsupported, expression, number
 from minidl.program.plan.layout import TRANSPOSED, Layout, blas_takes, layout_of
-from minidl.program.program import Instruction, Value
+from minidl.program.program import Group, Value
 
 #: The primitives whose functions C has for floating-point numbers alone.
 FLOATS_ONLY = {power_}
@@ -106,20 +106,14 @@ def _is_better_copied(a: numpy.ndarray, b: numpy.ndarray, out: numpy.ndarray) ->
 
 
 def group_statement(
-    source: CSource,
-    members: list[Instruction],
-    outputs: list[Value],
-    places: dict[Value, numpy.ndarray],
-    shape: tuple[int, ...],
+    source: CSource, group: Group, places: dict[Value, numpy.ndarray], shape: tuple[int, ...]
 ) -> str:
-    """Return the loops of an elementwise group over blocks of its arrays, all of one shape or broadcast.
+    """Return the loops of an elementwise group over arrays of one shape or broadcast: see lowering.Statement.
 
     Every array is read once and written once, and everything in between stays in registers.
-
-    ``places`` has the array, or the block of it, of every value that is read or written in memory.
     """
     loops = Loops(shape, list(places.values()))
-    inside = {member.output for member in members}
+    inside = {member.output for member in group.members}
     names: dict[Value, str] = {}
     pointers: list[str] = []
     before: list[str] = []
@@ -131,14 +125,14 @@ def group_statement(
             names[value] = f"v{len(names)}"
             lines = before if loops.is_fixed(i) else body
             lines.append(f"{kind} {names[value]} = q{i}[{loops.index(i)}];")
-    for member in members:
+    for member in group.members:
         if member.primitive in FLOATS_ONLY and member.output.dtype.kind != "f":
             raise Unsupported
         written = expression(member, names, c_type)
         names[member.output] = f"v{len(names)}"
         body.append(f"{c_type(member.output.dtype)} {names[member.output]} = {written};")
     # Stores come last, so that a new state may lie where the old one was read.
-    body += [f"q{i}[{loops.index(i)}] = {names[v]};" for i, v in enumerate(places) if v in set(outputs)]
+    body += [f"q{i}[{loops.index(i)}] = {names[v]};" for i, v in enumerate(places) if v in set(group.outputs)]
     return f"{{ {' '.join(pointers)}\n    {loops.code(body, before)} }}"
 
 

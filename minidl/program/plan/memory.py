@@ -13,7 +13,7 @@ import numpy
 from minidl.devices import Array
 from minidl.program.plan.aliases import Aliases
 from minidl.program.plan.layout import empty
-from minidl.program.plan.schedule import ALL_THREADS, TaskSchedule, reads_of
+from minidl.program.plan.schedule import ALL_THREADS, TaskSchedule, reads_of, writes_of
 from minidl.program.program import Program, Value
 
 
@@ -204,9 +204,10 @@ def _lifetimes(program: Program, schedule: TaskSchedule, aliases: Aliases) -> di
         for scheduled in phase:
             position += 1
             moment = (position if schedule.one_by_one else number, position)
-            for value in scheduled.task.outputs:
-                life = lifetimes.setdefault(aliases.root[value], Lifetime(moment, moment))
-                life.last, life.by_rows = moment, life.by_rows and scheduled.owner == ALL_THREADS
+            for root, own_rows in writes_of(scheduled.task, aliases, schedule.threads):
+                life = lifetimes.setdefault(root, Lifetime(moment, moment))
+                life.last = moment
+                life.by_rows = life.by_rows and scheduled.owner == ALL_THREADS and own_rows
             for root, own_rows in reads_of(scheduled.task, aliases, schedule.threads):
                 if root in lifetimes:
                     lifetimes[root].last = moment

@@ -18,7 +18,7 @@ from minidl.program.program import Group, Instruction, OnePass, PartialSum, Prog
 #: Longer rows have no accumulators beside them in the first cache.
 MAX_COLUMNS = 2048
 
-#: Up to how many operations are done again, so that their result need not be stored.
+#: Up to how many cheap operations are done again, so that their result need not be stored.
 MAX_AGAIN = 4
 
 #: Shorter rows, with something that is the same for all of them, are taken several at a time.
@@ -186,7 +186,7 @@ def _compute_again(program: Program, by_columns: set[Value]) -> Program:
             continue
         for value in group.outputs:
             others = {key: groups.get(key) for key in readers.get(value, [])}
-            members = _cheap_members(group, value) if value not in kept else []
+            members = _members_again(group, value, len(others)) if value not in kept else []
             if not members or not all(other and other.shape == value.shape for other in others.values()):
                 continue
             for key, other in others.items():
@@ -205,8 +205,13 @@ def _is_group(step: Step) -> TypeGuard[Group]:
     return step.operation in (Group, OnePass)
 
 
-def _cheap_members(group: Group, value: Value) -> list[Instruction]:
-    """Return the few cheap members that make a large value of one array as large, or [] if it takes more."""
+def _members_again(group: Group, value: Value, readers: int) -> list[Instruction]:
+    """Return the members that make a large value of one array as large, or [] if they cost too much.
+
+    Cheap ones may be computed again, a few of them. Others may be computed for one reader instead, if the
+    group needs them for nothing else: so a derivative that is known with the result, as that of GELU, is not
+    kept for the backward pass.
+    """
     producer = {member.output: member for member in group.members}
     found: list[Instruction] = []
     arrays: set[Value] = set()
@@ -225,12 +230,14 @@ def _cheap_members(group: Group, value: Value) -> list[Instruction]:
         value not in producer
         or value.shape != group.shape
         or value.size < MIN_SHARED_WORK
-        or len(found) > MAX_AGAIN
-        or any(member.primitive not in CHEAP for member in found)
         or more
         or array.shape != value.shape
         or array.dtype.itemsize > value.dtype.itemsize
     ):
+        return []
+    left = _of_outputs(group, [v for v in group.outputs if v is not value]).members
+    again = found if readers > 1 else [member for member in found if member in left]
+    if len(again) > MAX_AGAIN or any(member.primitive not in CHEAP for member in again):
         return []
     return [member for member in group.members if member in found]
 

@@ -46,6 +46,11 @@ from minidl.program.program import (
 #: Steps of less work than this (see costs.work) are not worth being shared.
 MIN_SHARED_WORK = 16_384
 
+#: How many bytes a factor must have, and how many times as long as the other must be the axis of the result
+#: along which it lies, so that the threads share it and wait for each other. BLAS packs all of what it reads;
+#: smaller factors stay in the second cache meanwhile.
+LARGE_FACTOR, WIDE = 4 << 20, 4
+
 Arrays = Mapping[Value, numpy.ndarray]
 
 
@@ -89,7 +94,16 @@ def broadcast_partition(shape: tuple[int, ...], axis: int, inputs: list[Value]) 
 
 
 def _of_gemm(gemm: Gemm, arrays: Arrays) -> Partition:
+    """Each thread has rows of the result, of which it reads the whole right factor, or columns of it.
+
+    Rows of other steps are the same threads', who need not wait for each other. But a very large factor, as
+    of the logits of many words, each thread should read and pack but a part of.
+    """
     axis = major_axis(arrays[gemm.output])
+    own, other = gemm.output.shape[axis], gemm.output.shape[1 - axis]
+    inner = gemm.terms[0][0].shape[1]
+    if other >= WIDE * own and other * inner * gemm.output.dtype.itemsize >= LARGE_FACTOR:
+        axis = 1 - axis
     of_term = (0, None) if axis == 0 else (None, 1)
     return Partition(gemm.output.shape[axis], axis, of_term * len(gemm.terms))
 

@@ -175,11 +175,12 @@ class _Planner:
             for root, aligned in reads:
                 if root in self.written and not (aligned and self.written[root] == {ALL_THREADS}):
                     return None
-            if all(self.read.get(root, set()) <= {ALL_THREADS} for root in writes):
-                return ALL_THREADS
-            return None
+            for root, aligned in writes:
+                if root in self.read and not (aligned and self.read[root] == {ALL_THREADS}):
+                    return None
+            return ALL_THREADS
         owners = {owner for root, _ in reads for owner in self.written.get(root, ())}
-        owners |= {reader for root in writes for reader in self.read.get(root, set())}
+        owners |= {reader for root, _ in writes for reader in self.read.get(root, set())}
         owners |= {0} if task.is_ordered else set()  # one thread draws, in the order of the program
         if not owners:
             return min(range(self.threads), key=lambda thread: self.load[thread])
@@ -196,13 +197,12 @@ class _Planner:
         )
 
     def _note(self, task: Task, owner: int) -> None:
-        for root, aligned in self._reads(task):
-            # If every thread reads all of it, none may write there: as if each had read it for itself.
-            self.read.setdefault(root, set()).update(
-                range(self.threads) if owner == ALL_THREADS and not aligned else {owner}
-            )
-        for root in self._writes(task):
-            self.written.setdefault(root, set()).add(owner)
+        for places, places_of in ((self._reads(task), self.read), (self._writes(task), self.written)):
+            for root, aligned in places:
+                # What threads read or write beyond their own rows, others must wait for: as if each thread
+                # had read or written all of it for itself.
+                alone = owner != ALL_THREADS or aligned
+                places_of.setdefault(root, set()).update({owner} if alone else range(self.threads))
         if owner != ALL_THREADS:
             self.load[owner] += work(task)
 
@@ -210,10 +210,9 @@ class _Planner:
         for root, aligned in reads_of(task, self.aliases, self.threads):
             yield self.result.in_place.get(root, root), aligned
 
-    def _writes(self, task: Task) -> Iterable[Value]:
-        for value in task.writes:
-            root = self.aliases.root[value]
-            yield self.result.in_place.get(root, root)
+    def _writes(self, task: Task) -> Iterable[tuple[Value, bool]]:
+        for root, aligned in writes_of(task, self.aliases, self.threads):
+            yield self.result.in_place.get(root, root), aligned
 
 
 def reads_of(task: Task, aliases: Aliases, threads: int) -> Iterator[tuple[Value, bool]]:
@@ -222,3 +221,11 @@ def reads_of(task: Task, aliases: Aliases, threads: int) -> Iterator[tuple[Value
     axes = partition.input_axes if partition is not None else (None,) * len(task.inputs)
     for value, axis in zip(task.inputs, axes, strict=True):
         yield aliases.root[value], axis is not None and aliases.same_block(value, axis, threads)
+
+
+def writes_of(task: Task, aliases: Aliases, threads: int) -> Iterator[tuple[Value, bool]]:
+    """Yield the memory a step writes, and whether each thread writes just its own block of it."""
+    partition = partition_of(task, aliases.array)
+    for value in task.writes:
+        aligned = partition is not None and aliases.same_block(value, partition.output_axis, threads)
+        yield aliases.root[value], aligned

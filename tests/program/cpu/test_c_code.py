@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 import minidl as dl
 from minidl.program.cpu import c_code, kernel_cache
 from minidl.program.cpu.statements import group_statement
+from minidl.program.program import Group
 from minidl.program.recorder import Recorder
 from tests.primitives.test_gradients import BUILT_IN, FLOAT32_ONLY, case, primitives
 
@@ -28,7 +29,7 @@ def evaluated_as_c(primitive, inputs, attributes):
     places |= {v: v.array for v in program.values() if v.kind == "constant"}
     places[program.outputs[0]] = result = numpy.full(out.shape, 77).astype(out.dtype)
     source = c_code.CSource()
-    source.segment([group_statement(source, program.steps, program.outputs, places, out.shape)])
+    source.segment([group_statement(source, Group(program.steps, program.outputs), places, out.shape)])
     (call,) = source.build()
     call()
     return result

@@ -118,6 +118,36 @@ def test_nothing_is_computed_again_for_what_needs_it_stored(monkeypatch):
         assert sum(member.name in ("subtract", "exp") for g in groups for member in g.members) == 2
 
 
+def test_a_derivative_is_computed_where_it_is_needed_and_not_kept_from_the_forward_pass():
+    weight = dl.Parameter(RNG.normal(size=(5, 5)).astype("float32"))
+    shift = dl.Parameter(RNG.normal(size=5).astype("float32"))
+
+    def function(x):
+        y = dl.gelu(x + shift) @ weight
+        return dl.grad((y * y).sum(), [shift])[0]
+
+    x = RNG.normal(size=(64, 5)).astype("float32")
+    program = optimize(recorded(function, x))
+    after = join_passes(program, 2, set())
+    numpy.testing.assert_allclose(evaluated(after, x)[0], evaluated(program, x)[0], rtol=1e-5, atol=1e-5)
+    groups = [step for step in after.steps if isinstance(step, Group)]
+    named = [{member.name for member in group.members} for group in groups]
+    assert sum("erf" in names for names in named) == sum("exp" in names for names in named) == 1
+    assert not any({"erf", "exp"} <= names for names in named)
+
+
+def test_what_two_later_passes_need_is_not_computed_twice_if_it_is_not_cheap():
+    weight = dl.Parameter(RNG.normal(size=(5, 5)).astype("float32"))
+
+    def function(x):
+        y = dl.exp(x)
+        z = x @ weight
+        return z * y, (z @ weight) * y
+
+    groups = [step for step in joined(function, images()).steps if isinstance(step, Group)]
+    assert sum(member.name == "exp" for group in groups for member in group.members) == 1
+
+
 def test_a_result_or_a_new_state_is_stored():
     state = dl.tensor(numpy.zeros((7, 8, 4, 5), "float32"))
 
