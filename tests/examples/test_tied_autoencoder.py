@@ -56,6 +56,7 @@ def test_defaults_are_the_originals():
     options = example_module().parse_arguments([])
     assert (options.epochs, options.batch_size, options.learning_rate, options.l2) == (30, 128, 1e-3, 1e-4)
     assert (options.start, options.loss, options.schedule, options.shift) == ("random", "bce", "constant", 0)
+    assert options.optimizer == "adam"
 
 
 def test_what_is_given_counts_more_than_the_recipe():
@@ -98,6 +99,57 @@ def test_started_at_rbms_the_weights_are_those_of_good_features(digits):
     y = dl.sigmoid(hidden @ layer.weight.T + bias).numpy()
     assert ((y - x) ** 2).sum() < 0.8 * ((x.mean(axis=0) - x) ** 2).sum()
     assert all(numpy.isfinite(p.numpy()).all() for p in network.parameters())
+
+
+@pytest.mark.parametrize(
+    "options", [None, {"kernels": "numpy"}, {"kernels": "c"}], ids=["eager", "numpy", "c"]
+)
+def test_adam_along_components_is_adam_of_a_network_that_sees_components(rng, options):
+    """Its steps are those of Adam with the weights, and so the inputs, in the other basis."""
+    basis = numpy.linalg.qr(rng.normal(size=(6, 6)))[0].astype("float32")
+    x = rng.normal(size=(9, 6)).astype("float32")
+    weights = [rng.normal(size=shape).astype("float32") for shape in ((6, 6), (6, 4), (4, 3), (6,))]
+    turned = [basis.T @ weights[0] @ basis, basis.T @ weights[1], weights[2], weights[3]]
+
+    def train(values, make_optimizer, basis):
+        parameters = [dl.Parameter(x) for x in values]
+        square, tall, small, bias = parameters
+        optimizer = make_optimizer(parameters)
+
+        def step(x):
+            hidden = dl.tanh(x @ square @ basis.T + bias)  # pixels, whatever the weights are
+            loss = ((dl.tanh(hidden @ basis @ tall) @ small) ** 2).sum()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        step = dl.compile(**options)(step) if options else step
+        losses = [step(dl.tensor(x @ basis)).item() for _ in range(12)]
+        return losses, [p.numpy() for p in parameters]
+
+    make = lambda parameters: example_module().PrincipalAdam(parameters, 0.05, basis)
+    losses, ours = train(weights, make, numpy.eye(6, dtype="float32"))
+    expected, theirs = train(turned, lambda parameters: dl.Adam(parameters, 0.05), basis)
+    numpy.testing.assert_allclose(losses, expected, rtol=2e-3)
+    back = [basis @ theirs[0] @ basis.T, basis @ theirs[1], theirs[2], theirs[3]]
+    for mine, other, start in zip(ours, back, weights, strict=True):
+        numpy.testing.assert_allclose(mine, other, atol=2e-3)
+        assert abs(mine - start).max() > 0.1
+
+
+def test_adam_along_components_goes_where_the_parameters_go(rng, gpu_name):
+    """Made on the CPU, it trains on the GPU that the network is moved to, and gives what the CPU gives."""
+    basis = numpy.linalg.qr(rng.normal(size=(6, 6)))[0].astype("float32")
+    x, results = rng.normal(size=(5, 6)).astype("float32"), []
+    for device in ("cpu", gpu_name):
+        network = dl.Dense(6, 6, seed=0)
+        optimizer = example_module().PrincipalAdam(network.parameters(), 0.05, basis)
+        network.to(device)
+        for _ in range(3):
+            (network(dl.tensor(x, device=device)) ** 2).sum().backward()
+            optimizer.step()
+        results.append(network.to("cpu").weight.numpy())
+    numpy.testing.assert_allclose(results[1], results[0], atol=1e-5)
 
 
 def test_a_shift_moves_whole_pixels(rng):
