@@ -1,4 +1,4 @@
-"""Measure what each part of the recipe in docs/papers.md brings: the table of its last section.
+"""Measure what each part of the recipe in docs/better_than_pca.md brings: its table.
 
 ``python -m docs.recipe --data digits FOLDER`` trains the tied autoencoder with ``--recipe best``, and with
 one part of the recipe changed, with three seeds each, and prints the table. FOLDER has MNIST's IDX files.

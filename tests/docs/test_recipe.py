@@ -10,7 +10,7 @@ import minidl as dl
 from docs import recipe
 from examples import tied_autoencoder
 
-PAGE = Path(__file__).parents[2] / "docs" / "papers.md"
+PAGE = Path(__file__).parents[2] / "docs" / "better_than_pca.md"
 SPREAD = re.compile(r" ± |\(one seed\)")  # in every row with figures of the script
 
 
