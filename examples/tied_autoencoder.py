@@ -4,8 +4,8 @@ The network is the one of MATLAB's "Weight Tying Using Nested Layer": a nested e
 784 -> 784 -> 392 -> 196; the decoder uses the transposed weights of the encoder, and its own
 biases. With the original's settings, which are the defaults, a linear code of the same size is better:
 principal components. With --recipe best the same network starts as just that code, and ends below it;
-docs/better_than_pca.md says what each part of the recipe brings. Run it with --help to see what can be changed.
-On several processes:
+docs/better_than_pca.md says what each part of the recipe brings. Run it with --help to see what can be
+changed. On several processes:
 
     mpiexec -n 4 python -m mpi4py examples/tied_autoencoder.py --distributed
 """
