@@ -100,9 +100,8 @@ class _Estimator(base.BaseEstimator):  # type: ignore[misc]
             each = (self.loss or usual)(prediction, target, reduction="none")
             return (each.reshape(len(weight), -1).mean(1) * weight).mean()
 
-        optimizer = self.optimizer
-        if callable(optimizer):
-            optimizer = optimizer(self.network_.parameters())
+        given = self.optimizer
+        optimizer = given(self.network_.parameters()) if callable(given) else given
         trainer = Trainer(
             self.network_, weighted, optimizer, device=self.device, compile=self.compile, seed=seed
         )
@@ -160,7 +159,8 @@ class Classifier(base.ClassifierMixin, _Estimator):  # type: ignore[misc]
 
     def predict(self, X: Any) -> Any:
         """Return labels (samples,)."""
-        return self.classes_[self._outputs(X).argmax(-1)]
+        numbers = self._outputs(X).argmax(-1)
+        return self.classes_[numbers]
 
 
 class Regressor(base.RegressorMixin, _Estimator):  # type: ignore[misc]
