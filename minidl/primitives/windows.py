@@ -36,6 +36,11 @@ Padding = str | int | Sequence[int] | Sequence[tuple[int, int]]
 # --- where windows lie ----------------------------------------------------------------------------
 
 
+def do_overlap(window: Sequence[int], stride: Sequence[int]) -> bool:
+    """Return whether an element may be in several windows."""
+    return any(length > step for length, step in zip(window, stride, strict=True))
+
+
 def window_count(length: int, window: int, stride: int = 1, dilation: int = 1) -> int:
     """Return how many windows fit an axis; not more than 0 means that none does."""
     return (length - (window - 1) * dilation - 1) // stride + 1
@@ -267,7 +272,7 @@ def _scatter_to_maxima(
     if out is None:
         out = xp.empty(x.shape, g.dtype)
     out.fill(0)
-    overlap = any(length > step for length, step in zip(window, stride, strict=True))
+    overlap = do_overlap(window, stride)
     nothing = xp.zeros((), g.dtype)
     for images in _image_blocks(xp, x):
         chosen = _first_maxima(xp, x[images], counts, keys)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy
 
-from minidl.primitives.windows import taps, window_view
+from minidl.primitives.windows import do_overlap, taps, window_view
 from minidl.program.cpu.c_code import CSource
 from minidl.program.cpu.loops import Loops, c_type
 from minidl.program.cpu.statements import copy_statement, fill_statement
@@ -55,7 +55,7 @@ def scatter_to_maxima_statements(
     """Return the loops that put, for each window, an element of g where x is largest, and 0 elsewhere."""
     counts = g.shape[1:-1]
     over = _Windows(x, counts, window, stride)
-    overlap = any(w > s for w, s in zip(window, stride, strict=True))
+    overlap = do_overlap(window, stride)
     covered = all(
         w >= s and n * s >= length
         for w, s, n, length in zip(window, stride, counts, out.shape[1:-1], strict=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy
 
 from minidl.primitives.convolution import conv_, conv_input_, conv_weight_
-from minidl.primitives.windows import scatter_to_maxima_
+from minidl.primitives.windows import do_overlap, scatter_to_maxima_
 from minidl.program.gpu.kernels.grouped import is_of_small_groups
 from minidl.program.lowered.sorted_scatter import wide
 from minidl.program.plan.convolution import Block, Form
@@ -83,8 +83,7 @@ def _of_convolution(step: Instruction) -> list[tuple[int, numpy.dtype]]:
 
 def _of_pooling(step: Instruction) -> list[tuple[int, numpy.dtype]]:
     """Return the numbers of the largest elements, where windows overlap."""
-    window, stride = step.attributes["window"], step.attributes["stride"]
-    overlap = any(w > s for w, s in zip(window, stride, strict=True))
+    overlap = do_overlap(step.attributes["window"], step.attributes["stride"])
     return [(step.inputs[0].size, numpy.dtype(numpy.int32))] if overlap else []
 
 

@@ -18,11 +18,10 @@ from minidl.program.gpu.kernels.source import (
     blocks_for,
     index_type_of,
     load,
-    loop,
     register_type,
     store,
 )
-from minidl.program.gpu.kernels.windows import coordinates, lines_of, numbered, place
+from minidl.program.gpu.kernels.windows import coordinates, loop_over, numbered, place
 from minidl.program.plan.convolution import Form
 from minidl.program.plan.strides import element_strides
 
@@ -51,7 +50,7 @@ def grouped_conv_kernel(x: Array, w: Array, out: Array, form: Form) -> Kernel:
     right = load(f"a2[{place([*k, 'c', 'o'], element_strides(w))}]", w.dtype)
     lines += [f"    value += {left} * {right};", "}" * axes]
     lines.append(f"a0[{place(['image', *j, 'o'], element_strides(out))}] = {store('value', out.dtype)};")
-    code = lines_of([f"{loop(index, out.size)} {{", *(f"    {line}" for line in lines), "}"])
+    code = loop_over(index, out.size, lines)
     return Kernel("conv of small groups", code, [out, x, w], blocks_for(out.size))
 
 
@@ -74,7 +73,7 @@ def grouped_conv_input_kernel(g: Array, w: Array, out: Array, form: Form) -> Ker
     right = load(f"a2[{place([*k, f'(c % {form.inside})', 'o'], element_strides(w))}]", w.dtype)
     lines += [f"    value += {left} * {right};", "}", "}" * axes]
     lines.append(f"a0[{place(['image', *p, 'c'], element_strides(out))}] = {store('value', out.dtype)};")
-    code = lines_of([f"{loop(index, out.size)} {{", *(f"    {line}" for line in lines), "}"])
+    code = loop_over(index, out.size, lines)
     return Kernel("conv_input of small groups", code, [out, g, w], blocks_for(out.size))
 
 

@@ -20,7 +20,7 @@ from minidl.primitives.random import random_normal, random_uniform
 from minidl.primitives.reduction import argmax_, argmin_, max_, min_, sum_
 from minidl.primitives.shape import concatenate_, pad_, reshape_
 from minidl.primitives.sorting import argsort_
-from minidl.primitives.windows import overlap_add_, scatter_to_maxima_, select_maxima_, windows_
+from minidl.primitives.windows import do_overlap, overlap_add_, scatter_to_maxima_, select_maxima_, windows_
 from minidl.program.expressions import Unsupported
 from minidl.program.gpu.kernels.elementwise import (
     advance_kernel,
@@ -247,7 +247,7 @@ def _scatter_to_maxima(step: Instruction, operands: Operands) -> list[Kernel]:
 
 
 def _do_not_overlap(step: Instruction) -> bool:
-    return all(w <= s for w, s in zip(step.attributes["window"], step.attributes["stride"], strict=True))
+    return not do_overlap(step.attributes["window"], step.attributes["stride"])
 
 
 def _grouped_conv(step: Instruction, operands: Operands) -> list[Kernel]:

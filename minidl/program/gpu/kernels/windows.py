@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 
 from minidl.devices import Array
+from minidl.primitives.windows import do_overlap
 from minidl.program.expressions import Unsupported
 from minidl.program.gpu.kernels.source import (
     Kernel,
@@ -49,9 +50,10 @@ def place(names: Sequence[str], strides: Sequence[int]) -> str:
     return " + ".join(terms) or "0"
 
 
-def lines_of(lines: Sequence[str]) -> str:
-    """Return lines as the code of a kernel."""
-    return "".join(f"    {line}\n" for line in lines)
+def loop_over(index: str, count: int, lines: Sequence[str]) -> str:
+    """Return the code of a kernel: lines that are run for each ``i`` below a count."""
+    body = "".join(f"        {line}\n" for line in lines)
+    return f"    {loop(index, count)} {{\n{body}    }}\n"
 
 
 def pack_kernel(
@@ -79,12 +81,12 @@ def pack_kernel(
     shape = (*columns.shape[:-1], inside // scale)
     index = index_type_of(x, columns)
     j, k, p = (numbered(letter, axes) for letter in "jkp")
-    lines = [f"    {line}" for line in coordinates(["group", "image", *j, *k, "c"], shape, index)]
+    lines = coordinates(["group", "image", *j, *k, "c"], shape, index)
     conditions = []
     numbers = () if first is None else (first * stride[0] - before[0],)
     for a in range(axes):
         start = "a2" if a == 0 and numbers else str(-before[a])
-        lines.append(f"    {index} p{a} = {_sum(start, (j[a], stride[a]), (k[a], dilation[a]))};")
+        lines.append(f"{index} p{a} = {_sum(start, (j[a], stride[a]), (k[a], dilation[a]))};")
         reach = (counts[a] - 1) * stride[a] + (window[a] - 1) * dilation[a] - before[a]
         conditions += [f"p{a} >= 0"] if before[a] > 0 else []
         conditions += [f"p{a} < {x.shape[1 + a]}"] if reach >= x.shape[1 + a] or (numbers and not a) else []
@@ -92,10 +94,10 @@ def pack_kernel(
     of_group = strides[-1] * shape[-1] if groups > 1 else 0
     source = place(["image", *p, "group", "c"], [*strides[:-1], of_group, strides[-1]])
     value = f"(({kind} *) a1)[{source}]"
-    lines += [f"    {kind} value = {{}};", f"    if ({' && '.join(conditions) or 'true'}) value = {value};"]
-    lines.append(f"    (({kind} *) a0)[i] = value;")
+    lines += [f"{kind} value = {{}};", f"if ({' && '.join(conditions) or 'true'}) value = {value};"]
+    lines.append(f"(({kind} *) a0)[i] = value;")
     size = math.prod(shape)
-    code = lines_of([f"{loop(index, size)} {{", *lines, "}"])
+    code = loop_over(index, size, lines)
     return Kernel("pack windows", code, [columns, x], blocks_for(size), numbers=numbers)
 
 
@@ -154,7 +156,7 @@ def fold_kernel(
     lines += [f"value += {load(f'a1[{element}]', parts.dtype)};", "}" * axes]
     lines.append(f"a0[{place(['image', *p, 'c'], element_strides(out))}] = {store('value', out.dtype)};")
     size = out.size
-    code = lines_of([f"{loop(index, size)} {{", *(f"    {line}" for line in lines), "}"])
+    code = loop_over(index, size, lines)
     return Kernel("add up windows", code, [out, parts], blocks_for(size), numbers=numbers)
 
 
@@ -180,7 +182,7 @@ def select_maxima_kernel(
         spots = [f"(j{a} * {stride[a]} + k{a})" for a in range(axes)]
         result = load(f"a2[{place(['image', *spots, 'c'], element_strides(values))}]", values.dtype)
     lines.append(f"a0[i] = {store(result, out.dtype)};")
-    code = lines_of([f"{loop(index, out.size)} {{", *(f"    {line}" for line in lines), "}"])
+    code = loop_over(index, out.size, lines)
     arrays = [out, x] if values is None else [out, x, values]
     return Kernel("select maxima", code, arrays, blocks_for(out.size))
 
@@ -192,7 +194,7 @@ def number_of_maxima_kernel(x: Array, window: Sequence[int], stride: Sequence[in
     names = ["image", *numbered("j", axes), "c"]
     lines = [*coordinates(names, chosen.shape, index), *_largest(x, window, stride, names, index)]
     lines.append("a0[i] = chosen;")
-    code = lines_of([f"{loop(index, chosen.size)} {{", *(f"    {line}" for line in lines), "}"])
+    code = loop_over(index, chosen.size, lines)
     return Kernel("number of maxima", code, [chosen, x], blocks_for(chosen.size))
 
 
@@ -203,7 +205,7 @@ def scatter_to_maxima_kernel(
 
     Windows must not overlap: each element looks for the maximum of the window that it is in.
     """
-    if any(w > s for w, s in zip(window, stride, strict=True)):
+    if do_overlap(window, stride):
         raise Unsupported("windows that overlap")
     axes = len(window)
     index = index_type_of(x, g)
@@ -221,7 +223,7 @@ def scatter_to_maxima_kernel(
     element = load(f"a2[{place(names, element_strides(g))}]", g.dtype)
     lines += [f"    if (chosen == {number}) value = {element};", "}"]
     lines.append(f"a0[i] = {store('value', out.dtype)};")
-    code = lines_of([f"{loop(index, out.size)} {{", *(f"    {line}" for line in lines), "}"])
+    code = loop_over(index, out.size, lines)
     return Kernel("scatter to maxima", code, [out, x, g], blocks_for(out.size))
 
 
@@ -248,7 +250,7 @@ def gather_from_maxima_kernel(
     own = f"a1[{place(names, element_strides(chosen))}]"
     lines += [f"if ({own} == {number}) value += {element};", "}" * axes]
     lines.append(f"a0[i] = {store('value', out.dtype)};")
-    code = lines_of([f"{loop(index, out.size)} {{", *(f"    {line}" for line in lines), "}"])
+    code = loop_over(index, out.size, lines)
     return Kernel("gather from maxima", code, [out, chosen, g], blocks_for(out.size))
 
 
